@@ -1,0 +1,32 @@
+"""`python -m tensign_converters SRC DST [--trust] [--weights fp16]`: prints one line of JSON, the report or the error."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+from tensign.errors import TensignError
+from tensign_converters.convert import WEIGHTS, convert
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tensign_converters", description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--weights", choices=WEIGHTS, default="fp32")
+    given = parser.parse_args()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what libraries, or the model's own code, print
+            said = {"report": convert(given.source, given.target, trust=given.trust, weights=given.weights)}
+    except (TensignError, OSError) as error:
+        said = {"error": type(error).__name__, "text": str(error)}
+    print(json.dumps(said))
+    return 2 if "error" in said else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""One conversion, start to end: read, export, prove, write; the target appears whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tensign.errors import UnsupportedModel, UntrustedModel
+from tensign.mlmodel import ModelManifest, read_mlmodel
+from tensign.preprocess import PreprocessSpec
+from tensign.signature import Signature
+from tensign.version import __version__
+from tensign_converters.package import MODEL_FILE, write_package
+
+WEIGHTS = ("fp32", "fp16")
+
+
+def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
+    """Converts a fastai MLmodel directory; gives a report of a few lines.
+
+    Raises UntrustedModel unless `trust`, UnsupportedModel for what has no counterpart, ParityFailed for what predicts
+    something else afterwards, FileExistsError where the target exists.
+    """
+    manifest = read_mlmodel(source)
+    if "fastai" not in manifest.flavors:
+        raise UnsupportedModel(f"{source}: flavors {', '.join(manifest.flavors)}; this version converts fastai")
+    signature = Signature.parse(manifest.signature)
+    size = _picture_size(signature)
+    if not trust:
+        raise UntrustedModel(
+            f"{source}: model.fastai is a pickle: loading it runs whatever code it holds, with your rights. If you trust"
+            " where it comes from, say so: --trust. It is loaded once, in a process of its own; what is served is ONNX."
+        )
+    if target.exists():
+        raise FileExistsError(f"{target} exists; give a directory that does not")
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'") from None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        workshop.chmod(0o755)
+        report = _convert(manifest, signature, size, workshop, weights)
+        workshop.rename(target)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    return f"{target}: {signature}\n{report}"
+
+
+def _convert(manifest: ModelManifest, signature: Signature, size: tuple[int, int], target: Path, weights: str) -> str:
+    from tensign_converters import graph, parity
+    from tensign_converters.learner import read_learner
+
+    learned = read_learner(manifest, size)
+    steps = ("cast to float32, NHWC to NCHW", *(step.describe() for step in learned.graph_steps))
+    spec = PreprocessSpec(learned.item_steps, graph=steps)
+    model = target / MODEL_FILE
+    graph.export(graph.Graph(learned.graph_steps, learned.network, learned.activation), learned.size, model)
+    if weights == "fp16":
+        graph.store_as_fp16(model)
+    proved = parity.prove(learned, spec, model, size, weights)
+    classes = signature.outputs[0].shape[-1]
+    if learned.labels and classes not in (-1, len(learned.labels)):
+        raise UnsupportedModel(f"the signature promises {classes} classes, the Learner knows {len(learned.labels)} labels")
+    provenance: dict[str, Any] = {
+        "source": {"sha256": manifest.digest, "flavor": "fastai", "versions": {"tensign": __version__, **learned.versions}},
+        "parity": proved.document(),
+    }
+    write_package(
+        target,
+        source=manifest.document,
+        labels=learned.labels,
+        activation=learned.activation,
+        threshold=learned.threshold,
+        weights=weights,
+        preprocess=spec,
+        proof=provenance,
+    )
+    return f"preprocess: {'; '.join(map(str, (*learned.item_steps, *steps)))}\nparity: {proved}"
+
+
+def _picture_size(signature: Signature) -> tuple[int, int]:
+    """Height and width of the signature's one uint8 [-1,H,W,3] input."""
+    if len(signature.inputs) == len(signature.outputs) == 1:
+        spec = signature.inputs[0]
+        if spec.dtype == "uint8" and len(spec.shape) == 4 and spec.shape[3] == 3 and -1 not in spec.shape[1:3]:
+            return spec.shape[1], spec.shape[2]
+    raise UnsupportedModel(f"wanted a signature of one input uint8 [-1,H,W,3] and one output, got {signature}")

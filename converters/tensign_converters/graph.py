@@ -1,0 +1,90 @@
+"""Learned -> ONNX: cast, transpose, float steps, network and activation in one graph, any number of rows."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from tensign_converters.steps import Step
+
+INPUT, OUTPUT = "image", "output"
+NETWORK_INPUT, LOGITS = "network_input", "logits"  # inner tensors that keep their names, for proof and diagnosis
+
+
+class Graph(nn.Module):
+    """uint8 [B,h,w,3] -> float32 [B,classes], with the network's input and its logits besides."""
+
+    def __init__(self, steps: tuple[Step, ...], network: nn.Module, activation: str) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.network = network
+        self.activation = activation
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = pixels.permute(0, 3, 1, 2).float()
+        for step in self.steps:
+            x = step(x)
+        logits = self.network(x)
+        if self.activation == "softmax":
+            output = torch.softmax(logits, dim=-1)
+        else:
+            output = torch.sigmoid(logits) if self.activation == "sigmoid" else logits + 0
+        return output, x + 0, logits  # + 0: a tensor of its own name
+
+
+def export(graph: Graph, size: tuple[int, int], target: Path) -> None:
+    """Writes `graph` for pixels of that height and width to one ONNX file; NETWORK_INPUT and LOGITS are no outputs of it."""
+    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        program = torch.onnx.export(
+            graph.eval(),
+            (example,),
+            input_names=[INPUT],
+            output_names=[OUTPUT, NETWORK_INPUT, LOGITS],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("rows")}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for value in [value for value in model.graph.output if value.name in (NETWORK_INPUT, LOGITS)]:
+        model.graph.output.remove(value)
+        model.graph.value_info.append(value)
+    for node in model.graph.node:  # the exporter's notes name files of the machine it ran on
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, target)
+
+
+def store_as_fp16(file: Path) -> None:
+    """Halves the file: large fp32 initializers are stored as fp16 behind a Cast, which the runtime folds away at load."""
+    model = onnx.load(file)
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 4096:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}_fp16"))
+        casts.append(helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        graph.node.insert(0, cast)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, file)
+
+
+def with_inner_outputs(file: Path) -> bytes:
+    """The serialized model with NETWORK_INPUT and LOGITS as outputs again."""
+    model = onnx.load(file)
+    for value in model.graph.value_info:
+        if value.name in (NETWORK_INPUT, LOGITS):
+            model.graph.output.append(value)
+    return model.SerializeToString()

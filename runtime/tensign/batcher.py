@@ -1,0 +1,304 @@
+"""Dynamic batching: rows of many requests become one batch, and the answer is split again.
+
+A batch leaves as soon as the engine is free; it fills only while the engine is busy. Everything is counted in rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensign.buckets import Buckets
+from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TensignError, TooLarge
+from tensign.metrics import Statistics
+from tensign.signature import Arrays
+
+log = logging.getLogger(__name__)
+
+Outputs = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Rows on their way: reserved, enqueued, taken in one or more parts, settled.
+
+    deadline: on the batcher's clock, in seconds; None is never. arrays: {name: [rows,...]}. kind: requests of one kind
+    may share a batch, having equal dtypes and equal axes behind the rows.
+    """
+
+    rows: int
+    deadline: float | None
+    future: Future[Outputs]
+    reserved_ns: int
+    arrays: Arrays = field(default_factory=dict)
+    kind: tuple[Any, ...] = ()
+    taken: int = 0
+    answered: list[Outputs] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, arrays: Arrays, deadline: float | None = None) -> Request:
+        """A request of its own, outside any queue."""
+        rows = len(next(iter(arrays.values())))
+        return cls(rows, deadline, Future(), time.perf_counter_ns(), arrays, _kind(arrays))
+
+    @property
+    def remaining(self) -> int:
+        return self.rows - self.taken
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows start to stop of one request, inside one batch."""
+
+    request: Request
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+
+class Batcher:
+    """One queue and one thread in front of one engine.
+
+    run takes {name: [bucket,...]} and gives {name: [bucket,...]}; a request larger than the largest bucket is split and
+    answered whole.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Arrays], Outputs],
+        buckets: Buckets,
+        *,
+        max_queue_rows: int,
+        statistics: Statistics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run = run
+        self._buckets = buckets
+        self._max_queue_rows = max_queue_rows
+        self._statistics = statistics
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._queue: deque[Request] = deque()
+        self._unsettled: set[Request] = set()
+        self._waiting_rows = 0  # reserved or enqueued, not yet taken
+        self._closing = False
+        self._slots = Slots(buckets.largest)
+        self._thread = threading.Thread(target=self._serve, name="tensign-engine", daemon=True)
+        self._thread.start()
+
+    def reserve(self, rows: int, deadline: float | None = None) -> Request:
+        """Admits a request before anything is spent on it. Raises QueueFull, TooLarge, ModelNotReady or DeadlineExceeded."""
+        with self._changed:
+            if self._closing:
+                raise ModelNotReady("the model is draining and takes no new requests")
+            if deadline is not None and deadline <= self._clock():
+                raise DeadlineExceeded("the deadline had passed when the request arrived")
+            if rows > self._max_queue_rows:
+                raise TooLarge(f"{rows} rows in one request are more than the queue's {self._max_queue_rows}; send fewer at once")
+            if self._waiting_rows + rows > self._max_queue_rows:
+                raise QueueFull(f"{self._waiting_rows} rows are waiting and {self._max_queue_rows} may; try again later")
+            request = Request(rows, deadline, Future(), time.perf_counter_ns())
+            self._waiting_rows += rows
+            self._unsettled.add(request)
+        return request
+
+    def enqueue(self, request: Request, arrays: Arrays) -> None:
+        """Hands over the rows of a reserved request, checked and preprocessed: from here on it may share a batch."""
+        request.arrays = arrays
+        request.kind = _kind(arrays)
+        with self._changed:
+            self._queue.append(request)
+            self._changed.notify()
+
+    def dropped(self, request: Request) -> bool:
+        """True where nothing more should be spent on a request: it was cancelled, failed, or its deadline has passed."""
+        if request.deadline is not None and request.deadline <= self._clock():
+            waited_ms = (time.perf_counter_ns() - request.reserved_ns) / 1e6
+            self._settle(request, DeadlineExceeded(f"the deadline passed after {waited_ms:.0f} ms, before the engine began"))
+        elif request.future.done():
+            with self._changed:
+                self._forget(request)
+        return request.future.done()
+
+    def fail(self, request: Request, error: Exception) -> None:
+        """Settles a reserved request that will never be enqueued."""
+        self._settle(request, error)
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Takes nothing new, finishes what was reserved, then stops; what is left after the timeout fails."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        for request in tuple(self._unsettled):
+            self._settle(request, ModelNotReady("the server stopped before the engine took the request up"))
+
+    # The engine's thread
+
+    def _serve(self) -> None:
+        while parts := self._next_batch():
+            self._run_batch(parts)
+
+    def _next_batch(self) -> list[Part]:
+        """Waits for rows and takes the best batch of one kind; empty when closed and drained."""
+        with self._changed:
+            while True:
+                if alike := self._alike():
+                    return self._take(alike)
+                if self._closing and not self._unsettled:
+                    return []
+                self._changed.wait()
+
+    def _alike(self) -> list[Request]:
+        """The oldest request and those of its kind behind it, one largest bucket of rows at most.
+
+        Cancelled and expired requests met on the way are dropped: they never reach the engine.
+        """
+        alike: list[Request] = []
+        rows = 0
+        for request in tuple(self._queue):
+            if rows >= self._buckets.largest:
+                break
+            if self.dropped(request):
+                self._queue.remove(request)
+            elif not alike or request.kind == alike[0].kind:
+                alike.append(request)
+                rows += request.remaining
+        return alike
+
+    def _take(self, alike: list[Request]) -> list[Part]:
+        wanted, _ = self._buckets.plan(sum(request.remaining for request in alike))
+        parts: list[Part] = []
+        for request in alike:
+            if not wanted:
+                break
+            part = Part(request, request.taken, request.taken + min(wanted, request.remaining))
+            parts.append(part)
+            wanted -= part.rows
+            request.taken = part.stop
+            self._waiting_rows -= part.rows
+            if part.stop == request.rows:
+                self._queue.remove(request)
+        return parts
+
+    def _run_batch(self, parts: list[Part]) -> None:
+        began = time.perf_counter_ns()
+        rows = sum(part.rows for part in parts)
+        bucket = self._buckets.holding(rows)
+        try:
+            batch = self._slots.gather(parts, bucket)
+            gathered = time.perf_counter_ns()
+            outputs = self._run(batch)
+        except Exception as error:
+            self._run_apart(parts, error)
+            return
+        ran = time.perf_counter_ns()
+        for part, outcome in zip(parts, _split(outputs, parts), strict=True):
+            self._answer(part, outcome)
+        begun = [part.request for part in parts if part.start == 0]
+        self._statistics.batch(
+            rows,
+            bucket,
+            queue_ns=sum(began - request.reserved_ns for request in begun),
+            begun=len(begun),
+            input_ns=gathered - began,
+            infer_ns=ran - gathered,
+            output_ns=time.perf_counter_ns() - ran,
+        )
+
+    def _run_apart(self, parts: list[Part], error: Exception) -> None:
+        """A failed batch of several requests is run again one by one, so that one of them harms no neighbour."""
+        if len(parts) > 1:
+            for part in parts:
+                self._run_batch([part])
+            return
+        if not isinstance(error, TensignError):
+            log.error("the engine failed on a batch of %d rows", parts[0].rows, exc_info=error)
+            failure = EngineError(f"the engine failed: {type(error).__name__}")
+            failure.__cause__ = error
+            error = failure
+        self._settle(parts[0].request, error)
+
+    def _answer(self, part: Part, outcome: Outputs) -> None:
+        request = part.request
+        request.answered.append(outcome)
+        if part.stop < request.rows:
+            return
+        pieces = request.answered
+        self._settle(request, pieces[0] if len(pieces) == 1 else _joined(pieces))
+
+    def _settle(self, request: Request, result: Outputs | Exception) -> None:
+        try:
+            if isinstance(result, Exception):
+                request.future.set_exception(result)
+            else:
+                request.future.set_result(result)
+        except InvalidStateError:
+            pass  # cancelled, or failed in an earlier part: nobody waits for this any more
+        with self._changed:
+            self._forget(request)
+
+    def _forget(self, request: Request) -> None:
+        if request not in self._unsettled:
+            return
+        self._unsettled.remove(request)
+        self._waiting_rows -= request.remaining
+        request.taken = request.rows
+        failed = request.future.cancelled() or request.future.exception() is not None
+        self._statistics.request(time.perf_counter_ns() - request.reserved_ns, succeeded=not failed)
+        if self._closing:
+            self._changed.notify()
+
+
+class Slots:
+    """The contiguous [largest,...] buffers that batches are gathered in, kept for the kind of rows seen last."""
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._kind: tuple[Any, ...] | None = None
+        self._buffers: dict[str, npt.NDArray[Any]] = {}
+
+    def gather(self, parts: list[Part], bucket: int) -> Outputs:
+        """{name: [bucket,...]}, each row written once; rows that fill a bucket alone are not copied at all."""
+        first = parts[0]
+        if len(parts) == 1 and first.rows == bucket:
+            return {name: array[first.start : first.stop] for name, array in first.request.arrays.items()}
+        if self._kind != first.request.kind:
+            self._kind = first.request.kind
+            self._buffers = {
+                name: np.zeros((self._largest, *array.shape[1:]), array.dtype) for name, array in first.request.arrays.items()
+            }
+        for name, buffer in self._buffers.items():
+            row = 0
+            for part in parts:
+                buffer[row : row + part.rows] = part.request.arrays[name][part.start : part.stop]
+                row += part.rows
+        return {name: buffer[:bucket] for name, buffer in self._buffers.items()}
+
+
+def _kind(arrays: Arrays) -> tuple[Any, ...]:
+    return tuple((name, array.dtype, array.shape[1:]) for name, array in arrays.items())
+
+
+def _split(outputs: Outputs, parts: list[Part]) -> list[Outputs]:
+    split, row = [], 0
+    for part in parts:
+        split.append({name: array[row : row + part.rows] for name, array in outputs.items()})
+        row += part.rows
+    return split
+
+
+def _joined(pieces: list[Outputs]) -> Outputs:
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -1,0 +1,32 @@
+"""A server as a child process: what the demo and the load generator put their requests to."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tensign.errors import ModelNotReady
+
+
+@contextmanager
+def served(path: Path, *arguments: str) -> Iterator[str]:
+    """Runs `tensign serve PATH` on a free loopback port, yields its address once it is ready, then ends it.
+
+    Raises ModelNotReady when it ends before it is ready; what it had to say is on stderr already.
+    """
+    command = [sys.executable, "-m", "tensign", "serve", str(path), "--grpc-port", "0", *arguments]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        address = re.search(r"grpc://(\S+)", server.stdout.readline())
+        if address is None:
+            raise ModelNotReady(f"the server ended with status {server.wait()} before it was ready")
+        yield address[1]
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()

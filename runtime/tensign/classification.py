@@ -1,0 +1,48 @@
+"""Scores -> labels: the best classes of each row, in numbers and in the protocol's own text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensign.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class and its score: a probability where the model ends in softmax or sigmoid."""
+
+    label: str
+    score: float
+    index: int
+
+    @classmethod
+    def parse(cls, text: bytes) -> Prediction:
+        """Reads "score:index:label", the form of the classification extension; where there is no label its index stands in."""
+        score, index, *label = text.decode().split(":", 2)
+        return cls(label[0] if label else index, float(score), int(index))
+
+
+def classified(scores: npt.NDArray[Any], count: int, labels: Sequence[str] = ()) -> npt.NDArray[np.object_]:
+    """[n,classes] -> BYTES [n,k], best first, each "score:index" or "score:index:label", as Triton writes it.
+
+    Raises InvalidInput for scores of another rank.
+    """
+    if scores.ndim != 2:
+        raise InvalidInput(f"classification needs an output of rank 2, got shape {list(scores.shape)}")
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    texts = np.empty(best.shape, object)
+    for row, column in np.ndindex(*best.shape):
+        index = int(best[row, column])
+        label = f":{labels[index]}" if index < len(labels) else ""
+        texts[row, column] = f"{scores[row, index]:f}:{index}{label}".encode()
+    return texts
+
+
+def predictions(scores: npt.NDArray[Any], count: int, labels: Sequence[str] = ()) -> list[list[Prediction]]:
+    """[n,classes] -> for each row its `count` best classes, best first. Raises InvalidInput for scores of another rank."""
+    return [[Prediction.parse(text) for text in row] for row in classified(scores, count, labels)]

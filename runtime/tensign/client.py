@@ -1,0 +1,140 @@
+"""The client a Python user wants: images or arrays in, predictions out, one at a time or as a stream."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from tensign import errors
+from tensign._pb import open_inference_pb2 as pb
+from tensign.classification import Prediction
+from tensign.rpc.codec import decode_response, encode_request
+from tensign.rpc.status import error_of
+from tensign.signature import Arrays
+
+Image = Path | bytes | npt.NDArray[np.uint8]
+
+_SERVICE = "/inference.GRPCInferenceService/"
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class Client:
+    """One connection to one server; `model` may stay empty where the server offers a single one.
+
+    Raises tensign.errors: InvalidInput, ModelNotFound, QueueFull, DeadlineExceeded, ... as the server meant them, and
+    ModelNotReady where no server answers. Every call has a deadline, timeout_s in seconds.
+    """
+
+    def __init__(self, address: str, *, model: str = "", timeout_s: float = 60.0) -> None:
+        self.address = address
+        self._timeout_s = timeout_s
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._model = model
+        self._metadata: pb.ModelMetadataResponse | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    @property
+    def model(self) -> str:
+        if not self._model:
+            served = [stats.name for stats in self.statistics()]
+            if len(set(served)) != 1:
+                raise errors.ModelNotFound(f"{self.address} serves {sorted(set(served))}; say which with model=")
+            self._model = served[0]
+        return self._model
+
+    def metadata(self) -> pb.ModelMetadataResponse:
+        """The model's signature and what else the server says of it; asked for once."""
+        if self._metadata is None:
+            request = pb.ModelMetadataRequest(name=self.model)
+            self._metadata = self._unary("ModelMetadata", pb.ModelMetadataResponse, request.SerializeToString())
+        return self._metadata
+
+    def statistics(self) -> list[pb.ModelStatistics]:
+        """Counts and times of every served model since it was loaded."""
+        return list(self._unary("ModelStatistics", pb.ModelStatisticsResponse, b"").model_stats)
+
+    def infer(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """{input: [n,...]} -> {output: [n,...]}."""
+        return decode_response(self.send(encode_request(self.model, inputs).SerializeToString()))
+
+    def classify(self, images: Iterable[Image], *, top: int = 1, window: int = 32) -> Iterator[list[Prediction] | errors.TensignError]:
+        """Streams pictures (paths, encoded bytes or uint8 [H,W,3]) and yields each one's `top` classes, best first, in order.
+
+        Lazy at both ends, at most `window` on their way. A picture that fails yields its error; the stream goes on.
+        """
+        output = self.metadata().outputs[0].name
+        messages = (self.request(image, {output: top}) for image in images)
+        for response in self.send_stream(messages, window=window):
+            if response.error_message:
+                yield errors.TensignError(response.error_message)
+                continue
+            yield [Prediction.parse(text) for text in decode_response(response.infer_response)[output][0]]
+
+    def request(self, image: Image, classes: Mapping[str, int] | None = None) -> bytes:
+        """The serialized request for one picture: encoded ones go as they are, arrays as the signature's tensor."""
+        metadata = self.metadata()
+        if isinstance(image, np.ndarray):
+            inputs: Arrays = {metadata.inputs[0].name: image[None]}
+        else:
+            encoded = np.empty(1, object)
+            encoded[0] = image if isinstance(image, bytes) else image.read_bytes()
+            inputs = {metadata.parameters["encoded_images"].string_param or metadata.inputs[0].name: encoded}
+        return encode_request(self.model, inputs, classes=classes).SerializeToString()
+
+    def send(self, message: bytes) -> pb.ModelInferResponse:
+        """One serialized ModelInferRequest, one answer."""
+        return self._unary("ModelInfer", pb.ModelInferResponse, message)
+
+    def send_stream(self, messages: Iterable[bytes], *, window: int = 32) -> Iterator[pb.ModelStreamInferResponse]:
+        """Serialized requests over one stream, answers in their order; `messages` is read at most `window` ahead."""
+        room = threading.Semaphore(window)
+        failure: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+
+        def feed() -> Iterator[bytes]:
+            try:
+                iterator = iter(messages)
+                while True:
+                    room.acquire()  # before the next one is made, so that nothing waits made
+                    if (message := next(iterator, None)) is None:
+                        return
+                    yield message
+            except BaseException as error:  # grpc would swallow what reading the pictures raises
+                failure.put(error)
+
+        call = self._channel.stream_stream(
+            _SERVICE + "ModelStreamInfer", response_deserializer=pb.ModelStreamInferResponse.FromString
+        )(feed())
+        try:
+            for response in call:
+                room.release()
+                yield response
+        except grpc.RpcError as error:
+            raise error_of(error.code(), error.details(), self.address) from None
+        finally:
+            call.cancel()
+            room.release()
+        if not failure.empty():
+            raise failure.get()
+
+    def _unary(self, method: str, answer: Any, message: bytes) -> Any:
+        call = self._channel.unary_unary(_SERVICE + method, response_deserializer=answer.FromString)
+        try:
+            return call(message, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise error_of(error.code(), error.details(), self.address) from None

@@ -1,0 +1,59 @@
+"""Every knob, as frozen values that validate themselves. `cli.py` resolves them once; no other module reads the environment."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tensign.errors import InvalidConfig
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """How one model is run.
+
+    device: "auto", "cpu", "cuda" or "cuda:N"; max_batch_size: the largest batch that warm-up tries, in rows;
+    max_queue_rows: rows that may wait before QueueFull; max_pixels: the largest picture that is decoded.
+    """
+
+    device: str = "auto"
+    max_batch_size: int = 64
+    max_queue_rows: int = 512
+    max_pixels: int = 64_000_000
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise InvalidConfig(f'device: wanted "auto", "cpu", "cuda" or "cuda:N", got "{self.device}"')
+        for knob in ("max_batch_size", "max_queue_rows", "max_pixels"):
+            if getattr(self, knob) < 1:
+                raise InvalidConfig(f"{knob}: wanted at least 1, got {getattr(self, knob)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where and how the gRPC service listens.
+
+    grpc_port: 0 asks the system for a free one; timeout_s: the deadline of a request that brings none;
+    drain_s: how long a stopping server lets requests in flight finish; max_message_bytes: one gRPC message, both ways.
+    """
+
+    host: str = "127.0.0.1"
+    grpc_port: int = 8001
+    timeout_s: float = 60.0
+    drain_s: float = 30.0
+    max_message_bytes: int = 256 * MIB
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.grpc_port <= 65535:
+            raise InvalidConfig(f"grpc_port: wanted 0 to 65535, got {self.grpc_port}")
+        for knob in ("timeout_s", "drain_s", "max_message_bytes"):
+            if getattr(self, knob) <= 0:
+                raise InvalidConfig(f"{knob}: wanted more than 0, got {getattr(self, knob)}")
+
+    @property
+    def address(self) -> str:
+        """host:port, an IPv6 host in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.grpc_port}"

@@ -1,0 +1,99 @@
+"""ONNX Runtime, on CPU or CUDA; never on another provider than the one that was asked for."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensign import datatypes
+from tensign.engines import made_up_rows
+from tensign.errors import InvalidInput, ProviderUnavailable, UnsupportedModel
+from tensign.signature import Arrays, TensorSpec
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+_DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the rest are called as in numpy
+
+
+class OnnxEngine:
+    """One session. device: "auto" is CUDA where there is a GPU, else CPU; "cpu", "cuda" and "cuda:N" are orders."""
+
+    def __init__(self, file: Path, device: str = "auto") -> None:
+        self._file = file
+        self.device = device
+        self.inputs: tuple[TensorSpec, ...] = ()
+        self.outputs: tuple[TensorSpec, ...] = ()
+        self._session: Any = None
+
+    def load(self) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ProviderUnavailable(
+                "onnxruntime is not installed: pip install 'tensign[cpu]', or 'tensign[gpu]' where there is a GPU"
+            ) from None
+        if self.device == "auto":
+            self.device = "cuda:0" if _has_gpu() else "cpu"
+        provider = _CPU if self.device == "cpu" else _CUDA
+        _, _, index = self.device.partition(":")
+        if provider not in onnxruntime.get_available_providers():
+            raise ProviderUnavailable(
+                f"{self.device}: the onnxruntime {onnxruntime.__version__} installed here has no {provider}; on a machine"
+                " with a GPU: pip uninstall onnxruntime, then pip install 'tensign[gpu]' (or choose --device cpu)"
+            )
+        if provider == _CUDA:
+            onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that wheels brought
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; what matters is raised
+        settings = [(_CUDA, _cuda_options(index or "0"))] if provider == _CUDA else [_CPU]
+        try:
+            self._session = onnxruntime.InferenceSession(str(self._file), options, providers=settings)
+        except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+            raise UnsupportedModel(f"{self._file.name}: ONNX Runtime cannot load it: {str(error)[:300]}") from None
+        if self._session.get_providers()[0] != provider:
+            raise ProviderUnavailable(
+                f"{self.device}: ONNX Runtime fell back to {self._session.get_providers()[0]}; the driver or the CUDA and"
+                f" cuDNN libraries are missing or too old for onnxruntime {onnxruntime.__version__}"
+            )
+        self.inputs = tuple(map(_spec, self._session.get_inputs()))
+        self.outputs = tuple(map(_spec, self._session.get_outputs()))
+
+    def warmup(self, rows: int) -> None:
+        self.run({spec.name: made_up_rows(spec, rows) for spec in self.inputs})
+
+    def run(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
+        answers = self._session.run(None, batch)
+        return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _cuda_options(index: str) -> dict[str, str]:
+    """Exhaustive search costs 0.6 s for every new shape and gains nothing; the default arena only ever doubles."""
+    return {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+
+
+def _has_gpu() -> bool:
+    """Asks the driver itself, so that a GPU without a matching onnxruntime is noticed, not silently passed over."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+def _spec(node: Any) -> TensorSpec:
+    """ONNX Runtime's `tensor(float)` and symbolic axes as a TensorSpec."""
+    name = node.type.removeprefix("tensor(").removesuffix(")")
+    try:
+        dtype = datatypes.of_numpy(np.dtype(_DTYPES.get(name, name))).numpy
+    except (TypeError, InvalidInput):
+        raise UnsupportedModel(f'the network\'s "{node.name}" is a {node.type}, which no signature can declare') from None
+    return TensorSpec(node.name, dtype, tuple(axis if isinstance(axis, int) else -1 for axis in node.shape))
+

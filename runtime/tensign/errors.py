@@ -1,0 +1,87 @@
+"""Every error tensign raises on purpose; whoever catches TensignError has caught them all.
+
+    TensignError
+        InvalidInput            the caller's data is wrong; the message names the tensor, what was wanted, what came
+            SignatureMismatch       name, dtype, rank or shape against the signature
+            UndecodableImage        bytes that are no picture we can, or will, decode
+        ModelNotFound           no model of that name, no MLmodel at that path
+            VersionNotFound         the model is there, that version is not
+        ModelNotReady           not warmed up yet, or draining
+        QueueFull               more rows are waiting than the queue may hold; try again later
+        TooLarge                a request that no queue could ever hold
+        DeadlineExceeded        the deadline passed before the engine could begin
+        UnsupportedModel        an MLmodel we cannot serve or convert; the message says why
+            ParityFailed            converted, but the predictions changed beyond the tolerance
+        InvalidConfig           a knob outside its range
+        UntrustedModel          loading would run code from the model's files, and nobody said --trust
+        ProviderUnavailable     the execution provider asked for cannot run here
+        EngineError             the model failed on input that its signature allows
+
+Knows nothing of gRPC or HTTP: `rpc/status.py` holds the one table that maps these to a wire.
+"""
+
+from __future__ import annotations
+
+
+class TensignError(Exception):
+    """Base of all; its text may be shown to a client and never echoes a payload."""
+
+
+class InvalidInput(TensignError):
+    """The caller's data is wrong. Sending it again changes nothing."""
+
+
+class SignatureMismatch(InvalidInput):
+    """Names, dtypes or shapes differ from the model's signature."""
+
+
+class UndecodableImage(InvalidInput):
+    """Bytes that are not a picture in a format we decode, or a picture beyond the pixel limit."""
+
+
+class ModelNotFound(TensignError):
+    """No model of that name is served, or no MLmodel lies at that path."""
+
+
+class VersionNotFound(ModelNotFound):
+    """The model is served, but not in that version."""
+
+
+class ModelNotReady(TensignError):
+    """The model is not warmed up yet, or the server is draining. Trying again elsewhere is safe."""
+
+
+class QueueFull(TensignError):
+    """Too many rows are waiting already. Trying again later is safe: nothing was computed."""
+
+
+class TooLarge(TensignError):
+    """One request has more rows than the queue could ever hold."""
+
+
+class DeadlineExceeded(TensignError):
+    """The deadline passed before the engine took the request up."""
+
+
+class UnsupportedModel(TensignError):
+    """An MLmodel directory that this version cannot serve or convert."""
+
+
+class ParityFailed(UnsupportedModel):
+    """The converted model's predictions differ from the original's by more than the tolerance."""
+
+
+class InvalidConfig(TensignError):
+    """A knob outside its range; raised at start, never while serving."""
+
+
+class UntrustedModel(TensignError):
+    """Loading this model would run code from its files; the operator has not allowed it."""
+
+
+class ProviderUnavailable(TensignError):
+    """The execution provider that was asked for cannot run on this machine."""
+
+
+class EngineError(TensignError):
+    """The model failed on input that its signature allows: its fault or ours, never the caller's."""

@@ -1,0 +1,97 @@
+"""MLmodel directory -> ModelManifest: what MLflow 1.x, 2.x or 3.x wrote, unknown keys kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from tensign.errors import ModelNotFound, UnsupportedModel
+
+_SIGNATURE_PARTS = ("inputs", "outputs", "params")
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """An MLmodel file, read.
+
+    path: the directory it lies in; document: every key of the file as YAML gave it, so that nothing is lost when it is
+    written again; signature: its JSON strings decoded, None when the model has none.
+    """
+
+    path: Path
+    document: Mapping[str, Any]
+    signature: Mapping[str, Any] | None
+
+    @property
+    def flavors(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.document["flavors"]  # type: ignore[no-any-return]
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The user's own `metadata:` map, where preprocessing is declared; empty when there is none."""
+        return self.document.get("metadata") or {}
+
+    @property
+    def name(self) -> str:
+        """What to call the model where nobody named it: its artifact path, else its directory."""
+        return Path(self.document.get("artifact_path") or "").name or self.path.resolve().name
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over names and contents of every file of the directory, in hex."""
+        total = hashlib.sha256()
+        for file in sorted(path for path in self.path.rglob("*") if path.is_file()):
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            total.update(f"{file.relative_to(self.path).as_posix()}\0{content}\0".encode())
+        return total.hexdigest()
+
+
+def read_mlmodel(path: Path | str) -> ModelManifest:
+    """Reads the MLmodel file of a model directory.
+
+    Raises ModelNotFound when there is none, UnsupportedModel when it is not what MLflow writes.
+    Source of the grammar: mlflow.models.Model.to_dict and from_dict, releases 1.30, 2.22 and 3.18.
+    """
+    path = Path(path)
+    file = path / "MLmodel"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelNotFound(f"{path}: no MLmodel file there; give the directory that MLflow wrote") from None
+    except UnicodeDecodeError as error:
+        raise UnsupportedModel(f"{file}: not UTF-8 text: {error.reason}") from None
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UnsupportedModel(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise UnsupportedModel(f"{file}: wanted a YAML map, got {type(document).__name__}")
+    flavors = document.get("flavors")
+    if not isinstance(flavors, dict) or not all(isinstance(flavor, dict) for flavor in flavors.values()):
+        raise UnsupportedModel(f"{file}: wanted `flavors:` as a map of maps, got {type(flavors).__name__}")
+    return ModelManifest(path, MappingProxyType(document), _decode_signature(file, document.get("signature")))
+
+
+def _decode_signature(file: Path, signature: Any) -> Mapping[str, Any] | None:
+    """MLflow stores each part as a string holding JSON, often folded over several YAML lines."""
+    if signature is None:
+        return None
+    if not isinstance(signature, dict):
+        raise UnsupportedModel(f"{file}: wanted `signature:` as a map, got {type(signature).__name__}")
+    decoded: dict[str, Any] = {}
+    for part in _SIGNATURE_PARTS:
+        value = signature.get(part)
+        try:
+            decoded[part] = json.loads(value) if isinstance(value, str) else value
+        except json.JSONDecodeError as error:
+            raise UnsupportedModel(f"{file}: signature {part} is not JSON: {error}") from None
+    return MappingProxyType(decoded)

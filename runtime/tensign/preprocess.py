@@ -1,0 +1,197 @@
+"""Encoded images or raw arrays -> the array the engine wants, by a PreprocessSpec that is data inside the model directory.
+
+Only steps on uint8 pixels happen here. Cast, scale, normalisation and transposition live inside the ONNX graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from tensign.decode import decode
+from tensign.errors import UndecodableImage, UnsupportedModel
+
+_INTERPOLATION = {
+    "nearest": PIL.Image.Resampling.NEAREST,
+    "box": PIL.Image.Resampling.BOX,
+    "bilinear": PIL.Image.Resampling.BILINEAR,
+    "hamming": PIL.Image.Resampling.HAMMING,
+    "bicubic": PIL.Image.Resampling.BICUBIC,
+    "lanczos": PIL.Image.Resampling.LANCZOS,
+}
+_PAD_MODE: dict[str, Any] = {"zeros": "constant", "border": "edge", "reflection": "reflect"}
+_METHODS = ("crop", "pad", "squish")
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """fastai's Resize: the largest centred crop (or the smallest padding) of the target's ratio, then one resampling."""
+
+    op: ClassVar[str] = "resize"
+    height: int
+    width: int
+    method: str = "crop"
+    pad_mode: str = "reflection"
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        _check_size(self.op, self.height, self.width)
+        _check_choice(self.op, "method", self.method, _METHODS)
+        _check_choice(self.op, "pad_mode", self.pad_mode, _PAD_MODE)
+        _check_choice(self.op, "interpolation", self.interpolation, _INTERPOLATION)
+
+    def apply(self, image: PIL.Image.Image) -> PIL.Image.Image:
+        target = (self.width, self.height)
+        if self.method != "squish":
+            across, down = image.width / self.width, image.height / self.height
+            scale = max(across, down) if self.method == "pad" else min(across, down)
+            image = _centre(image, int(scale * self.width), int(scale * self.height), self.pad_mode, half=0.5)
+        return image if image.size == target else image.resize(target, _INTERPOLATION[self.interpolation])
+
+
+@dataclass(frozen=True, slots=True)
+class CropPad:
+    """fastai's CropPad: the centre of the picture at its own scale, padded where it is smaller than the target."""
+
+    op: ClassVar[str] = "crop_pad"
+    height: int
+    width: int
+    pad_mode: str = "zeros"
+
+    def __post_init__(self) -> None:
+        _check_size(self.op, self.height, self.width)
+        _check_choice(self.op, "pad_mode", self.pad_mode, _PAD_MODE)
+
+    def apply(self, image: PIL.Image.Image) -> PIL.Image.Image:
+        return _centre(image, self.width, self.height, self.pad_mode)
+
+
+_STEPS: dict[str, type[Resize] | type[CropPad]] = {step.op: step for step in (Resize, CropPad)}
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessSpec:
+    """What happens to a picture before the engine sees it, in order. `graph` tells what the engine then does, in words."""
+
+    VERSION: ClassVar[int] = 1
+    steps: tuple[Resize | CropPad, ...] = ()
+    exif_orientation: str = "ignore"
+    graph: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_choice("preprocess", "exif_orientation", self.exif_orientation, ("ignore", "apply"))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its canonical JSON, in hex: equal digests preprocess alike."""
+        return hashlib.sha256(json.dumps(self._content(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def document(self) -> dict[str, Any]:
+        """The map that stands in `metadata: tensign: preprocess:` of an MLmodel file."""
+        return {**self._content(), "sha256": self.digest}
+
+    def _content(self) -> dict[str, Any]:
+        steps = [{"op": step.op, **asdict(step)} for step in self.steps]
+        return {
+            "version": self.VERSION,
+            "exif_orientation": self.exif_orientation,
+            "steps": steps,
+            "graph": list(self.graph),
+        }
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> PreprocessSpec:
+        """Reads `document()` back. Raises UnsupportedModel for what this version cannot do, or a digest that disagrees."""
+        try:
+            if document["version"] != cls.VERSION:
+                raise UnsupportedModel(f"preprocess: version {document['version']} is unknown; this tensign knows {cls.VERSION}")
+            steps = tuple(_parse_step(step) for step in document.get("steps", ()))
+            spec = cls(steps, document.get("exif_orientation", "ignore"), tuple(document.get("graph", ())))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UnsupportedModel(f"preprocess: {type(error).__name__}: {error}") from None
+        if document.get("sha256", spec.digest) != spec.digest:
+            raise UnsupportedModel(f"preprocess: changed since it was hashed: {document['sha256']} became {spec.digest}")
+        return spec
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what leaves the last step for a picture of the signature's size; -1 is any."""
+        return (self.steps[-1].height, self.steps[-1].width) if self.steps else (height, width)
+
+    def encoded(self, images: Sequence[bytes], *, height: int, width: int, max_pixels: int) -> Pixels:
+        """Decodes and transforms n encoded images: uint8 [n,H,W,3]. Raises UndecodableImage, which names the row.
+
+        height, width: what the engine wants; -1 is any size, the same for all rows.
+        """
+        prepared: Pixels | None = None
+        for row, image in enumerate(images):
+            try:
+                decoded = decode(image, max_pixels=max_pixels, apply_exif_orientation=self.exif_orientation == "apply")
+            except UndecodableImage as error:
+                raise UndecodableImage(f"row {row}: {error}") from None
+            pixels = self._transform(decoded)
+            if prepared is None:
+                prepared = np.empty((len(images), *pixels.shape), np.uint8)
+            if pixels.shape != prepared.shape[1:] or any(w not in (-1, g) for w, g in zip((height, width), pixels.shape, strict=False)):
+                got = f"{pixels.shape[0]}x{pixels.shape[1]}"
+                raise UndecodableImage(f"row {row}: the model resizes nothing and wants {height}x{width} pixels, got {got}")
+            prepared[row] = pixels
+        assert prepared is not None  # the signature lets no request of 0 rows through
+        return prepared
+
+    def arrays(self, images: Pixels) -> Pixels:
+        """Transforms raw pixels, uint8 [n,H,W,3], as the training library transforms a picture of that size."""
+        if self.keeps(*images.shape[1:3]):
+            return images
+        return np.stack([self._transform(PIL.Image.fromarray(image)) for image in images])
+
+    def keeps(self, height: int, width: int) -> bool:
+        """True when a picture of this size passes through every step unchanged."""
+        return all((step.height, step.width) == (height, width) for step in self.steps)
+
+    def _transform(self, image: PIL.Image.Image) -> Pixels:
+        for step in self.steps:
+            image = step.apply(image)
+        return np.asarray(image)
+
+
+def _parse_step(step: Mapping[str, Any]) -> Resize | CropPad:
+    options = {key: value for key, value in step.items() if key != "op"}
+    if step["op"] not in _STEPS:
+        raise UnsupportedModel(f'preprocess: step "{step["op"]}" is unknown; this tensign knows {", ".join(_STEPS)}')
+    return _STEPS[step["op"]](**options)
+
+
+def _centre(image: PIL.Image.Image, width: int, height: int, pad_mode: str, half: float | None = None) -> PIL.Image.Image:
+    """Crops and pads to width x height around the centre.
+
+    fastai rounds the corner in two ways: Resize truncates half the difference towards zero, CropPad floors it.
+    """
+    over_x, over_y = image.width - width, image.height - height
+    left, top = (int(half * over_x), int(half * over_y)) if half else (over_x // 2, over_y // 2)
+    if over_x > 0 or over_y > 0:
+        image = image.crop((max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height)))
+    before_x, before_y = max(-left, 0), max(-top, 0)
+    after_x, after_y = max(-over_x - before_x, 0), max(-over_y - before_y, 0)
+    if before_x or before_y or after_x or after_y:
+        padding = ((before_y, after_y), (before_x, after_x), (0, 0))
+        image = PIL.Image.fromarray(np.pad(np.asarray(image), padding, mode=_PAD_MODE[pad_mode]))
+    return image
+
+
+def _check_size(op: str, height: Any, width: Any) -> None:
+    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
+        raise UnsupportedModel(f"preprocess: {op}: wanted positive height and width, got {height!r} and {width!r}")
+
+
+def _check_choice(op: str, option: str, given: str, known: Sequence[str] | Mapping[str, Any]) -> None:
+    if given not in known:
+        raise UnsupportedModel(f'preprocess: {op}: {option} "{given}" is unknown; wanted one of {", ".join(known)}')

@@ -1,0 +1,47 @@
+"""The models a server offers, by name and version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tensign.errors import InvalidConfig, ModelNotFound, VersionNotFound
+from tensign.model import Model
+
+
+class Repository:
+    """Names to loaded models. Version "" asks for the newest."""
+
+    def __init__(self, models: list[Model]) -> None:
+        self._versions: dict[str, dict[str, Model]] = {}
+        for model in models:
+            versions = self._versions.setdefault(model.name, {})
+            if model.version in versions:
+                raise InvalidConfig(f'two models are called "{model.name}" version {model.version}; give one another --name')
+            versions[model.version] = model
+
+    def __iter__(self) -> Iterator[Model]:
+        for versions in self._versions.values():
+            yield from versions.values()
+
+    def get(self, name: str, version: str = "") -> Model:
+        """Raises ModelNotFound or VersionNotFound."""
+        versions = self._versions.get(name)
+        if versions is None:
+            raise ModelNotFound(f'model "{name[:64]}" is not served here; served: {", ".join(self._versions)}')
+        if version and version not in versions:
+            raise VersionNotFound(f'model "{name}" has no version "{version[:16]}"; served: {", ".join(versions)}')
+        return versions[version] if version else versions[max(versions, key=_newest)]
+
+    def versions(self, name: str) -> list[str]:
+        """Every served version of a model, oldest first. Raises ModelNotFound."""
+        self.get(name)
+        return sorted(self._versions[name], key=_newest)
+
+    def close(self, timeout_s: float) -> None:
+        for model in self:
+            model.close(timeout_s)
+
+
+def _newest(version: str) -> tuple[int, str]:
+    """Numbers by value, before them whatever is no number."""
+    return (int(version), version) if version.isdigit() else (-1, version)

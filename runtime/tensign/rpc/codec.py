@@ -1,0 +1,154 @@
+"""Protocol messages <-> numpy arrays, both ways: the server decodes requests, the client decodes answers.
+
+Byte lengths are checked against shape and itemsize before any view is made; nothing is copied that need not be.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensign import datatypes
+from tensign._pb import open_inference_pb2 as pb
+from tensign.classification import classified
+from tensign.errors import InvalidInput
+from tensign.signature import Arrays
+
+Tensor = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
+
+
+def decode_request(request: pb.ModelInferRequest) -> dict[str, npt.NDArray[Any]]:
+    """{name: array} of a request, read-only views where it came raw. Raises InvalidInput."""
+    return _decode("input", request.inputs, request.raw_input_contents)
+
+
+def decode_response(response: pb.ModelInferResponse) -> dict[str, npt.NDArray[Any]]:
+    """{name: array} of an answer. Raises InvalidInput where the server broke the protocol."""
+    return _decode("output", response.outputs, response.raw_output_contents)
+
+
+def encode_request(
+    model: str, inputs: Arrays, *, version: str = "", request_id: str = "", classes: Mapping[str, int] | None = None
+) -> pb.ModelInferRequest:
+    """The request for {name: array}; `classes` asks for the top k labels of an output in place of its numbers."""
+    request = pb.ModelInferRequest(model_name=model, model_version=version, id=request_id)
+    for name, array in inputs.items():
+        datatype = datatypes.of_numpy(array.dtype)
+        request.inputs.add(name=name, datatype=datatype.protocol, shape=array.shape)
+        request.raw_input_contents.append(_to_bytes(array))
+    for name, count in (classes or {}).items():
+        request.outputs.add(name=name).parameters["classification"].int64_param = count
+    return request
+
+
+def encode_response(
+    request: pb.ModelInferRequest, version: str, outputs: Arrays, labels: Sequence[str] = ()
+) -> pb.ModelInferResponse:
+    """The answer to `request`: the outputs it asked for (none named: all), as numbers or as its top k classes."""
+    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+    for name, count in requested_outputs(request, outputs).items():
+        array = classified(outputs[name], count, labels) if count else outputs[name]
+        response.outputs.add(name=name, datatype=datatypes.of_numpy(array.dtype).protocol, shape=array.shape)
+        response.raw_output_contents.append(_to_bytes(array))
+    return response
+
+
+def requested_outputs(request: pb.ModelInferRequest, known: Iterable[str]) -> dict[str, int]:
+    """{output: classes wanted, 0 for the numbers}. Raises InvalidInput for an output that the model does not have."""
+    names = list(known)
+    if not request.outputs:
+        return dict.fromkeys(names, 0)
+    wanted = {}
+    for output in request.outputs:
+        if output.name not in names:
+            raise InvalidInput(f'output "{output.name[:64]}" is unknown; the model gives {", ".join(names)}')
+        count = output.parameters["classification"].int64_param if "classification" in output.parameters else 0
+        if count < 0:
+            raise InvalidInput(f'output "{output.name}": classification: wanted at least 1, got {count}')
+        wanted[output.name] = count
+    return wanted
+
+
+def _decode(kind: str, tensors: Sequence[Tensor], raw: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
+    if raw and len(raw) != len(tensors):
+        raise InvalidInput(f"raw_{kind}_contents: expected one for each of the {len(tensors)} {kind}s, got {len(raw)}")
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for index, tensor in enumerate(tensors):
+        name = tensor.name
+        if name in arrays:
+            raise InvalidInput(f'{kind} "{name[:64]}" comes twice')
+        if raw and tensor.HasField("contents"):
+            raise InvalidInput(f'{kind} "{name[:64]}": has contents besides raw_{kind}_contents; send one of them')
+        try:
+            datatype = datatypes.of_protocol(tensor.datatype)
+            shape = tuple(tensor.shape)
+            if any(axis < 0 for axis in shape):
+                raise InvalidInput(f"shape {list(shape)} has a negative axis")
+            arrays[name] = _from_raw(raw[index], datatype, shape) if raw else _from_typed(tensor.contents, datatype, shape)
+        except InvalidInput as error:
+            raise InvalidInput(f'{kind} "{name[:64]}": {error}') from None
+    return arrays
+
+
+def _from_raw(raw: bytes, datatype: datatypes.Datatype, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    elements = math.prod(shape)  # Python's integers do not overflow
+    if datatype.numpy == object:
+        return _objects(_split_elements(raw, elements), elements, shape)
+    wanted = elements * datatype.numpy.itemsize
+    if len(raw) != wanted:
+        raise InvalidInput(f"{datatype.protocol} {list(shape)} takes {wanted} bytes, got {len(raw)}")
+    return np.frombuffer(raw, datatype.numpy).reshape(shape)
+
+
+def _from_typed(contents: pb.InferTensorContents, datatype: datatypes.Datatype, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    if datatype.contents is None:
+        raise InvalidInput(f"{datatype.protocol} has no typed contents; send it in raw_input_contents")
+    values = getattr(contents, datatype.contents)
+    elements = math.prod(shape)
+    if len(values) != elements:
+        raise InvalidInput(f"{datatype.protocol} {list(shape)} takes {elements} {datatype.contents}, got {len(values)}")
+    if datatype.numpy == object:
+        return _objects(list(values), elements, shape)
+    wide = np.array(values, np.uint64 if datatype.numpy.kind == "u" else None)
+    if datatype.numpy.kind in "iu" and elements:
+        limits = np.iinfo(datatype.numpy)
+        worst = next((int(value) for value in (wide.min(), wide.max()) if not limits.min <= value <= limits.max), None)
+        if worst is not None:
+            raise InvalidInput(f"{worst} does not fit {datatype.protocol}, which holds {limits.min} to {limits.max}")
+    return wide.astype(datatype.numpy).reshape(shape)
+
+
+def _split_elements(raw: bytes, elements: int) -> list[bytes]:
+    """BYTES on the wire: each element is its length, four bytes little-endian, then the bytes."""
+    found: list[bytes] = []
+    at = 0
+    while at < len(raw) and len(found) <= elements:
+        if at + 4 > len(raw):
+            raise InvalidInput(f"BYTES: element {len(found)} ends inside its length")
+        (length,) = struct.unpack_from("<I", raw, at)
+        at += 4 + length
+        if at > len(raw):
+            raise InvalidInput(f"BYTES: element {len(found)} claims {length} bytes, {len(raw) - at + length} are left")
+        found.append(raw[at - length : at])
+    return found
+
+
+def _objects(values: list[bytes], elements: int, shape: tuple[int, ...]) -> npt.NDArray[np.object_]:
+    if len(values) != elements:
+        more = "more" if len(values) > elements else str(len(values))
+        raise InvalidInput(f"BYTES {list(shape)} takes {elements} elements, got {more}")
+    array = np.empty(elements, object)
+    array[:] = values
+    return array.reshape(shape)
+
+
+def _to_bytes(array: npt.NDArray[Any]) -> bytes:
+    if array.dtype.kind not in "OSU":
+        return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    elements = [value.encode() if isinstance(value, str) else bytes(value) for value in array.flat]
+    return b"".join(part for element in elements for part in (struct.pack("<I", len(element)), element))

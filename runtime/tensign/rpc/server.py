@@ -1,0 +1,75 @@
+"""Puts the service on a port, with health, reflection and limits; drains when told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from tensign._pb import open_inference_pb2 as pb
+from tensign.config import ServerConfig
+from tensign.repository import Repository
+from tensign.rpc.service import SERVICE, InferenceService
+
+
+class Server:
+    """One gRPC server over one Repository. `port` is the port it really listens on, once started."""
+
+    def __init__(self, repository: Repository, config: ServerConfig) -> None:
+        self._repository = repository
+        self._config = config
+        self._service = InferenceService(repository, timeout_s=config.timeout_s)
+        self._health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Raises OSError when the port is taken."""
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", self._config.max_message_bytes),
+                ("grpc.max_send_message_length", self._config.max_message_bytes),
+                ("grpc.so_reuseport", 0),  # two servers on one port by accident would share its requests
+            ]
+        )
+        self._server.add_generic_rpc_handlers((self._service.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, pool=_reflected())
+        try:
+            self.port = self._server.add_insecure_port(self._config.address)
+        except RuntimeError:
+            raise OSError(f"cannot listen on {self._config.address}: the port is taken, or the host is not ours") from None
+        await self._server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Says not ready, refuses new requests, finishes those in flight, then closes the models."""
+        assert self._server is not None
+        self._service.ready = False
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._server.stop(self._config.drain_s)
+        await asyncio.to_thread(self._repository.close, self._config.drain_s)
+
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set, then drains."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await stop.wait()
+        await self.stop()
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", SERVICE.full_name, *(model.name for model in self._repository)):
+            await self._health.set(name, status)
+
+
+def _reflected() -> DescriptorPool:
+    """Our messages live in a private pool, where the other services' have to be added to be told of."""
+    pool = pb.DESCRIPTOR.pool
+    for other in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        pool.AddSerializedFile(other.serialized_pb)
+    return pool

@@ -1,0 +1,180 @@
+"""The GRPCInferenceService: each RPC in a few lines over the Repository and its Models."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from tensign._pb import open_inference_pb2 as pb
+from tensign.datatypes import of_numpy
+from tensign.errors import DeadlineExceeded, ModelNotFound
+from tensign.metrics import Duration, Snapshot
+from tensign.model import Model
+from tensign.repository import Repository
+from tensign.rpc.codec import decode_request, encode_response, requested_outputs
+from tensign.rpc.status import status_of
+from tensign.version import __version__
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+EXTENSIONS = ("classification", "statistics", "encoded_images")
+
+# Requests of one stream that may be on their way at once; a reader that stops reading stops its own stream here.
+STREAM_WINDOW = 64
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class InferenceService:
+    """Methods are named as their RPCs."""
+
+    def __init__(self, repository: Repository, *, timeout_s: float) -> None:
+        self._repository = repository
+        self._timeout_s = timeout_s
+        self.ready = True
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a grpc.aio server needs, made from the service's own descriptor."""
+        methods = {}
+        for method in SERVICE.methods:
+            request, response = (getattr(pb, message.name) for message in (method.input_type, method.output_type))
+            behaviour = getattr(self, method.name)
+            if method.client_streaming:
+                handle = grpc.stream_stream_rpc_method_handler(behaviour, request.FromString, response.SerializeToString)
+            else:
+                handle = grpc.unary_unary_rpc_method_handler(_guarded(behaviour), request.FromString, response.SerializeToString)
+            methods[method.name] = handle
+        return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self.ready)
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+        try:
+            self._repository.get(request.name, request.version)
+        except ModelNotFound:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=self.ready)
+
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name="tensign", version=__version__, extensions=EXTENSIONS)
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
+        model = self._repository.get(request.name, request.version)
+        response = pb.ModelMetadataResponse(
+            name=model.name, versions=self._repository.versions(model.name), platform="onnxruntime_onnx"
+        )
+        for tensors, specs in ((response.inputs, model.signature.inputs), (response.outputs, model.signature.outputs)):
+            for spec in specs:
+                tensors.add(name=spec.name, datatype=of_numpy(spec.dtype).protocol, shape=spec.shape)
+        response.parameters["activation"].string_param = model.plan.activation
+        response.parameters["device"].string_param = model.device
+        if model.plan.image and model.plan.preprocess:
+            response.parameters["encoded_images"].string_param = model.plan.image
+            response.parameters["preprocess_sha256"].string_param = model.plan.preprocess.digest
+        return response
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        return await self._infer(request, context)
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Reads ahead of the answers by at most a window, so that requests of one stream share batches."""
+        window: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(STREAM_WINDOW)
+
+        async def read() -> None:
+            async for request in requests:
+                await window.put(asyncio.create_task(self._infer_part(request, context)))
+            await window.put(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (answer := await window.get()) is not None:
+                yield await answer
+        finally:
+            reader.cancel()
+            while not window.empty():
+                if (left := window.get_nowait()) is not None:
+                    left.cancel()
+
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
+        models = [self._repository.get(request.name, request.version)] if request.name else list(self._repository)
+        return pb.ModelStatisticsResponse(model_stats=[_statistics(model) for model in models])
+
+    async def _infer_part(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelStreamInferResponse:
+        try:
+            return pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
+        except Exception as error:
+            _, text = status_of(error)
+            failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+            return pb.ModelStreamInferResponse(error_message=text, infer_response=failed)
+
+    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        model = self._repository.get(request.model_name, request.model_version)
+        requested_outputs(request, (spec.name for spec in model.signature.outputs))
+        remaining = context.time_remaining()
+        timeout_s = self._timeout_s if remaining is None else remaining
+        future = model.submit(decode_request(request), deadline=time.monotonic() + timeout_s)
+        try:
+            outputs = await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer within {timeout_s:.3g} s") from None
+        return encode_response(request, model.version, outputs, model.plan.labels)
+
+
+def _guarded(behaviour: Any) -> Any:
+    """A unary method whose errors leave as their status."""
+
+    async def call(request: Any, context: Context) -> Any:
+        try:
+            return await behaviour(request, context)
+        except Exception as error:
+            await context.abort(*status_of(error))
+
+    return call
+
+
+def _statistics(model: Model) -> pb.ModelStatistics:
+    seen = model.statistics.snapshot()
+    message = pb.ModelStatistics(
+        name=model.name,
+        version=model.version,
+        last_inference=seen.last_inference_ms,
+        inference_count=seen.rows,
+        execution_count=seen.executions,
+        inference_stats=_inference_statistics(seen),
+    )
+    for rows, times in sorted(seen.batches.items()):
+        message.batch_stats.add(
+            batch_size=rows,
+            compute_input=_duration(times.compute_input),
+            compute_infer=_duration(times.compute_infer),
+            compute_output=_duration(times.compute_output),
+        )
+    return message
+
+
+def _inference_statistics(seen: Snapshot) -> pb.InferStatistics:
+    def total(stage: str) -> pb.StatisticDuration:
+        stages = [getattr(times, stage) for times in seen.batches.values()]
+        return pb.StatisticDuration(count=sum(s.count for s in stages), ns=sum(s.ns for s in stages))
+
+    return pb.InferStatistics(
+        success=_duration(seen.success),
+        fail=_duration(seen.fail),
+        queue=_duration(seen.queue),
+        compute_input=total("compute_input"),
+        compute_infer=total("compute_infer"),
+        compute_output=total("compute_output"),
+    )
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=duration.ns)

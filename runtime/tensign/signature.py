@@ -1,0 +1,148 @@
+"""The tensor signature: the contract between a model and whoever calls it, enforced by one function for every transport."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensign import datatypes
+from tensign.errors import EngineError, InvalidInput, SignatureMismatch, UnsupportedModel
+from tensign.mlmodel import read_mlmodel
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, dtype and shape of one tensor; -1 is an axis of any length, axis 0 counts rows.
+
+    named is False where the signature gave no name and `input-0` or `output-0` stands in.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    named: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.dtype} [{','.join(map(str, self.shape))}]"
+
+    def matches(self, array: npt.NDArray[Any]) -> bool:
+        return (
+            (array.dtype == self.dtype or datatypes.of_numpy(array.dtype).numpy == self.dtype == object)
+            and len(self.shape) == array.ndim
+            and all(want in (-1, got) for want, got in zip(self.shape, array.shape, strict=True))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The tensors a model takes and gives."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __str__(self) -> str:
+        return " -> ".join(", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Signature:
+        """Reads the signature of an MLmodel directory. Raises ModelNotFound or UnsupportedModel."""
+        return cls.parse(read_mlmodel(path).signature)
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any] | None) -> Signature:
+        """Builds it from the decoded `signature:` map of an MLmodel file. Raises UnsupportedModel.
+
+        Source of the grammar: mlflow.types.schema, release 3.18.
+        """
+        if document is None or not document.get("inputs"):
+            raise UnsupportedModel("the model has no signature; log it again with `signature=` so that input can be checked")
+        if not document.get("outputs"):
+            raise UnsupportedModel("the model's signature declares no outputs; log it again with an output example")
+        if document.get("params"):
+            raise UnsupportedModel("the model's signature declares params, which this version does not serve")
+        return cls(_parse_specs("input", document["inputs"]), _parse_specs("output", document["outputs"]))
+
+    def enforce_inputs(self, data: npt.NDArray[Any] | Arrays, encoded: Collection[str] = ()) -> dict[str, npt.NDArray[Any]]:
+        """Checks names, dtypes, shapes and rows; gives the arrays back by name, in the signature's order, uncopied.
+
+        data: {name: array [n,...]}, or one array where the model has one input. An input named in `encoded` may also
+        come as n encoded images, an object array [n] of bytes. Raises SignatureMismatch.
+        """
+        arrays = dict(data) if isinstance(data, Mapping) else {self.inputs[0].name: data}
+        wanted = {spec.name: spec for spec in self.inputs}
+        if missing := wanted.keys() - arrays.keys():
+            raise SignatureMismatch(f"missing {_quoted(missing)}; the model takes {_listed(self.inputs)}")
+        if unexpected := arrays.keys() - wanted.keys():
+            raise SignatureMismatch(f"unexpected {_quoted(unexpected)}; the model takes {_listed(self.inputs)}")
+        for name, spec in wanted.items():
+            array = arrays[name]
+            if name in encoded and array.dtype == object and array.ndim == 1:
+                continue
+            if not spec.matches(array):
+                alternative = " or encoded images BYTES [-1]" if name in encoded else ""
+                raise SignatureMismatch(f'input "{name}": expected {spec}{alternative}, got {_described(array)}')
+        rows = {name: len(arrays[name]) for name in wanted if arrays[name].ndim}
+        if len(set(rows.values())) > 1:
+            raise SignatureMismatch(f"inputs disagree on the number of rows: {rows}")
+        if 0 in rows.values():
+            raise SignatureMismatch(f'input "{self.inputs[0].name}": expected at least 1 row, got 0')
+        return {name: arrays[name] for name in wanted}
+
+    def enforce_outputs(self, data: Arrays, rows: int) -> dict[str, npt.NDArray[Any]]:
+        """Checks what the model gave for a batch of `rows`. Raises EngineError: a wrong answer is never sent."""
+        for spec in self.outputs:
+            if spec.name not in data:
+                raise EngineError(f'output "{spec.name}" is missing; the model gave {sorted(data)}')
+            if not spec.matches(data[spec.name]):
+                raise EngineError(f'output "{spec.name}": expected {spec}, got {_described(data[spec.name])}')
+            if len(data[spec.name]) != rows:
+                raise EngineError(f'output "{spec.name}": expected {rows} rows, got {len(data[spec.name])}')
+        return {spec.name: data[spec.name] for spec in self.outputs}
+
+
+def _parse_specs(kind: str, entries: Any) -> tuple[TensorSpec, ...]:
+    if not isinstance(entries, Sequence) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise UnsupportedModel(f"signature {kind}s: wanted a list of maps")
+    columns = [entry for entry in entries if entry.get("type") != "tensor"]
+    if columns:
+        raise UnsupportedModel(
+            f"signature {kind}s: column-based ({len(columns)} columns such as {columns[0].get('name')!r} of type"
+            f" {columns[0].get('type')!r}); this version serves tensor signatures"
+        )
+    named = [entry for entry in entries if entry.get("name") is not None]
+    if len(entries) > 1 and len({entry["name"] for entry in named}) != len(entries):
+        raise UnsupportedModel(f"signature {kind}s: several tensors need a name each")
+    return tuple(_parse_spec(kind, index, entry) for index, entry in enumerate(entries))
+
+
+def _parse_spec(kind: str, index: int, entry: Mapping[str, Any]) -> TensorSpec:
+    given = entry.get("name")
+    name = f"{kind}-{index}" if given is None else str(given)
+    try:
+        tensor = entry["tensor-spec"]
+        dtype = datatypes.of_numpy(np.dtype(tensor["dtype"])).numpy
+        shape = tuple(int(axis) for axis in tensor["shape"])
+    except (KeyError, TypeError, ValueError, InvalidInput) as error:
+        raise UnsupportedModel(f'signature {kind} "{name}": not a tensor-spec that MLflow writes: {error}') from None
+    if not shape or any(axis < -1 for axis in shape):
+        raise UnsupportedModel(f'signature {kind} "{name}": wanted a shape of axes >= -1, rows first, got {list(shape)}')
+    return TensorSpec(name, dtype, shape, named=given is not None)
+
+
+def _described(array: npt.NDArray[Any]) -> str:
+    return f"{array.dtype} [{','.join(map(str, array.shape))}]"
+
+
+def _quoted(names: Collection[str]) -> str:
+    return ", ".join(f'input "{name[:64]}"' for name in sorted(names))
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f'"{spec.name}" {spec}' for spec in specs)
