@@ -40,9 +40,10 @@ def run(address: str, message: bytes, *, concurrency: int, requests: int, path: 
         body, log = Path(folder, "body"), Path(folder, "log")
         body.write_bytes(struct.pack(">BI", 0, len(message)) + message)  # gRPC's five-byte frame
         done = subprocess.run(
-            ["h2load", "-n", str(requests), "-c", str(concurrency), "-m", "1", "-d", str(body)]
-            + ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-            + [f"--log-file={log}", f"http://{address}{path}"],
+            [
+                *("h2load", "-n", str(requests), "-c", str(concurrency), "-m", "1", "-d", str(body), f"--log-file={log}"),
+                *("-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{address}{path}"),
+            ],
             capture_output=True,
             text=True,
             timeout=300,

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-import h2load
 
+import h2load
 from tensign._pb import open_inference_pb2 as pb
 
 ROUNDS, REQUESTS = 3, 3000

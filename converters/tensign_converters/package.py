@@ -30,7 +30,7 @@ def write_package(
     preprocess: PreprocessSpec,
     proof: Mapping[str, Any],
 ) -> None:
-    """Everything but the graph, which lies in `target` already. source: the original MLmodel document; proof: kept in its metadata."""
+    """Writes everything but the graph, which is there. source: the original MLmodel document; proof: its metadata."""
     flavor: dict[str, Any] = {"tensign_version": __version__, "model": MODEL_FILE, "weights": weights, "activation": activation}
     if labels:
         (target / LABELS_FILE).write_text(json.dumps(labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
@@ -41,7 +41,11 @@ def write_package(
     (target / "requirements.txt").write_text(f"{requirement}\n")
     python = platform.python_version()
     _write_yaml(target / "python_env.yaml", {"python": python, "dependencies": ["-r requirements.txt"]})
-    conda = {"name": "tensign-env", "channels": ["conda-forge"], "dependencies": [f"python={python}", "pip", {"pip": [requirement]}]}
+    conda = {
+        "name": "tensign-env",
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={python}", "pip", {"pip": [requirement]}],
+    }
     _write_yaml(target / "conda.yaml", conda)
     metadata = dict(source.get("metadata") or {})
     metadata["tensign"] = {"preprocess": preprocess.document(), **proof}

@@ -25,7 +25,7 @@ _MAX_PIXELS = 64_000_000
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Differences between original and converted: of outputs and logits, greatest absolute; agreement of the best class, 0 to 1."""
+    """Greatest absolute differences of outputs and logits, original to converted; agreement of the best class, 0 to 1."""
 
     inputs: str
     rows: int
@@ -39,8 +39,8 @@ class Parity:
 
     def __str__(self) -> str:
         return (
-            f"greatest difference {self.max_difference:.1e} (tolerance {self.tolerance:g}), logits {self.max_logit_difference:.1e},"
-            f" top-1 agreement {self.top1_agreement:.0%}, on {self.inputs}"
+            f"greatest difference {self.max_difference:.1e} (tolerance {self.tolerance:g}),"
+            f" logits {self.max_logit_difference:.1e}, top-1 agreement {self.top1_agreement:.0%}, on {self.inputs}"
         )
 
 

@@ -106,7 +106,9 @@ class Batcher:
             if deadline is not None and deadline <= self._clock():
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
             if rows > self._max_queue_rows:
-                raise TooLarge(f"{rows} rows in one request are more than the queue's {self._max_queue_rows}; send fewer at once")
+                raise TooLarge(
+                    f"{rows} rows in one request are more than the queue's {self._max_queue_rows}; send fewer at once"
+                )
             if self._waiting_rows + rows > self._max_queue_rows:
                 raise QueueFull(f"{self._waiting_rows} rows are waiting and {self._max_queue_rows} may; try again later")
             request = Request(rows, deadline, Future(), time.perf_counter_ns())

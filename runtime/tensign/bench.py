@@ -51,7 +51,7 @@ class Report:
 
 
 def run(
-    client: Client, load: Load, *, images: Sequence[bytes] = (), progress: Callable[[int], None] = lambda done: None
+    client: Client, load: Load, *, images: Sequence[bytes] = (), progress: Callable[[int], object] = lambda done: None
 ) -> Report:
     """Sends the load after a short warm-up.
 

@@ -37,11 +37,14 @@ app = typer.Typer(
 console = Console()
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An MLmodel directory.")]
-Device = Annotated[str, typer.Option(envvar="TENSIGN_DEVICE", help="auto, cpu, cuda or cuda:N; auto is the GPU where there is one.")]
+Device = Annotated[
+    str, typer.Option(envvar="TENSIGN_DEVICE", help="auto, cpu, cuda or cuda:N; auto is the GPU where there is one.")
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Allow the model's own code to run: loading a pickle executes it.")]
 MaxBatch = Annotated[int, typer.Option(envvar="TENSIGN_MAX_BATCH_SIZE", help="Largest batch that warm-up tries, in rows.")]
 CacheDir = Annotated[
-    Path, typer.Option(envvar="TENSIGN_CACHE_DIR", help="Where converted models are kept.", show_default="the user's cache folder")
+    Path,
+    typer.Option(envvar="TENSIGN_CACHE_DIR", help="Where converted models are kept.", show_default="the user's cache folder"),
 ]
 _CACHE = platformdirs.user_cache_path("tensign") / "models"
 
@@ -50,7 +53,9 @@ _CACHE = platformdirs.user_cache_path("tensign") / "models"
 def serve(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="MLmodel directories.")],
     name: Annotated[list[str] | None, typer.Option(help="What to call each model, in order; else its artifact path.")] = None,
-    host: Annotated[str, typer.Option(envvar="TENSIGN_HOST", help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(envvar="TENSIGN_HOST", help="Address to listen on; 0.0.0.0 for every interface.")
+    ] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(envvar="TENSIGN_GRPC_PORT", help="0 takes a free one.")] = 8001,
     device: Device = "auto",
     trust: Trust = False,

@@ -73,7 +73,9 @@ class Client:
         """{input: [n,...]} -> {output: [n,...]}."""
         return decode_response(self.send(encode_request(self.model, inputs).SerializeToString()))
 
-    def classify(self, images: Iterable[Image], *, top: int = 1, window: int = 32) -> Iterator[list[Prediction] | errors.TensignError]:
+    def classify(
+        self, images: Iterable[Image], *, top: int = 1, window: int = 32
+    ) -> Iterator[list[Prediction] | errors.TensignError]:
         """Streams pictures (paths, encoded bytes or uint8 [H,W,3]) and yields each one's `top` classes, best first, in order.
 
         Lazy at both ends, at most `window` on their way. A picture that fails yields its error; the stream goes on.
@@ -99,7 +101,8 @@ class Client:
 
     def send(self, message: bytes) -> pb.ModelInferResponse:
         """One serialized ModelInferRequest, one answer."""
-        return self._unary("ModelInfer", pb.ModelInferResponse, message)
+        response: pb.ModelInferResponse = self._unary("ModelInfer", pb.ModelInferResponse, message)
+        return response
 
     def send_stream(self, messages: Iterable[bytes], *, window: int = 32) -> Iterator[pb.ModelStreamInferResponse]:
         """Serialized requests over one stream, answers in their order; `messages` is read at most `window` ahead."""
@@ -117,9 +120,8 @@ class Client:
             except BaseException as error:  # grpc would swallow what reading the pictures raises
                 failure.put(error)
 
-        call = self._channel.stream_stream(
-            _SERVICE + "ModelStreamInfer", response_deserializer=pb.ModelStreamInferResponse.FromString
-        )(feed())
+        method = self._channel.stream_stream(_SERVICE + "ModelStreamInfer", _as_it_is, pb.ModelStreamInferResponse.FromString)
+        call = method(feed())
         try:
             for response in call:
                 room.release()
@@ -133,8 +135,12 @@ class Client:
             raise failure.get()
 
     def _unary(self, method: str, answer: Any, message: bytes) -> Any:
-        call = self._channel.unary_unary(_SERVICE + method, response_deserializer=answer.FromString)
+        call = self._channel.unary_unary(_SERVICE + method, _as_it_is, answer.FromString)
         try:
             return call(message, timeout=self._timeout_s)
         except grpc.RpcError as error:
             raise error_of(error.code(), error.details(), self.address) from None
+
+
+def _as_it_is(message: bytes) -> bytes:
+    return message

@@ -42,7 +42,9 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     try:
         said = json.loads(lines[-1])
     except (IndexError, json.JSONDecodeError):
-        raise errors.UnsupportedModel(f"{source}: the converter ended with status {child.returncode} and said nothing") from None
+        raise errors.UnsupportedModel(
+            f"{source}: the converter ended with status {child.returncode} and said nothing"
+        ) from None
     if "error" in said:
         raise getattr(errors, said["error"], OSError)(said["text"])
     return str(said["report"])

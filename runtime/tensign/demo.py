@@ -31,7 +31,7 @@ def run_demo(console: Console, *, model: Path = MODEL, repeats: int = 20) -> Non
     files = pictures()
     started = time.perf_counter()
     with served(model) as address, Client(address) as client:
-        console.print(f"ready at {address} after {time.perf_counter() - started:.1f} s: {_signature(client)}\n")
+        console.print(f"ready at {address} after {time.perf_counter() - started:.1f} s: {_signature(client)}\n", soft_wrap=True)
         seen = Table("picture", "bytes", "label", "probability", box=None)
         for file, answer in zip(files, client.classify(files), strict=True):
             if isinstance(answer, TensignError):

@@ -88,9 +88,7 @@ class Model:
         self._outputs = _bind("output", plan.signature.outputs, engine.outputs)
         self._check_engine()
         self.buckets = self._warm_up()
-        self._batcher = Batcher(
-            self._run, self.buckets, max_queue_rows=config.max_queue_rows, statistics=self.statistics
-        )
+        self._batcher = Batcher(self._run, self.buckets, max_queue_rows=config.max_queue_rows, statistics=self.statistics)
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="tensign-preprocess")
         self.load_seconds = time.perf_counter() - started
 
@@ -181,9 +179,7 @@ class Model:
         candidates = powers_of_two(self.config.max_batch_size) if fixed == -1 else (fixed,)
         row = Request.of({spec.name: made_up_rows(spec) for spec in self._inputs.values()})
         slots = Slots(candidates[-1])
-        return measure(
-            self._engine.warmup, lambda rows: self._run(slots.gather([Part(row, 0, 1)] * rows, rows)), candidates
-        )
+        return measure(self._engine.warmup, lambda rows: self._run(slots.gather([Part(row, 0, 1)] * rows, rows)), candidates)
 
     def _check_engine(self) -> None:
         """What the signature promises must be what the network takes and gives, once the picture is preprocessed."""
@@ -207,7 +203,7 @@ def _image_input(signature: Signature) -> TensorSpec:
     images = [spec for spec in signature.inputs if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3]
     if len(images) != 1:
         raise UnsupportedModel(
-            f"the model declares preprocessing, which needs one uint8 [-1,H,W,3] input; the signature has {len(images)}: {signature}"
+            f"the model declares preprocessing, which needs one uint8 [-1,H,W,3] input; its signature is {signature}"
         )
     return images[0]
 

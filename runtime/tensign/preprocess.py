@@ -113,7 +113,9 @@ class PreprocessSpec:
         """Reads `document()` back. Raises UnsupportedModel for what this version cannot do, or a digest that disagrees."""
         try:
             if document["version"] != cls.VERSION:
-                raise UnsupportedModel(f"preprocess: version {document['version']} is unknown; this tensign knows {cls.VERSION}")
+                raise UnsupportedModel(
+                    f"preprocess: version {document['version']} is unknown; this tensign knows {cls.VERSION}"
+                )
             steps = tuple(_parse_step(step) for step in document.get("steps", ()))
             spec = cls(steps, document.get("exif_orientation", "ignore"), tuple(document.get("graph", ())))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -140,7 +142,9 @@ class PreprocessSpec:
             pixels = self._transform(decoded)
             if prepared is None:
                 prepared = np.empty((len(images), *pixels.shape), np.uint8)
-            if pixels.shape != prepared.shape[1:] or any(w not in (-1, g) for w, g in zip((height, width), pixels.shape, strict=False)):
+            if pixels.shape != prepared.shape[1:] or any(
+                w not in (-1, g) for w, g in zip((height, width), pixels.shape, strict=False)
+            ):
                 got = f"{pixels.shape[0]}x{pixels.shape[1]}"
                 raise UndecodableImage(f"row {row}: the model resizes nothing and wants {height}x{width} pixels, got {got}")
             prepared[row] = pixels

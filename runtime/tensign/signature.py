@@ -34,7 +34,7 @@ class TensorSpec:
 
     def matches(self, array: npt.NDArray[Any]) -> bool:
         return (
-            (array.dtype == self.dtype or datatypes.of_numpy(array.dtype).numpy == self.dtype == object)
+            (array.dtype == self.dtype or (array.dtype.kind in "OSU" and self.dtype.kind == "O"))
             and len(self.shape) == array.ndim
             and all(want in (-1, got) for want, got in zip(self.shape, array.shape, strict=True))
         )
@@ -83,7 +83,7 @@ class Signature:
             raise SignatureMismatch(f"unexpected {_quoted(unexpected)}; the model takes {_listed(self.inputs)}")
         for name, spec in wanted.items():
             array = arrays[name]
-            if name in encoded and array.dtype == object and array.ndim == 1:
+            if name in encoded and array.dtype.kind == "O" and array.ndim == 1:
                 continue
             if not spec.matches(array):
                 alternative = " or encoded images BYTES [-1]" if name in encoded else ""

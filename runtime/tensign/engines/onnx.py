@@ -96,4 +96,3 @@ def _spec(node: Any) -> TensorSpec:
     except (TypeError, InvalidInput):
         raise UnsupportedModel(f'the network\'s "{node.name}" is a {node.type}, which no signature can declare') from None
     return TensorSpec(node.name, dtype, tuple(axis if isinstance(axis, int) else -1 for axis in node.shape))
-

@@ -97,7 +97,7 @@ def _decode(kind: str, tensors: Sequence[Tensor], raw: Sequence[bytes]) -> dict[
 
 def _from_raw(raw: bytes, datatype: datatypes.Datatype, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     elements = math.prod(shape)  # Python's integers do not overflow
-    if datatype.numpy == object:
+    if datatype.numpy.kind == "O":
         return _objects(_split_elements(raw, elements), elements, shape)
     wanted = elements * datatype.numpy.itemsize
     if len(raw) != wanted:
@@ -112,15 +112,14 @@ def _from_typed(contents: pb.InferTensorContents, datatype: datatypes.Datatype, 
     elements = math.prod(shape)
     if len(values) != elements:
         raise InvalidInput(f"{datatype.protocol} {list(shape)} takes {elements} {datatype.contents}, got {len(values)}")
-    if datatype.numpy == object:
+    if datatype.numpy.kind == "O":
         return _objects(list(values), elements, shape)
-    wide = np.array(values, np.uint64 if datatype.numpy.kind == "u" else None)
-    if datatype.numpy.kind in "iu" and elements:
-        limits = np.iinfo(datatype.numpy)
-        worst = next((int(value) for value in (wide.min(), wide.max()) if not limits.min <= value <= limits.max), None)
+    if datatype.numpy.kind in "iu" and elements:  # numpy would wrap what does not fit
+        limits: Any = np.iinfo(datatype.numpy.name)
+        worst = next((value for value in (min(values), max(values)) if not limits.min <= value <= limits.max), None)
         if worst is not None:
             raise InvalidInput(f"{worst} does not fit {datatype.protocol}, which holds {limits.min} to {limits.max}")
-    return wide.astype(datatype.numpy).reshape(shape)
+    return np.array(values, datatype.numpy).reshape(shape)
 
 
 def _split_elements(raw: bytes, elements: int) -> list[bytes]:

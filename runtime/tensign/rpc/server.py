@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.config import ServerConfig
@@ -24,7 +24,7 @@ class Server:
         self._repository = repository
         self._config = config
         self._service = InferenceService(repository, timeout_s=config.timeout_s)
-        self._health = health.aio.HealthServicer()
+        self._health = aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
@@ -62,7 +62,7 @@ class Server:
             await stop.wait()
         await self.stop()
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    async def _set_health(self, status: int) -> None:
         for name in ("", SERVICE.full_name, *(model.name for model in self._repository)):
             await self._health.set(name, status)
 

@@ -45,7 +45,9 @@ class InferenceService:
             if method.client_streaming:
                 handle = grpc.stream_stream_rpc_method_handler(behaviour, request.FromString, response.SerializeToString)
             else:
-                handle = grpc.unary_unary_rpc_method_handler(_guarded(behaviour), request.FromString, response.SerializeToString)
+                handle = grpc.unary_unary_rpc_method_handler(
+                    _guarded(behaviour), request.FromString, response.SerializeToString
+                )
             methods[method.name] = handle
         return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 

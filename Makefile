@@ -1,0 +1,47 @@
+# make demo and make test are all the set-up there is; see README.md.
+.PHONY: help demo test check format stubs bench demo-bundle clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+demo:  ## serve the bundled model and stream photographs to it (light install, no torch)
+	@.ci/environment light
+	@build/light/bin/tensign demo
+
+test:  ## every test, with the full environment
+	@.ci/environment full
+	@build/full/bin/python -m pytest $(ARGS)
+
+check:  ## ruff, mypy strict, fresh stubs, hadolint
+	@.ci/environment full
+	build/full/bin/python -m ruff format --check .
+	build/full/bin/python -m ruff check .
+	build/full/bin/python -m mypy
+	build/full/packages/bin/hadolint Dockerfile.gpu
+	@$(MAKE) --no-print-directory stubs OUT=build/fresh
+	diff build/fresh/tensign/_pb/open_inference_pb2.py runtime/tensign/_pb/open_inference_pb2.py
+	diff build/fresh/tensign/_pb/open_inference_pb2.pyi runtime/tensign/_pb/open_inference_pb2.pyi
+
+format:  ## let ruff format and mend
+	@.ci/environment full
+	build/full/bin/python -m ruff check --fix .
+	build/full/bin/python -m ruff format .
+
+OUT = runtime
+stubs:  ## generate runtime/tensign/_pb from proto/, in a private descriptor pool so that tritonclient may live beside it
+	@.ci/environment stubs
+	@mkdir -p $(OUT)
+	build/stubs/bin/python -m grpc_tools.protoc -Itensign/_pb=proto --python_out=$(OUT) --pyi_out=$(OUT) tensign/_pb/open_inference.proto
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(OUT)/tensign/_pb/open_inference_pb2.py
+
+bench:  ## what serving costs, beside a no-op server and beside ONNX Runtime alone (needs h2load)
+	@.ci/environment full
+	build/full/bin/python benchmarks/served.py
+
+demo-bundle:  ## make runtime/tensign/_demo again from packages
+	@.ci/environment full
+	build/full/bin/python -m pip install --quiet -r examples/make_demo.txt
+	build/full/bin/python examples/make_demo.py runtime/tensign/_demo
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

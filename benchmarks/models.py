@@ -1,0 +1,64 @@
+"""The models that benchmarks serve, made when they are asked for: MLmodel directories with an `onnx` flavor.
+
+mean: the mean of each colour, near-free, so that the server is what costs. resnet18: torchvision's, weights drawn from a
+fixed seed, cast and normalisation inside the graph; accuracy is not the point. Both uint8 [-1,300,300,3].
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import yaml
+from onnx import TensorProto, helper
+
+MODELS = Path(__file__).parent / "results" / "scratch" / "models"
+
+
+def make(name: str) -> Path:
+    """Path of the MLmodel directory called "mean" or "resnet18"."""
+    target = MODELS / name
+    if not (target / "MLmodel").exists():
+        target.mkdir(parents=True, exist_ok=True)
+        classes = {"mean": _mean, "resnet18": _resnet18}[name](target / "model.onnx")
+        _describe(target, classes)
+    return target
+
+
+def _mean(file: Path) -> int:
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2], keepdims=0),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["rows", 300, 300, 3])
+    mean = helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["rows", 3])
+    graph = helper.make_graph(nodes, "mean", [image], [mean])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
+    return 3
+
+
+def _resnet18(file: Path) -> int:
+    import torch
+    from torchvision.models import resnet18
+
+    from tensign_converters import graph
+    from tensign_converters.steps import Normalize, Scale
+
+    torch.manual_seed(0)
+    steps = (Scale(255.0), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    graph.export(graph.Graph(steps, resnet18(weights=None).eval(), "softmax"), (300, 300), file)
+    return 1000
+
+
+def _describe(target: Path, classes: int) -> None:
+    signature = {
+        "inputs": [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 300, 300, 3]}}],
+        "outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, classes]}}],
+    }
+    document = {
+        "artifact_path": target.name,
+        "flavors": {"onnx": {"data": "model.onnx", "onnx_version": onnx.__version__}},
+        "signature": {part: json.dumps(specs) for part, specs in signature.items()},
+    }
+    (target / "MLmodel").write_text(yaml.safe_dump(document))
