@@ -59,7 +59,7 @@ class ModelPlan:
             )
         declared = manifest.flavors[flavor]
         preprocess = _declared_preprocess(manifest)
-        labels = json.loads(_inside(manifest, declared["labels"]).read_text()) if "labels" in declared else ()
+        labels = _read_labels(_inside(manifest, declared["labels"])) if "labels" in declared else ()
         return cls(
             manifest,
             signature,
@@ -67,7 +67,7 @@ class ModelPlan:
             _inside(manifest, declared.get(SERVED_FLAVORS[flavor])),
             preprocess,
             _image_input(signature).name if preprocess else None,
-            tuple(map(str, labels)),
+            labels,
             declared.get("activation", "none"),
             declared.get("threshold"),
         )
@@ -206,6 +206,17 @@ def _image_input(signature: Signature) -> TensorSpec:
             f"the model declares preprocessing, which needs one uint8 [-1,H,W,3] input; its signature is {signature}"
         )
     return images[0]
+
+
+def _read_labels(file: Path) -> tuple[str, ...]:
+    """A JSON list of class names, in the order of the scores."""
+    try:
+        labels = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UnsupportedModel(f"{file.name}: wanted a JSON list of names")
+    return tuple(labels)
 
 
 def _inside(manifest: ModelManifest, name: Any) -> Path:

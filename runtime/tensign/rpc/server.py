@@ -17,6 +17,9 @@ from tensign.repository import Repository
 from tensign.rpc.service import SERVICE, InferenceService
 
 
+_LAST_ANSWERS_S = 1.0  # for what is written, but not yet sent
+
+
 class Server:
     """One gRPC server over one Repository. `port` is the port it really listens on, once started."""
 
@@ -49,11 +52,14 @@ class Server:
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
-        """Says not ready, refuses new requests, finishes those in flight, then closes the models."""
+        """Says not ready, refuses new requests, finishes those in flight, then closes the models.
+
+        grpc's own grace period would cancel calls that arrive meanwhile; a balancer understands UNAVAILABLE.
+        """
         assert self._server is not None
-        self._service.ready = False
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        await self._server.stop(self._config.drain_s)
+        await self._service.drain(self._config.drain_s)
+        await self._server.stop(_LAST_ANSWERS_S)
         await asyncio.to_thread(self._repository.close, self._config.drain_s)
 
     async def wait(self, stop: asyncio.Event) -> None:

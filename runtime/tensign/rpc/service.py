@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import grpc
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.datatypes import of_numpy
-from tensign.errors import DeadlineExceeded, ModelNotFound
+from tensign.errors import DeadlineExceeded, ModelNotFound, ModelNotReady
 from tensign.metrics import Duration, Snapshot
 from tensign.model import Model
 from tensign.repository import Repository
@@ -35,6 +36,29 @@ class InferenceService:
         self._repository = repository
         self._timeout_s = timeout_s
         self.ready = True
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Says not ready, refuses new calls with UNAVAILABLE, and waits until those in flight are answered."""
+        self.ready = False
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+
+    @contextlib.contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """One unary call or one stream in flight."""
+        if not self.ready:
+            raise ModelNotReady("the server is draining and takes no new requests")
+        self._active += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server needs, made from the service's own descriptor."""
@@ -83,11 +107,23 @@ class InferenceService:
         return response
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        return await self._infer(request, context)
+        with self._admitted():
+            return await self._infer(request, context)
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        try:
+            with self._admitted():
+                async with contextlib.aclosing(self._answers(requests, context)) as answers:
+                    async for answer in answers:
+                        yield answer
+        except ModelNotReady as error:
+            await context.abort(*status_of(error))
+
+    async def _answers(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """Reads ahead of the answers by at most a window, so that requests of one stream share batches."""
         window: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(STREAM_WINDOW)
 

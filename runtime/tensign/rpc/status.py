@@ -36,7 +36,7 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
 
 def error_of(code: grpc.StatusCode, text: str | None, address: str) -> errors.TensignError:
     """The client's way back: the error that a status stands for."""
-    if code == grpc.StatusCode.UNAVAILABLE:
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # the server, or the way to it, is going away
         return errors.ModelNotReady(f"{address}: {text or 'no answer'}")
     kind = next((kind for kind, known in _CODES.items() if known == code), errors.TensignError)
     return kind(text or code.name)

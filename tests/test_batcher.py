@@ -1,0 +1,303 @@
+"""The rules of dynamic batching. The engine of these tests waits at a gate, so that queues fill while it is busy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tensign.batcher import Batcher, Outputs
+from tensign.buckets import Buckets
+from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TooLarge
+from tensign.metrics import Statistics
+from tensign.signature import Arrays
+
+SOON = 10.0  # seconds; what takes longer has hung
+
+
+class GatedEngine:
+    """Doubles its input. Each run announces itself, then waits until the gate is open."""
+
+    def __init__(self) -> None:
+        self.batches: list[npt.NDArray[Any]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Semaphore(0)
+        self.poison: float | None = None
+
+    def run(self, batch: Arrays) -> Outputs:
+        self.entered.release()
+        assert self.gate.acquire(timeout=SOON)
+        rows = batch["x"]
+        self.batches.append(rows.copy())
+        if self.poison is not None and self.poison in rows:
+            raise RuntimeError("secret details of the model")
+        return {"y": rows * 2}
+
+    def open(self, runs: int = 1000) -> None:
+        self.gate.release(runs)
+
+    def wait_until_busy(self) -> None:
+        assert self.entered.acquire(timeout=SOON)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def engine() -> GatedEngine:
+    return GatedEngine()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def statistics() -> Statistics:
+    return Statistics()
+
+
+@pytest.fixture
+def batcher(engine: GatedEngine, clock: Clock, statistics: Statistics) -> Iterator[Batcher]:
+    """Buckets of 1, 2, 4 and 8 rows; batching pays in full: each takes the same time."""
+    buckets = Buckets((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0))
+    made = Batcher(engine.run, buckets, max_queue_rows=20, statistics=statistics, clock=clock)
+    yield made
+    engine.open()
+    made.close(SOON)
+
+
+def submit(batcher: Batcher, *rows: float, deadline: float | None = None, width: int = 1) -> Future[Outputs]:
+    request = batcher.reserve(len(rows), deadline)
+    batcher.enqueue(request, {"x": np.array(rows, np.float32)[:, None].repeat(width, axis=1)})
+    return request.future
+
+
+def answer(future: Future[Outputs]) -> list[float]:
+    return [float(row[0]) for row in future.result(SOON)["y"]]
+
+
+def rows_of(batch: npt.NDArray[Any]) -> list[float]:
+    return [float(row[0]) for row in batch]
+
+
+def test_a_batch_leaves_at_once_when_the_engine_is_idle(batcher: Batcher, engine: GatedEngine) -> None:
+    engine.open()
+    assert answer(submit(batcher, 1)) == [2]
+    assert len(engine.batches[0]) == 1
+
+
+def test_it_fills_while_the_engine_is_busy_and_every_answer_goes_to_its_caller(batcher: Batcher, engine: GatedEngine) -> None:
+    first = submit(batcher, 1)
+    engine.wait_until_busy()
+    others = [submit(batcher, 10 * n, 10 * n + 1) for n in range(1, 4)]
+    engine.open()
+    assert answer(first) == [2]
+    assert [answer(other) for other in others] == [[20 * n, 20 * n + 2] for n in range(1, 4)]
+    assert [len(batch) for batch in engine.batches] == [1, 8]  # 6 rows in a bucket of 8
+
+
+def test_rows_count_not_requests(batcher: Batcher, engine: GatedEngine) -> None:
+    first = submit(batcher, 0)
+    engine.wait_until_busy()
+    large = [submit(batcher, *range(6)), submit(batcher, *range(6))]
+    engine.open()
+    wait([first, *large], SOON)
+    assert [len(batch) for batch in engine.batches] == [1, 8, 4]
+
+
+def test_a_request_larger_than_a_batch_is_split_and_answered_whole(batcher: Batcher, engine: GatedEngine) -> None:
+    engine.open()
+    assert answer(submit(batcher, *range(19))) == [2 * n for n in range(19)]
+    assert [len(batch) for batch in engine.batches] == [8, 8, 4]
+
+
+def test_only_equal_shapes_share_a_batch(batcher: Batcher, engine: GatedEngine) -> None:
+    first = submit(batcher, 0)
+    engine.wait_until_busy()
+    narrow, wide, narrow_too = submit(batcher, 1), submit(batcher, 2, width=3), submit(batcher, 3)
+    engine.open()
+    wait([first, narrow, wide, narrow_too], SOON)
+    assert [batch.shape for batch in engine.batches] == [(1, 1), (2, 1), (1, 3)]
+    assert answer(wide) == [4]
+
+
+def test_a_cancelled_request_never_reaches_the_engine(batcher: Batcher, engine: GatedEngine) -> None:
+    first = submit(batcher, 1)
+    engine.wait_until_busy()
+    cancelled, kept = submit(batcher, 2), submit(batcher, 3)
+    assert cancelled.cancel()
+    engine.open()
+    assert answer(kept) == [6]
+    wait([first], SOON)
+    assert [rows_of(batch) for batch in engine.batches] == [[1], [3]]
+
+
+def test_cancelling_during_the_run_harms_no_neighbour(batcher: Batcher, engine: GatedEngine) -> None:
+    first = submit(batcher, 0)
+    engine.wait_until_busy()
+    cancelled, kept = submit(batcher, 1), submit(batcher, 2)
+    engine.open(1)
+    engine.wait_until_busy()
+    cancelled.cancel()
+    engine.open()
+    assert answer(kept) == [4]
+    assert answer(first) == [0]
+
+
+def test_an_expired_request_never_reaches_the_engine(batcher: Batcher, engine: GatedEngine, clock: Clock) -> None:
+    first = submit(batcher, 1)
+    engine.wait_until_busy()
+    late, patient = submit(batcher, 2, deadline=5.0), submit(batcher, 3, deadline=50.0)
+    clock.now = 6.0
+    engine.open()
+    with pytest.raises(DeadlineExceeded, match="before the engine began"):
+        late.result(SOON)
+    assert answer(patient) == [6]
+    wait([first], SOON)
+    assert [rows_of(batch) for batch in engine.batches] == [[1], [3]]
+
+
+def test_a_request_that_arrives_too_late_is_refused(batcher: Batcher, clock: Clock) -> None:
+    clock.now = 6.0
+    with pytest.raises(DeadlineExceeded, match="when the request arrived"):
+        batcher.reserve(1, deadline=5.0)
+
+
+def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room(batcher: Batcher, engine: GatedEngine) -> None:
+    first = submit(batcher, 0)
+    engine.wait_until_busy()
+    waiting = [submit(batcher, *range(10)), submit(batcher, *range(10))]
+    with pytest.raises(QueueFull, match="20 rows are waiting and 20 may"):
+        batcher.reserve(1)
+    engine.open()
+    wait([first, *waiting], SOON)
+    assert answer(submit(batcher, 7)) == [14]
+
+
+def test_a_request_that_no_queue_could_hold_says_so(batcher: Batcher) -> None:
+    with pytest.raises(TooLarge, match="21 rows"):
+        batcher.reserve(21)
+
+
+def test_a_reserved_request_that_fails_gives_its_room_back(batcher: Batcher) -> None:
+    for _ in range(3):
+        request = batcher.reserve(20)
+        batcher.fail(request, EngineError("bad picture"))
+        with pytest.raises(EngineError, match="bad picture"):
+            request.future.result(SOON)
+
+
+def test_a_failing_batch_fails_only_the_request_that_made_it_fail(batcher: Batcher, engine: GatedEngine) -> None:
+    engine.poison = 13
+    first = submit(batcher, 0)
+    engine.wait_until_busy()
+    good, bad, good_too = submit(batcher, 1, 2), submit(batcher, 13), submit(batcher, 3)
+    engine.open()
+    with pytest.raises(EngineError) as failure:
+        bad.result(SOON)
+    assert "secret" not in str(failure.value)
+    assert answer(good) == [2, 4]
+    assert answer(good_too) == [6]
+    assert answer(first) == [0]
+
+
+def test_a_split_request_fails_once_and_whole(batcher: Batcher, engine: GatedEngine) -> None:
+    engine.poison = 0
+    engine.open()
+    with pytest.raises(EngineError):
+        submit(batcher, *range(19)).result(SOON)
+    assert answer(submit(batcher, 5)) == [10]
+
+
+def test_padding_repeats_nothing_of_it_in_the_answer(batcher: Batcher, engine: GatedEngine, statistics: Statistics) -> None:
+    engine.open()
+    assert answer(submit(batcher, 1, 2, 3)) == [2, 4, 6]
+    assert len(engine.batches[0]) == 4
+    batcher.close(SOON)
+    assert statistics.snapshot().padded_rows == 1
+
+
+def test_rows_are_left_for_the_next_batch_where_padding_would_cost_more(engine: GatedEngine, statistics: Statistics) -> None:
+    buckets = Buckets((1, 2, 4), (1.0, 1.8, 3.6))  # three rows padded to four: 0.83 rows a second; two: 1.1
+    batcher = Batcher(engine.run, buckets, max_queue_rows=20, statistics=statistics)
+    engine.open()
+    assert answer(submit(batcher, 1, 2, 3)) == [2, 4, 6]
+    batcher.close(SOON)
+    assert [len(batch) for batch in engine.batches] == [2, 1]
+
+
+def test_closing_drains_what_is_queued_and_refuses_what_is_new(batcher: Batcher, engine: GatedEngine) -> None:
+    futures = [submit(batcher, n) for n in range(3)]
+    engine.wait_until_busy()
+    closer = threading.Thread(target=batcher.close, args=(SOON,))
+    closer.start()
+    refused = threading.Event()
+    for _ in range(1000):
+        try:
+            batcher.fail(batcher.reserve(1), EngineError("not closing yet"))
+        except ModelNotReady:
+            refused.set()
+            break
+    engine.open()
+    closer.join(SOON)
+    assert refused.is_set()
+    assert [answer(future) for future in futures] == [[0], [2], [4]]
+
+
+def test_closing_gives_up_on_an_engine_that_hangs(engine: GatedEngine, statistics: Statistics) -> None:
+    batcher = Batcher(engine.run, Buckets((1,), (1.0,)), max_queue_rows=20, statistics=statistics)
+    stuck, queued = submit(batcher, 1), submit(batcher, 2)
+    engine.wait_until_busy()
+    batcher.close(0.01)
+    for future in (stuck, queued):
+        with pytest.raises(ModelNotReady, match="stopped"):
+            future.result(SOON)
+    engine.open()
+
+
+def test_statistics_count_rows_requests_and_batches(batcher: Batcher, engine: GatedEngine, statistics: Statistics) -> None:
+    first = submit(batcher, 0)
+    engine.wait_until_busy()
+    second = submit(batcher, 1, 2)
+    cancelled = submit(batcher, 3)
+    cancelled.cancel()
+    engine.open()
+    wait([first, second], SOON)
+    batcher.close(SOON)
+    seen = statistics.snapshot()
+    assert (seen.rows, seen.executions, seen.success.count, seen.fail.count) == (3, 2, 2, 1)
+    assert seen.queue.count == 2
+    assert sorted(seen.batches) == [1, 2]
+
+
+def test_many_callers_at_once_all_get_their_own(engine: GatedEngine, statistics: Statistics) -> None:
+    batcher = Batcher(engine.run, Buckets((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0)), max_queue_rows=10_000, statistics=statistics)
+    engine.open(100_000)
+    wrong: list[tuple[int, list[float]]] = []
+
+    def caller(number: int) -> None:
+        rng = np.random.default_rng(number)
+        for _ in range(50):
+            rows = [float(value) for value in rng.integers(0, 1000, rng.integers(1, 12))]
+            if (got := answer(submit(batcher, *rows))) != [2 * row for row in rows]:
+                wrong.append((number, got))
+
+    threads = [threading.Thread(target=caller, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    batcher.close(SOON)
+    assert not wrong
+    assert statistics.snapshot().success.count == 16 * 50

@@ -1,0 +1,129 @@
+"""The command as a user types it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SHARED
+
+from tensign import conversion
+from tensign.client import Client
+from tensign.demo import MODEL
+from tensign.version import __version__
+
+
+def tensign(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tensign", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "200", **environment})
+
+
+def test_version_and_help() -> None:
+    assert tensign("--version").stdout.strip() == f"tensign {__version__}"
+    said = tensign("--help").stdout
+    assert all(command in said for command in ("serve", "inspect", "predict", "convert", "demo", "bench"))
+
+
+def test_inspect_as_json_tells_what_mlflow_wrote_and_what_we_derive() -> None:
+    facts = json.loads(tensign("inspect", MODEL, "--json").stdout)
+    assert facts["signature"] == "uint8 [-1,256,256,3] -> float32 [-1,1000]"
+    assert facts["served"] == "as tensign, model.onnx on ONNX Runtime"
+    assert facts["preprocess"]["steps"][0]["op"] == "resize"
+    assert facts["parity"]["top1_agreement"] == 1.0
+
+
+def test_inspect_for_people_names_the_signature() -> None:
+    assert "uint8 [-1,256,256,3] -> float32 [-1,1000]" in tensign("inspect", MODEL).stdout
+
+
+def test_inspect_of_a_model_we_do_not_serve_says_why() -> None:
+    path = SHARED / "seeds" / "mlmodels" / "heart"
+    if not path.is_dir():
+        pytest.skip("shared/seeds/mlmodels/heart is not beside this checkout")
+    done = tensign("inspect", path, "--json")
+    assert done.returncode == 0
+    assert "column-based" in json.loads(done.stdout)["served"]
+
+
+def test_predict_prints_a_line_for_each_picture(pictures: list[Path]) -> None:
+    done = tensign("predict", MODEL, *pictures, "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(picture) for picture in pictures]
+    assert lines[3]["predictions"][0]["label"] == "espresso"
+    assert "espresso 0.9" in tensign("predict", MODEL, pictures[3]).stdout
+
+
+def test_predict_goes_on_after_a_bad_picture_and_its_exit_code_tells(pictures: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    done = tensign("predict", MODEL, tmp_path / "bad.jpg", tmp_path / "missing.jpg", pictures[3])
+    bad, missing, good = done.stdout.splitlines()
+    assert "bad.jpg: error: row 0: 10 bytes are no JPEG" in bad
+    assert missing.endswith("missing.jpg: error: No such file or directory")
+    assert "espresso" in good
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("inspect", "/nowhere"), "error: /nowhere: no MLmodel file there; give the directory that MLflow wrote"),
+        (("serve", "/nowhere"), "error: /nowhere: no MLmodel file there"),
+        (("serve", str(MODEL), "--device", "tpu"), 'error: device: wanted "auto", "cpu", "cuda" or "cuda:N", got "tpu"'),
+        (("serve", str(MODEL), "--grpc-port", "99999"), "error: grpc_port: wanted 0 to 65535"),
+        (("serve", str(MODEL), str(MODEL), "--grpc-port", "0"), 'error: two models are called "efficientnet-lite0"'),
+        (("bench", "127.0.0.1:1"), "error: 127.0.0.1:1:"),
+        (("convert", str(MODEL), "/tmp/never"), "this version converts fastai"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(arguments: tuple[str, ...], said: str) -> None:
+    done = tensign(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_serve_says_when_it_is_ready_drains_on_sigterm_and_exits_0(pictures: list[Path]) -> None:
+    command = [sys.executable, "-m", "tensign", "serve", MODEL, "--name", "lite0", "--device", "cpu"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TENSIGN_GRPC_PORT": "0"})
+    assert server.stdout is not None
+    ready = server.stdout.readline()
+    found = re.fullmatch(r"tensign \S+ ready: grpc://(127\.0\.0\.1:\d+) serves lite0 uint8 \[.*\] -> .* on cpu\n", ready)
+    assert found is not None, ready
+    with Client(found[1]) as client:
+        answers = client.classify(iter([pictures[3]] * 30), top=1, window=8)
+        next(answers)
+        server.send_signal(signal.SIGTERM)
+        assert all(isinstance(answer, list) for answer in answers)  # the stream in flight is finished
+    assert server.wait(30) == 0
+    server.stdout.close()
+
+
+def test_bench_of_a_directory_serves_it_for_the_time() -> None:
+    done = tensign("bench", MODEL, "--requests", "20", "--encoded", "--stream", "--json", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["errors"] == 0 and report["images_per_s"] > 0 and report["load"]["stream"] is True
+
+
+def test_serving_a_pickle_without_trust_says_why_and_what_to_type(tmp_path: Path, mlmodel: object) -> None:
+    path = SHARED / "fixtures" / "faces-fastai-2.8"
+    if not path.is_dir():
+        pytest.skip("shared/fixtures/faces-fastai-2.8 is not beside this checkout")
+    done = tensign("serve", path, TENSIGN_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 2
+    assert "is a pickle" in done.stderr and "--trust" in done.stderr
+
+
+def test_a_converter_that_dies_without_a_word_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensign.errors import UnsupportedModel
+
+    monkeypatch.setattr(conversion.sys, "executable", "/bin/false")
+    with pytest.raises(UnsupportedModel, match="ended with status 1 and said nothing"):
+        conversion.convert(MODEL, tmp_path / "out", trust=True)

@@ -1,0 +1,95 @@
+"""Imports run one way, and the light install stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUNTIME = Path(__file__).resolve().parents[1] / "runtime" / "tensign"
+CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
+
+LAYERS = (
+    {"errors", "version", "_pb"},
+    {"datatypes", "config", "mlmodel", "decode", "buckets", "metrics", "classification"},
+    {"signature", "preprocess"},
+    {"batcher", "engines"},
+    {"model"},
+    {"repository", "conversion", "inspection", "pyfunc"},
+    {"rpc"},
+    {"client", "child", "testing"},
+    {"bench"},
+    {"demo"},
+    {"cli"},
+    {"__main__"},
+)
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+# A library that only these files may import; in the engines, when they are used.
+HOMES = {
+    "grpc": {"rpc", "client"},
+    "grpc_health": {"rpc"},
+    "grpc_reflection": {"rpc"},
+    "google": {"rpc", "_pb"},
+    "onnxruntime": {"engines"},
+    "torch": set(),
+    "fastai": set(),
+    "mlflow": set(),
+    "PIL": {"decode", "preprocess"},
+    "simplejpeg": {"decode"},
+    "yaml": {"mlmodel"},
+    "typer": {"cli"},
+    "tensign_converters": set(),
+}
+
+SOURCES = sorted(path for path in RUNTIME.rglob("*.py") if path.name != "__init__.py" or path.parent != RUNTIME)
+
+
+def imports(path: Path) -> list[str]:
+    """Dotted names of everything a file imports, wherever in the file."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(RUNTIME)))
+def test_a_file_imports_only_lower_layers(path: Path) -> None:
+    here = path.relative_to(RUNTIME).parts[0].removesuffix(".py")
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "tensign":
+            there = rest[0]
+            assert here == there or LAYER_OF[there] < LAYER_OF[here], f"{here} imports {there}"
+        elif top in HOMES:
+            assert here in HOMES[top], f"{here} imports {top}"
+
+
+def test_every_module_has_a_layer() -> None:
+    modules = {path.name.removesuffix(".py") for path in RUNTIME.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert modules - {"__init__"} == set(LAYER_OF)
+
+
+def test_only_the_learner_file_of_the_converters_imports_fastai() -> None:
+    importers = {path.name for path in CONVERTERS.glob("*.py") if any(name.split(".")[0] == "fastai" for name in imports(path))}
+    assert importers == {"learner.py"}
+
+
+@pytest.mark.parametrize("module", ["tensign", "tensign.signature", "tensign.mlmodel", "tensign_converters.convert"])
+def test_importing_loads_none_of_the_heavy_libraries(module: str) -> None:
+    heavy = {"grpc", "torch", "onnxruntime", "fastai", "onnx", "mlflow"}
+    program = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_pickle_is_nowhere_in_the_serving_process() -> None:
+    for path in SOURCES:
+        assert not {name.split(".")[0] for name in imports(path)} & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}

@@ -1,0 +1,208 @@
+"""The RPCs over a real channel, as any client of the protocol would call them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from conftest import CPU
+
+from tensign._pb import open_inference_pb2 as pb
+from tensign.client import Client
+from tensign.config import ServerConfig
+from tensign.demo import MODEL
+from tensign.errors import DeadlineExceeded, InvalidInput, ModelNotFound, ModelNotReady
+from tensign.model import Model
+from tensign.rpc.codec import decode_response, encode_request
+from tensign.testing import serving
+
+SERVICE = "/inference.GRPCInferenceService/"
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), np.uint8)
+
+
+def message(rows: np.ndarray = PIXELS, **options: str) -> bytes:  # type: ignore[type-arg]
+    return encode_request("mean", {"input-0": rows}, **options).SerializeToString()
+
+
+@pytest.fixture
+def client(mean_address: str) -> Iterator[Client]:
+    with Client(mean_address) as client:
+        yield client
+
+
+def test_live_ready_and_metadata(mean_address: str) -> None:
+    with grpc.insecure_channel(mean_address) as channel:
+
+        def call(name: str, request: object, answer: type) -> object:
+            return channel.unary_unary(SERVICE + name, lambda m: m.SerializeToString(), answer.FromString)(request)  # type: ignore[attr-defined]
+
+        assert call("ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse) == pb.ServerLiveResponse(live=True)
+        assert call("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse) == pb.ServerReadyResponse(ready=True)
+        for name, ready in (("mean", True), ("other", False)):
+            assert call("ModelReady", pb.ModelReadyRequest(name=name), pb.ModelReadyResponse) == pb.ModelReadyResponse(ready=ready)
+        server = call("ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse)
+        assert isinstance(server, pb.ServerMetadataResponse)
+        assert server.name == "tensign" and "encoded_images" in server.extensions
+
+
+def test_metadata_is_the_signature(client: Client) -> None:
+    metadata = client.metadata()
+    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [("input-0", "UINT8", [-1, 4, 5, 3])]
+    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [("output-0", "FP32", [-1, 3])]
+    assert "encoded_images" not in metadata.parameters
+
+
+def test_the_metadata_of_a_model_with_preprocessing_announces_encoded_images(demo_address: str) -> None:
+    with Client(demo_address) as client:
+        parameters = client.metadata().parameters
+    assert parameters["encoded_images"].string_param == "image"
+    assert len(parameters["preprocess_sha256"].string_param) == 64
+    assert parameters["activation"].string_param == "softmax"
+
+
+def test_raw_and_typed_contents_give_the_same_answer(client: Client) -> None:
+    typed = pb.ModelInferRequest(model_name="mean", id="7")
+    typed.inputs.add(name="input-0", datatype="UINT8", shape=PIXELS.shape).contents.uint_contents.extend(PIXELS.ravel().tolist())
+    answer = client.send(typed.SerializeToString())
+    assert (answer.id, answer.model_name, answer.model_version) == ("7", "mean", "1")
+    expected = PIXELS.mean((1, 2))
+    np.testing.assert_allclose(decode_response(answer)["output-0"], expected, rtol=1e-6)
+    np.testing.assert_allclose(decode_response(client.send(message()))["output-0"], expected, rtol=1e-6)
+
+
+def test_the_error_of_a_wrong_tensor_names_it(client: Client) -> None:
+    with pytest.raises(InvalidInput, match=r'^input "input-0": expected uint8 \[-1,4,5,3\], got float32 \[1,3,4,5\]$'):
+        client.send(message(np.zeros((1, 3, 4, 5), np.float32)))
+
+
+def test_unknown_models_versions_and_outputs_are_named(client: Client) -> None:
+    with pytest.raises(ModelNotFound, match='model "other" is not served here; served: mean'):
+        client.send(encode_request("other", {"input-0": PIXELS}).SerializeToString())
+    with pytest.raises(ModelNotFound, match='no version "9"'):
+        client.send(message(version="9"))
+    request = pb.ModelInferRequest.FromString(message())
+    request.outputs.add(name="nothing")
+    with pytest.raises(InvalidInput, match='output "nothing" is unknown; the model gives output-0'):
+        client.send(request.SerializeToString())
+
+
+def test_a_stream_answers_in_order_and_survives_bad_requests(client: Client) -> None:
+    def messages() -> Iterator[bytes]:
+        for number in range(50):
+            rows = np.full((number % 4 + 1, 4, 5, 3), number, np.uint8)
+            yield message(rows.astype(np.float32) if number % 10 == 3 else rows, request_id=str(number))
+
+    answers = list(client.send_stream(messages(), window=8))
+    assert [answer.infer_response.id for answer in answers] == [str(number) for number in range(50)]
+    for number, answer in enumerate(answers):
+        if number % 10 == 3:
+            assert answer.error_message.startswith('input "input-0": expected uint8 [-1,4,5,3], got float32')
+            assert not answer.infer_response.outputs
+        else:
+            assert not answer.error_message
+            mean = decode_response(answer.infer_response)["output-0"]
+            np.testing.assert_array_equal(mean, np.full((number % 4 + 1, 3), number, np.float32))
+
+
+def test_a_bad_picture_in_a_stream_fails_alone(demo_address: str, pictures: list[Path]) -> None:
+    with Client(demo_address) as client:
+        answers = list(client.classify([pictures[3], b"no picture", pictures[3]]))
+    assert isinstance(answers[0], list) and answers[0] == answers[2]
+    assert "no JPEG, PNG, WEBP, BMP picture" in str(answers[1])
+
+
+def test_bytes_that_are_no_request_end_that_call_only(mean_address: str, client: Client) -> None:
+    with grpc.insecure_channel(mean_address) as channel:
+        for method in (channel.unary_unary(SERVICE + "ModelInfer", bytes, bytes),):
+            with pytest.raises(grpc.RpcError):
+                method(b"\xff" * 40, timeout=10)
+        stream = channel.stream_stream(SERVICE + "ModelStreamInfer", bytes, bytes)
+        with pytest.raises(grpc.RpcError):
+            list(stream(iter([message(), b"\xff" * 40, message()]), timeout=10))
+    assert client.send(message()).outputs
+
+
+def test_a_client_that_leaves_mid_stream_harms_nobody(mean_address: str, client: Client) -> None:
+    for _ in range(5):
+        with grpc.insecure_channel(mean_address) as channel:
+            call = channel.stream_stream(SERVICE + "ModelStreamInfer", bytes, bytes)(iter([message()] * 100))
+            next(call)
+            call.cancel()
+    assert client.send(message()).outputs
+
+
+def test_a_stream_that_is_not_read_does_not_stop_others(mean_address: str, client: Client) -> None:
+    """Its window fills and it waits; unary calls and other streams go on."""
+    release = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        while not release.is_set():
+            yield message()
+
+    with grpc.insecure_channel(mean_address) as channel:
+        stuck = channel.stream_stream(SERVICE + "ModelStreamInfer", bytes, bytes)(endless())
+        next(stuck)  # and never another
+        for _ in range(20):
+            assert client.send(message()).outputs
+        release.set()
+        stuck.cancel()
+
+
+def test_a_deadline_that_passes_is_a_deadline_exceeded(mean_model: Path) -> None:
+    hasty = ServerConfig(grpc_port=0, timeout_s=1e-9)
+    with serving(Model.load(mean_model, CPU, name="mean"), config=hasty) as address, grpc.insecure_channel(address) as channel:
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary(SERVICE + "ModelInfer", bytes, bytes)(message())  # brings no deadline of its own
+    assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    with Client("127.0.0.1:1", timeout_s=0.2) as nobody, pytest.raises((DeadlineExceeded, ModelNotReady)):
+        nobody.statistics()
+
+
+def test_messages_far_above_grpcs_usual_4_mib(demo_address: str) -> None:
+    rows = np.zeros((64, 256, 256, 3), np.uint8)  # 12.6 MB
+    with Client(demo_address) as client:
+        assert client.infer({"image": rows})["probabilities"].shape == (64, 1000)
+
+
+def test_top_classes_come_as_the_classification_extension(demo_address: str, pictures: list[Path]) -> None:
+    with Client(demo_address) as client:
+        [best] = client.classify([pictures[3]], top=5)
+    assert isinstance(best, list)
+    assert best[0].label == "espresso"
+    assert [prediction.score for prediction in best] == sorted((prediction.score for prediction in best), reverse=True)
+    assert len(best) == 5
+
+
+def test_statistics_tell_batches_and_stages(client: Client) -> None:
+    for _ in range(4):
+        client.send(message())
+    [stats] = client.statistics()
+    assert (stats.name, stats.inference_count, stats.execution_count) == ("mean", 12, 4)
+    assert [(batch.batch_size, batch.compute_infer.count) for batch in stats.batch_stats] == [(3, 4)]
+    assert stats.inference_stats.success.count == 4
+    assert stats.inference_stats.compute_infer.ns > 0
+
+
+def test_requests_of_many_clients_share_batches() -> None:
+    """The demo model takes milliseconds, so that what arrives meanwhile has to wait, and shares the next batch."""
+    with serving(Model.load(MODEL, CPU)) as address:
+        pixels = {"image": np.zeros((1, 256, 256, 3), np.uint8)}
+
+        def call() -> None:
+            with Client(address) as client:
+                for _ in range(5):
+                    client.infer(pixels)
+
+        threads = [threading.Thread(target=call) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with Client(address) as client:
+            [stats] = client.statistics()
+    assert stats.inference_count == 40
+    assert stats.execution_count <= 40
