@@ -59,14 +59,14 @@ def tensor(dtype: str, shape: list[int], name: str | None = None) -> dict[str, A
 @pytest.fixture
 def mean_model(mlmodel: Callable[..., Path]) -> Path:
     """uint8 [-1,4,5,3] -> float32 [-1,3]: the mean of each channel. Unnamed in the signature, near-free to run."""
-    path = mlmodel(
-        "mean", signature={"inputs": [tensor("uint8", [-1, 4, 5, 3])], "outputs": [tensor("float32", [-1, 3])]}
-    )
+    path = mlmodel("mean", signature={"inputs": [tensor("uint8", [-1, 4, 5, 3])], "outputs": [tensor("float32", [-1, 3])]})
     nodes = [
         helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2], keepdims=0),
     ]
-    save_onnx(path / "model.onnx", nodes, {"image": (TensorProto.UINT8, ["n", 4, 5, 3])}, {"mean": (TensorProto.FLOAT, ["n", 3])})
+    save_onnx(
+        path / "model.onnx", nodes, {"image": (TensorProto.UINT8, ["n", 4, 5, 3])}, {"mean": (TensorProto.FLOAT, ["n", 3])}
+    )
     return path
 
 

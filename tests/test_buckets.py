@@ -59,7 +59,8 @@ def test_largest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("largest", "powers"), [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (8, (1, 2, 4, 8)), (12, (1, 2, 4, 8, 12)), (9, (1, 2, 4, 8, 9))]
+    ("largest", "powers"),
+    [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (8, (1, 2, 4, 8)), (12, (1, 2, 4, 8, 12)), (9, (1, 2, 4, 8, 9))],
 )
 def test_powers_of_two_end_in_the_largest(largest: int, powers: tuple[int, ...]) -> None:
     assert powers_of_two(largest) == powers

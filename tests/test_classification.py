@@ -16,7 +16,10 @@ LABELS = ("cat", "dog", "bird")
 
 
 def test_best_first_with_labels() -> None:
-    assert classified(SCORES, 2, LABELS).tolist() == [[b"0.500000:1:dog", b"0.250000:0:cat"], [b"3.500000:2:bird", b"1.000000:0:cat"]]
+    assert classified(SCORES, 2, LABELS).tolist() == [
+        [b"0.500000:1:dog", b"0.250000:0:cat"],
+        [b"3.500000:2:bird", b"1.000000:0:cat"],
+    ]
 
 
 def test_without_labels_the_index_ends_the_text() -> None:
@@ -39,7 +42,9 @@ def test_not_a_number_comes_last() -> None:
     assert classified(np.array([[np.nan, 0.5, np.inf]]), 3).tolist() == [[b"inf:2", b"0.500000:1", b"nan:0"]]
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float64"]
+)
 def test_scores_of_every_number_type_are_ordered_by_their_value(dtype: str) -> None:
     limits: Any = np.finfo(dtype) if np.dtype(dtype).kind == "f" else np.iinfo(dtype)
     scores = np.array([[limits.min, 3, limits.max, 1]], dtype)

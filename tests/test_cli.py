@@ -21,7 +21,9 @@ from tensign.version import __version__
 
 def tensign(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tensign", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "200", **environment})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "200", **environment}
+    )
 
 
 def test_version_and_help() -> None:

@@ -47,6 +47,11 @@ def test_an_error_of_the_iterable_reaches_the_caller(demo_address: str, pictures
             next(answers)
 
 
+def test_a_running_server_is_ready(mean_address: str) -> None:
+    with Client(mean_address) as client:
+        assert client.ready()
+
+
 def test_no_server_is_a_model_that_is_not_ready() -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(ModelNotReady, match="127.0.0.1:1"):
         client.infer({"x": np.zeros((1, 1), np.float32)})

@@ -51,7 +51,9 @@ def test_a_session_that_fell_back_to_cpu_is_refused(doubler: Path, monkeypatch: 
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda file, options, providers: real(file, options, ["CPUExecutionProvider"]))
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda file, options, providers: real(file, options, ["CPUExecutionProvider"])
+    )
     with pytest.raises(ProviderUnavailable, match="fell back to CPUExecutionProvider"):
         OnnxEngine(doubler, "cuda").load()
 

@@ -73,7 +73,9 @@ def test_a_file_imports_only_lower_layers(path: Path) -> None:
 
 
 def test_every_module_has_a_layer() -> None:
-    modules = {path.name.removesuffix(".py") for path in RUNTIME.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    modules = {
+        path.name.removesuffix(".py") for path in RUNTIME.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert modules - {"__init__"} == set(LAYER_OF)
 
 
@@ -92,4 +94,11 @@ def test_importing_loads_none_of_the_heavy_libraries(module: str) -> None:
 
 def test_pickle_is_nowhere_in_the_serving_process() -> None:
     for path in SOURCES:
-        assert not {name.split(".")[0] for name in imports(path)} & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+        assert not {name.split(".")[0] for name in imports(path)} & {
+            "pickle",
+            "cloudpickle",
+            "dill",
+            "joblib",
+            "shelve",
+            "marshal",
+        }

@@ -127,7 +127,9 @@ def test_a_signature_that_is_not_the_networks_is_refused_at_load(
     mlmodel: Callable[..., Path], inputs: dict[str, object], outputs: dict[str, object], said: str
 ) -> None:
     path = mlmodel(signature={"inputs": [inputs], "outputs": [outputs]})
-    save_onnx(path / "model.onnx", [helper.make_node("Neg", ["x"], ["y"])], {"x": (FLOATS, ["n", 2])}, {"y": (FLOATS, ["n", 2])})
+    save_onnx(
+        path / "model.onnx", [helper.make_node("Neg", ["x"], ["y"])], {"x": (FLOATS, ["n", 2])}, {"y": (FLOATS, ["n", 2])}
+    )
     with pytest.raises(UnsupportedModel, match=said):
         Model.load(path, CPU)
 

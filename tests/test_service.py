@@ -43,7 +43,9 @@ def test_live_ready_and_metadata(mean_address: str) -> None:
         assert call("ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse) == pb.ServerLiveResponse(live=True)
         assert call("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse) == pb.ServerReadyResponse(ready=True)
         for name, ready in (("mean", True), ("other", False)):
-            assert call("ModelReady", pb.ModelReadyRequest(name=name), pb.ModelReadyResponse) == pb.ModelReadyResponse(ready=ready)
+            assert call("ModelReady", pb.ModelReadyRequest(name=name), pb.ModelReadyResponse) == pb.ModelReadyResponse(
+                ready=ready
+            )
         server = call("ServerMetadata", pb.ServerMetadataRequest(), pb.ServerMetadataResponse)
         assert isinstance(server, pb.ServerMetadataResponse)
         assert server.name == "tensign" and "encoded_images" in server.extensions
@@ -66,7 +68,9 @@ def test_the_metadata_of_a_model_with_preprocessing_announces_encoded_images(dem
 
 def test_raw_and_typed_contents_give_the_same_answer(client: Client) -> None:
     typed = pb.ModelInferRequest(model_name="mean", id="7")
-    typed.inputs.add(name="input-0", datatype="UINT8", shape=PIXELS.shape).contents.uint_contents.extend(PIXELS.ravel().tolist())
+    typed.inputs.add(name="input-0", datatype="UINT8", shape=PIXELS.shape).contents.uint_contents.extend(
+        PIXELS.ravel().tolist()
+    )
     answer = client.send(typed.SerializeToString())
     assert (answer.id, answer.model_name, answer.model_version) == ("7", "mean", "1")
     expected = PIXELS.mean((1, 2))

@@ -41,7 +41,9 @@ def assert_equal(message: Any, other: Any) -> None:
         }
 
     assert fields(message) == fields(other), message.name
-    nested = {kind.name for kind in message.nested_types if (message.name, kind.name) != ("ModelMetadataResponse", "ParametersEntry")}
+    nested = {
+        kind.name for kind in message.nested_types if (message.name, kind.name) != ("ModelMetadataResponse", "ParametersEntry")
+    }
     assert nested == {kind.name for kind in other.nested_types}, message.name
     for kind in message.nested_types:
         if kind.name in nested:

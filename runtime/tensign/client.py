@@ -58,6 +58,11 @@ class Client:
             self._model = served[0]
         return self._model
 
+    def ready(self) -> bool:
+        """True where the server has warmed its models up and is not draining."""
+        response: pb.ServerReadyResponse = self._unary("ServerReady", pb.ServerReadyResponse, b"")
+        return response.ready
+
     def metadata(self) -> pb.ModelMetadataResponse:
         """The model's signature and what else the server says of it; asked for once."""
         if self._metadata is None:

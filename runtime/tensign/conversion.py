@@ -5,6 +5,7 @@ The serving path imports no converter: a pickle is a program, and it runs over t
 
 from __future__ import annotations
 
+import builtins
 import json
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def servable(path: Path, *, trust: bool, cache: Path) -> Path:
 def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
     """Runs `python -m tensign_converters` and gives its report back; `target` appears whole or not at all.
 
-    Raises UnsupportedModel, UntrustedModel or ParityFailed, as the child says.
+    Raises UnsupportedModel, UntrustedModel, ParityFailed or an OSError, as the child says.
     """
     command = [sys.executable, "-W", "ignore", "-m", "tensign_converters", str(source), str(target), "--weights", weights]
     child = subprocess.run(command + ["--trust"] * trust, stdout=subprocess.PIPE, text=True)
@@ -46,5 +47,6 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
             f"{source}: the converter ended with status {child.returncode} and said nothing"
         ) from None
     if "error" in said:
-        raise getattr(errors, said["error"], OSError)(said["text"])
+        known = getattr(errors, said["error"], None) or getattr(builtins, said["error"], OSError)
+        raise known(said["text"])
     return str(said["report"])

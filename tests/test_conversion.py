@@ -1,0 +1,227 @@
+"""A real fastai MLmodel becomes one that is served: fidelity over gRPC, provenance, MLflow's own opinion, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+import yaml
+from conftest import CPU, SHARED
+
+from tensign.classification import Prediction
+from tensign.client import Client
+from tensign.conversion import convert, servable
+from tensign.errors import ParityFailed, UnsupportedModel, UntrustedModel
+from tensign.mlmodel import read_mlmodel
+from tensign.model import Model, ModelPlan
+from tensign.signature import Signature
+from tensign.testing import serving
+
+# What fastai 2.8 can load; the older exports it refuses, see test_an_export_that_this_fastai_cannot_load.
+LOADABLE = ("faces-fastai-2.8", "digits-multilabel-fastai-2.8")
+OLD = ("faces-fastai-2.4.1", "faces-fastai-2.7.19")
+TOLERANCE = 1e-5  # on probabilities, against the framework the fixture was made with
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory, fixture_dir: Callable[[str], Path]) -> Callable[..., Path]:
+    """The converted directory of a fixture, converted once."""
+
+    @cache
+    def once(name: str, weights: str = "fp32") -> Path:
+        target = tmp_path_factory.mktemp("converted") / name
+        convert(fixture_dir(name), target, trust=True, weights=weights)
+        return target
+
+    return once
+
+
+def golden(name: str) -> dict[str, npt.NDArray[Any]]:
+    with np.load(SHARED / "fixtures" / name / "golden.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def golden_images(name: str) -> list[Path]:
+    return [SHARED / "fixtures" / name / "golden_images" / str(file) for file in golden(name)["images"]]
+
+
+@pytest.mark.parametrize("name", LOADABLE)
+def test_served_answers_are_the_frameworks_own(converted: Callable[..., Path], name: str) -> None:
+    """Raw rows in one request, one row a request over a stream, and the encoded files: all over gRPC."""
+    path, expected = converted(name), golden(name)
+    with serving(Model.load(path, CPU)) as address, Client(address) as client:
+        raw = client.infer({"input-0": expected["inputs"]})["output-0"]
+        rows = [client.request(row) for row in expected["inputs"]]
+        streamed = np.stack([_only_row(response) for response in client.send_stream(rows)])
+        files = [client.request(image) for image in golden_images(name)]
+        encoded = np.stack([_only_row(response) for response in client.send_stream(files)])
+    assert np.abs(raw - expected["outputs"]).max() <= TOLERANCE
+    assert np.abs(streamed - expected["outputs"]).max() <= TOLERANCE
+    assert np.abs(encoded - expected["outputs_images"]).max() <= TOLERANCE
+
+
+def _only_row(response: Any) -> npt.NDArray[np.float32]:
+    from tensign.rpc.codec import decode_response
+
+    assert not response.error_message
+    return decode_response(response.infer_response)["output-0"][0]
+
+
+@pytest.mark.parametrize("name", LOADABLE)
+def test_the_networks_input_and_logits_are_the_frameworks_own(converted: Callable[..., Path], name: str) -> None:
+    """Probabilities saturate, and a wrong preprocessing can hide behind 1.000; these cannot."""
+    from tensign_converters.graph import INPUT, LOGITS, NETWORK_INPUT, with_inner_outputs
+
+    plan, expected = ModelPlan.of(converted(name)), golden(name)
+    assert plan.preprocess is not None
+    session = onnxruntime.InferenceSession(with_inner_outputs(plan.file), providers=["CPUExecutionProvider"])
+    encoded = [image.read_bytes() for image in golden_images(name)]
+    for suffix, pixels in (
+        ("", plan.preprocess.arrays(expected["inputs"])),
+        ("_images", plan.preprocess.encoded(encoded, height=-1, width=-1, max_pixels=10**8)),
+    ):
+        seen, logits = session.run([NETWORK_INPUT, LOGITS], {INPUT: pixels})
+        assert seen.shape[1:] == tuple(expected["net_shape"])
+        assert np.abs(seen[:, :, ::17, ::17] - expected[f"net_input_sample{suffix}"]).max() <= 5e-6
+        assert np.abs(seen.mean((2, 3)) - expected[f"net_input_mean{suffix}"]).max() <= 5e-6
+        assert np.abs(logits - expected[f"logits{suffix}"]).max() <= 5e-5
+
+
+@pytest.mark.parametrize("name", LOADABLE)
+def test_mlflow_opens_what_we_write_and_gives_the_golden_answers(converted: Callable[..., Path], name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own
+        import mlflow.pyfunc
+
+        model = mlflow.pyfunc.load_model(str(converted(name)))
+        predicted = model.predict(golden(name)["inputs"])
+    assert predicted.dtype == np.float32
+    assert np.abs(predicted - golden(name)["outputs"]).max() <= TOLERANCE
+    source = Signature.load(SHARED / "fixtures" / name)
+    assert str(Signature.load(converted(name))) == str(source)
+    assert [str(spec.type) for spec in model.metadata.signature.inputs.inputs] == [str(spec.dtype) for spec in source.inputs]
+
+
+@pytest.mark.parametrize("name", LOADABLE)
+def test_a_converted_model_carries_its_proof_and_its_origin(converted: Callable[..., Path], name: str) -> None:
+    made = read_mlmodel(converted(name))
+    kept = made.metadata["tensign"]
+    assert kept["source"]["sha256"] == read_mlmodel(SHARED / "fixtures" / name).digest
+    assert {"tensign", "fastai", "torch"} <= set(kept["source"]["versions"])
+    assert kept["parity"]["max_difference"] <= 1e-5
+    assert kept["parity"]["top1_agreement"] == 1.0
+    assert kept["parity"]["rows"] >= 16
+    assert len(kept["preprocess"]["sha256"]) == 64
+    assert "onnx" not in made.flavors  # other tools would skip the resize
+    everything = "".join(file.read_text(errors="replace") for file in made.path.iterdir())
+    assert str(SHARED) not in everything and str(Path.home()) not in everything
+
+
+def test_labels_threshold_and_activation_come_along(converted: Callable[..., Path]) -> None:
+    faces, digits = (ModelPlan.of(converted(name)) for name in LOADABLE)
+    assert (faces.labels, faces.activation, faces.threshold) == (("face", "other"), "softmax", None)
+    assert (digits.labels, digits.activation, digits.threshold) == (tuple("012345"), "sigmoid", pytest.approx(0.4))
+
+
+def test_the_stream_gives_the_frameworks_decoded_labels(converted: Callable[..., Path]) -> None:
+    name = "faces-fastai-2.8"
+    with serving(Model.load(converted(name), CPU)) as address, Client(address) as client:
+        answers = list(client.classify(golden_images(name)))
+    labels = [answer[0].label for answer in answers if isinstance(answer, list) and isinstance(answer[0], Prediction)]
+    assert labels == [str(label) for label in golden(name)["decoded_images"]]
+
+
+def test_weights_stored_as_fp16_halve_the_file_within_their_tolerance(converted: Callable[..., Path]) -> None:
+    name = "faces-fastai-2.8"
+    full, half = converted(name), converted(name, "fp16")
+    assert (half / "model.onnx").stat().st_size < 0.6 * (full / "model.onnx").stat().st_size
+    model = Model.load(half, CPU)
+    difference = np.abs(model.infer(golden(name)["inputs"])["output-0"] - golden(name)["outputs"]).max()
+    model.close()
+    assert 0 < difference <= 5e-3
+
+
+def test_a_model_that_fp16_weights_change_too_much_is_refused(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
+    """These digits move by 5.4e-3, more than the 5e-3 that fp16 weights may."""
+    with pytest.raises(ParityFailed, match=r"greatest difference 5\.4e-03 \(tolerance 0\.005\)"):
+        convert(fixture_dir("digits-multilabel-fastai-2.8"), tmp_path / "out", trust=True, weights="fp16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_serving_converts_once_into_a_cache_keyed_by_content(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
+    source = fixture_dir("faces-fastai-2.8")
+    first = servable(source, trust=True, cache=tmp_path)
+    written = (first / "MLmodel").stat().st_mtime_ns
+    assert servable(source, trust=False, cache=tmp_path) == first  # what was trusted once needs no code to run again
+    assert (first / "MLmodel").stat().st_mtime_ns == written
+    assert list(tmp_path.iterdir()) == [first]
+
+
+def test_a_model_that_is_served_as_it_is_is_not_converted(mean_model: Path, tmp_path: Path) -> None:
+    assert servable(mean_model, trust=False, cache=tmp_path / "cache") == mean_model
+    assert not (tmp_path / "cache").exists()
+
+
+def test_without_trust_the_pickle_stays_closed(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(UntrustedModel, match=r"is a pickle: loading it runs whatever code it holds.*--trust"):
+        convert(fixture_dir("faces-fastai-2.8"), tmp_path / "out", trust=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_target_is_not_touched(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="give a directory that does not"):
+        convert(fixture_dir("faces-fastai-2.8"), tmp_path, trust=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_an_export_that_this_fastai_cannot_load(fixture_dir: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    written = name.rpartition("-")[2]
+    with pytest.raises(UnsupportedModel, match=rf"written by fastai {written}, and fastai \S+ cannot load it"):
+        convert(fixture_dir(name), tmp_path / "out", trust=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signature_that_the_learner_contradicts_is_refused(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(fixture_dir("faces-fastai-2.8"), source)
+    (source / "MLmodel").chmod(0o644)
+    document = yaml.safe_load((source / "MLmodel").read_text())
+    document["signature"]["outputs"] = json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 3]}}])
+    source.chmod(0o755)
+    (source / "MLmodel").write_text(yaml.safe_dump(document))
+    with pytest.raises(UnsupportedModel, match="promises 3 classes, the Learner knows 2 labels"):
+        convert(source, tmp_path / "out", trust=True)
+
+
+def test_predictions_beyond_the_tolerance_are_refused(
+    fixture_dir: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph of a network whose last bias was changed behind the proof's back."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch
+
+        from tensign.preprocess import PreprocessSpec
+        from tensign_converters import graph, parity
+        from tensign_converters.learner import read_learner
+
+        learned = read_learner(read_mlmodel(fixture_dir("faces-fastai-2.8")), (300, 300))
+        spec, model = PreprocessSpec(learned.item_steps), tmp_path / "model.onnx"
+        graph.export(graph.Graph(learned.graph_steps, learned.network, learned.activation), learned.size, model)
+        assert parity.prove(learned, spec, model, (300, 300), "fp32").max_difference <= 1e-5
+        *_, bias = learned.network.parameters()
+        with torch.no_grad():
+            bias += torch.tensor([30.0, 0.0])
+        with pytest.raises(ParityFailed, match="does not predict as the original: greatest difference"):
+            parity.prove(learned, spec, model, (300, 300), "fp32")
