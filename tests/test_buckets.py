@@ -127,4 +127,4 @@ def test_shortest_run_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(rows: int) -> None:
         machine.now += next(durations)
 
-    assert measure(machine.warmed.append, run, (1,)).seconds == (pytest.approx(0.01),)
+    assert measure(machine.warmed.append, run, (1,)).seconds == pytest.approx((0.01,))

@@ -133,7 +133,7 @@ def test_dtype_without_a_datatype_cannot_be_sent() -> None:
 
 
 def test_several_inputs_keep_names_and_order() -> None:
-    request = encode_request("m", {"b": np.uint8([1]), "a": np.uint8([2])}, version="3", request_id="r7")
+    request = encode_request("m", {"b": np.array([1], np.uint8), "a": np.array([2], np.uint8)}, version="3", request_id="r7")
     assert (request.model_name, request.model_version, request.id) == ("m", "3", "r7")
     assert [(name, array.tolist()) for name, array in decode_request(request).items()] == [("b", [1]), ("a", [2])]
 
@@ -237,7 +237,7 @@ def test_shape_beyond_what_numpy_holds_is_the_callers_mistake(shape: list[int], 
 
 @pytest.mark.parametrize("contents", [[], [b"a"], [b"a", b"b", b"c"]])
 def test_raw_contents_must_be_one_for_each_input(contents: list[bytes]) -> None:
-    request = encode_request("m", {"x": np.uint8([1]), "y": np.uint8([2])})
+    request = encode_request("m", {"x": np.array([1], np.uint8), "y": np.array([2], np.uint8)})
     del request.raw_input_contents[:]
     request.raw_input_contents.extend(contents)
     with pytest.raises(InvalidInput, match=r"raw_input_contents: expected one for each of the 2|takes 1 uint_contents, got 0"):

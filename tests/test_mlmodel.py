@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, tensor
 
+from conftest import SHARED, tensor
 from tensign.errors import ModelNotFound, UnsupportedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 

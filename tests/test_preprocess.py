@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -152,7 +150,8 @@ def test_encoded_pictures_of_any_size_become_one_array() -> None:
     spec = PreprocessSpec((Resize(8, 9),))
     images = [pixels(40, 30), pixels(9, 8), pixels(3, 50)]
     got = spec.encoded([png(image) for image in images], height=8, width=9, max_pixels=LIMIT)
-    assert (got.shape, got.dtype) == ((3, 8, 9, 3), np.uint8)
+    assert got.shape == (3, 8, 9, 3)
+    assert got.dtype == np.uint8
     for row, image in enumerate(images):
         np.testing.assert_array_equal(got[row], spec.arrays(image[None])[0])
 
@@ -198,60 +197,52 @@ def test_pictures_that_differ_where_any_size_goes_are_refused_with_both_sizes() 
 
 def test_thin_picture_is_not_padded_beyond_the_pixel_limit() -> None:
     spec = PreprocessSpec((Resize(8, 8, "pad"),))
-    with pytest.raises(UndecodableImage, match="row 0: .*limit of 10000"):
+    with pytest.raises(UndecodableImage, match=r"row 0: .*limit of 10000"):
         spec.encoded([png(pixels(2000, 1))], height=8, width=8, max_pixels=10_000)  # 2000x2000 once it is padded
 
 
 # the oracle: fastai itself
 
 
-@pytest.fixture(scope="module")
-def vision() -> ModuleType:
-    return pytest.importorskip("fastai.vision.all")  # whose warnings on import it swallows
-
-
-Make = Callable[[Any], Any]
-NEAREST, LANCZOS, BILINEAR, BICUBIC, BOX, HAMMING = range(6)  # Pillow's numbers, which fastai passes on
-TRANSFORMS: dict[str, Make] = {
-    **{
-        f"Resize {size} {method} {pad_mode}": lambda v, size=size, method=method, pad_mode=pad_mode: v.Resize(
-            size, method=method, pad_mode=pad_mode
-        )
+RESAMPLES = {"nearest": 0, "lanczos": 1, "bicubic": 3, "box": 4, "hamming": 5}  # fastai passes them on to Pillow
+TRANSFORMS: list[tuple[str, dict[str, Any]]] = [
+    *(
+        ("Resize", {"size": size, "method": method, "pad_mode": pad_mode})
         for size in (64, (48, 80), (81, 47))
-        for method, pad_modes in {
-            "crop": ["reflection"],
-            "pad": ["zeros", "border", "reflection"],
-            "squish": ["reflection"],
-        }.items()
-        for pad_mode in pad_modes
-    },
-    **{
-        f"Resize 50 {method} by resample {resample}": lambda v, method=method, resample=resample: v.Resize(
-            50, method=method, resamples=(PIL.Image.Resampling(resample), PIL.Image.Resampling.NEAREST)
+        for method, pad_mode in (
+            ("crop", "reflection"),
+            ("pad", "zeros"),
+            ("pad", "border"),
+            ("pad", "reflection"),
+            ("squish", "reflection"),
         )
-        for method in ("crop", "squish")
-        for resample in (NEAREST, LANCZOS, BICUBIC, BOX, HAMMING)
-    },
-    **{
-        f"CropPad {size} {pad_mode}": lambda v, size=size, pad_mode=pad_mode: v.CropPad(size, pad_mode=pad_mode)
+    ),
+    *(
+        ("Resize", {"size": 50, "method": method, "resamples": (PIL.Image.Resampling(number), 0)})
+        for method in ("crop", "pad", "squish")
+        for number in RESAMPLES.values()
+    ),
+    *(
+        ("CropPad", {"size": size, "pad_mode": pad_mode})
         for size in (64, (48, 80))
         for pad_mode in ("zeros", "border", "reflection")
-    },
-    **{f"RandomCrop {size}": lambda v, size=size: v.RandomCrop(size) for size in (64, (48, 80), (37, 31))},
-    "RandomResizedCrop 64": lambda v: v.RandomResizedCrop(64),
-    "RandomResizedCrop (48, 80)": lambda v: v.RandomResizedCrop((48, 80)),
-    "RandomResizedCrop 64 from 0.5": lambda v: v.RandomResizedCrop(64, min_scale=0.5, val_xtra=0.3),
-    "RandomResizedCrop 64 without margin": lambda v: v.RandomResizedCrop(64, val_xtra=0),
-    "RandomResizedCrop 64 bicubic": lambda v: v.RandomResizedCrop(64, resamples=(PIL.Image.Resampling.BICUBIC, 0)),
-}
+    ),
+    *(("RandomCrop", {"size": size}) for size in (64, (48, 80), (37, 31))),
+    ("RandomResizedCrop", {"size": 64}),
+    ("RandomResizedCrop", {"size": (48, 80)}),
+    ("RandomResizedCrop", {"size": 64, "min_scale": 0.5, "val_xtra": 0.3}),
+    ("RandomResizedCrop", {"size": 64, "val_xtra": 0}),
+    ("RandomResizedCrop", {"size": 64, "resamples": (PIL.Image.Resampling.BICUBIC, 0)}),
+]
 SIZES = [(64, 64), (40, 30), (31, 57), (101, 64), (64, 151), (7, 5), (301, 199), (80, 48), (1, 200), (200, 1), (1, 1)]
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
-def test_pixels_are_fastais(name: str, vision: ModuleType) -> None:
+@pytest.mark.parametrize(("kind", "options"), TRANSFORMS, ids=lambda part: str(part))
+def test_pixels_are_fastais(kind: str, options: dict[str, Any]) -> None:
+    vision = pytest.importorskip("fastai.vision.all")  # whose warnings on import it swallows
     from tensign_converters.learner import _item_steps
 
-    transform = TRANSFORMS[name](vision)
+    transform = getattr(vision, kind)(**options)
     spec = PreprocessSpec(tuple(_item_steps(transform)))
     for width, height in SIZES:
         image = pixels(width, height)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import tensor
 
+from conftest import tensor
 from tensign.errors import EngineError, SignatureMismatch, UnsupportedModel
 from tensign.signature import Signature, TensorSpec
 
@@ -249,9 +249,9 @@ def test_wrong_answer_is_an_engine_error(scores: npt.NDArray[Any] | None, text: 
 # the oracle: MLflow itself
 
 
-def accepts(enforce: Callable[[], object], refusal: type[Exception]) -> bool:
+def accepts(refusal: type[Exception], enforce: Callable[..., object], *arguments: object) -> bool:
     try:
-        enforce()
+        enforce(*arguments)
     except refusal:
         return False
     return True
@@ -265,6 +265,6 @@ def test_accepts_and_refuses_what_mlflow_does(dtype: str, shape: list[int]) -> N
     for given in ("bool", "uint8", "int32", "int64", ">i8", "float16", "float32", ">f4", "float64", "complex64", "<U5"):
         for axes in ((1,), (2,), (3,), (2, 3), (3, 3), (2, 1), (2, 4, 1, 3), (2, 5, 1, 3), (1, 4, 9, 3), (1, 1, 1, 1, 1)):
             array = np.zeros(axes, given)
-            we = accepts(lambda array=array: ours.enforce_inputs(array), SignatureMismatch)
-            they = accepts(lambda array=array: mlflow._enforce_tensor_spec(array, theirs), mlflow.MlflowException)
+            we = accepts(SignatureMismatch, ours.enforce_inputs, array)
+            they = accepts(mlflow.MlflowException, mlflow._enforce_tensor_spec, array, theirs)
             assert we == they, f"{dtype} {shape} given {given} {list(axes)}: we {we}, MLflow {they}"
