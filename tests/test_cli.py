@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SHARED
 
+from conftest import SHARED
 from tensign import conversion
 from tensign.client import Client
 from tensign.demo import MODEL

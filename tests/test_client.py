@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CPU
 
+from conftest import CPU
 from tensign.classification import Prediction
 from tensign.client import Client
 from tensign.errors import ModelNotFound, ModelNotReady
@@ -43,7 +43,7 @@ def test_an_error_of_the_iterable_reaches_the_caller(demo_address: str, pictures
     with Client(demo_address) as client:
         answers = client.classify([pictures[0], tmp_path / "missing.jpg"])
         assert isinstance(next(answers), list)
-        with pytest.raises(FileNotFoundError, match="missing.jpg"):
+        with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
             next(answers)
 
 
@@ -53,7 +53,7 @@ def test_a_running_server_is_ready(mean_address: str) -> None:
 
 
 def test_no_server_is_a_model_that_is_not_ready() -> None:
-    with Client("127.0.0.1:1") as client, pytest.raises(ModelNotReady, match="127.0.0.1:1"):
+    with Client("127.0.0.1:1") as client, pytest.raises(ModelNotReady, match=r"127\.0\.0\.1:1"):
         client.infer({"x": np.zeros((1, 1), np.float32)})
 
 

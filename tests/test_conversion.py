@@ -15,14 +15,15 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 import yaml
-from conftest import CPU, SHARED
 
+from conftest import CPU, SHARED
 from tensign.classification import Prediction
 from tensign.client import Client
 from tensign.conversion import convert, servable
 from tensign.errors import ParityFailed, UnsupportedModel, UntrustedModel
 from tensign.mlmodel import read_mlmodel
-from tensign.model import Model, ModelPlan
+from tensign.model import Model
+from tensign.plan import ModelPlan
 from tensign.signature import Signature
 from tensign.testing import serving
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import save_onnx
 from onnx import TensorProto, helper
 
+from conftest import save_onnx
 from tensign.engines.onnx import OnnxEngine
 from tensign.errors import ProviderUnavailable, UnsupportedModel
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CPU, save_onnx, tensor
 from onnx import TensorProto, helper
 
+from conftest import CPU, save_onnx, tensor
 from tensign.config import ModelConfig
 from tensign.demo import MODEL
 from tensign.errors import EngineError, InvalidConfig, ModelNotReady, SignatureMismatch, UndecodableImage, UnsupportedModel
-from tensign.model import Model, ModelPlan
+from tensign.model import Model
+from tensign.plan import ModelPlan
 
 FLOATS = TensorProto.FLOAT
 

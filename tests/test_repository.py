@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CPU
 
+from conftest import CPU
 from tensign.errors import InvalidConfig, ModelNotFound, VersionNotFound
 from tensign.model import Model
 from tensign.repository import Repository

@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from conftest import CPU
 from grpc_health.v1 import health_pb2
 
+from conftest import CPU
 from tensign.client import Client
 from tensign.config import ServerConfig
 from tensign.errors import InvalidConfig, ModelNotReady
@@ -50,7 +50,7 @@ def test_a_port_that_is_taken_is_an_error_not_a_shared_port(mean_model: Path) ->
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         model = Model.load(mean_model, CPU)
-        with pytest.raises(OSError, match="cannot listen on 127.0.0.1:"):
+        with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:"):
             asyncio.run(Server(Repository([model]), ServerConfig(grpc_port=taken.getsockname()[1])).start())
         model.close()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from conftest import CPU
 
+from conftest import CPU
 from tensign._pb import open_inference_pb2 as pb
 from tensign.client import Client
 from tensign.config import ServerConfig

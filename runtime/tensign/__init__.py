@@ -1,8 +1,8 @@
 """tensign: serves MLflow MLmodel directories of vision models, driven by their tensor signature.
 
 Layers, lowest first; a file imports only lower ones (tests/test_layers.py):
-errors, version, datatypes, config < mlmodel, decode, buckets, metrics < signature, preprocess < batcher, engines
-< model < repository < rpc < client < testing, bench, demo < cli. `pyfunc` is MLflow's way in.
+errors < datatypes, config, mlmodel, decode, buckets, metrics < signature, preprocess < plan, request, engines < slots
+< batcher < model < repository < rpc < client < testing, bench < demo < cli. `pyfunc` is MLflow's way in.
 """
 
 from typing import TYPE_CHECKING, Any

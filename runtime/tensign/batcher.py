@@ -11,61 +11,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tensign.buckets import Buckets
 from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TensignError, TooLarge
 from tensign.metrics import Statistics
+from tensign.request import Outputs, Part, Request, kind_of
 from tensign.signature import Arrays
+from tensign.slots import Slots
 
 log = logging.getLogger(__name__)
-
-Outputs = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """Rows on their way: reserved, enqueued, taken in one or more parts, settled.
-
-    deadline: on the batcher's clock, in seconds; None is never. arrays: {name: [rows,...]}. kind: requests of one kind
-    may share a batch, having equal dtypes and equal axes behind the rows.
-    """
-
-    rows: int
-    deadline: float | None
-    future: Future[Outputs]
-    reserved_ns: int
-    arrays: Arrays = field(default_factory=dict)
-    kind: tuple[Any, ...] = ()
-    taken: int = 0
-    answered: list[Outputs] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, arrays: Arrays, deadline: float | None = None) -> Request:
-        """A request of its own, outside any queue."""
-        rows = len(next(iter(arrays.values())))
-        return cls(rows, deadline, Future(), time.perf_counter_ns(), arrays, _kind(arrays))
-
-    @property
-    def remaining(self) -> int:
-        return self.rows - self.taken
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Rows start to stop of one request, inside one batch."""
-
-    request: Request
-    start: int
-    stop: int
-
-    @property
-    def rows(self) -> int:
-        return self.stop - self.start
 
 
 class Batcher:
@@ -119,7 +75,7 @@ class Batcher:
     def enqueue(self, request: Request, arrays: Arrays) -> None:
         """Hands over the rows of a reserved request, checked and preprocessed: from here on it may share a batch."""
         request.arrays = arrays
-        request.kind = _kind(arrays)
+        request.kind = kind_of(arrays)
         with self._changed:
             self._queue.append(request)
             self._changed.notify()
@@ -262,36 +218,6 @@ class Batcher:
         self._statistics.request(time.perf_counter_ns() - request.reserved_ns, succeeded=not failed)
         if self._closing:
             self._changed.notify()
-
-
-class Slots:
-    """The contiguous [largest,...] buffers that batches are gathered in, kept for the kind of rows seen last."""
-
-    def __init__(self, largest: int) -> None:
-        self._largest = largest
-        self._kind: tuple[Any, ...] | None = None
-        self._buffers: dict[str, npt.NDArray[Any]] = {}
-
-    def gather(self, parts: list[Part], bucket: int) -> Outputs:
-        """{name: [bucket,...]}, each row written once; rows that fill a bucket alone are not copied at all."""
-        first = parts[0]
-        if len(parts) == 1 and first.rows == bucket:
-            return {name: array[first.start : first.stop] for name, array in first.request.arrays.items()}
-        if self._kind != first.request.kind:
-            self._kind = first.request.kind
-            self._buffers = {
-                name: np.zeros((self._largest, *array.shape[1:]), array.dtype) for name, array in first.request.arrays.items()
-            }
-        for name, buffer in self._buffers.items():
-            row = 0
-            for part in parts:
-                buffer[row : row + part.rows] = part.request.arrays[name][part.start : part.stop]
-                row += part.rows
-        return {name: buffer[:bucket] for name, buffer in self._buffers.items()}
-
-
-def _kind(arrays: Arrays) -> tuple[Any, ...]:
-    return tuple((name, array.dtype, array.shape[1:]) for name, array in arrays.items())
 
 
 def _split(outputs: Outputs, parts: list[Part]) -> list[Outputs]:

@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,9 @@ from tensign.classification import predictions
 from tensign.client import Client
 from tensign.config import ModelConfig, ServerConfig
 from tensign.errors import TensignError, UnsupportedModel
-from tensign.model import Model, ModelPlan
+from tensign.mlmodel import read_mlmodel
+from tensign.model import Model
+from tensign.plan import ModelPlan
 from tensign.version import __version__
 
 app = typer.Typer(
@@ -64,16 +67,15 @@ def serve(
     cache_dir: CacheDir = _CACHE,
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C, then drain."""
-    names = [*(name or []), *[""] * len(models)]
     if len(name or []) > len(models):
         raise typer.BadParameter(f"{len(name or [])} names for {len(models)} models", param_hint="--name")
     config = ModelConfig(device=device, max_batch_size=max_batch_size)
+    server = ServerConfig(host=host, grpc_port=grpc_port, timeout_s=timeout)
     loaded: list[Model] = []
-    for path, called in zip(models, names, strict=False):
+    for path, called in zip_longest(models, name or []):
         directory = conversion.servable(path, trust=trust, cache=cache_dir)
-        fallback = ModelPlan.of(directory).manifest.document.get("artifact_path") or path.resolve().name
-        loaded.append(Model.load(directory, config, name=called or fallback))
-    asyncio.run(_serve(loaded, ServerConfig(host=host, grpc_port=grpc_port, timeout_s=timeout)))
+        loaded.append(Model.load(directory, config, name=called or read_mlmodel(path).name))
+    asyncio.run(_serve(loaded, server))
 
 
 async def _serve(models: list[Model], config: ServerConfig) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tensign import errors
 from tensign.mlmodel import read_mlmodel
-from tensign.model import SERVED_FLAVORS
+from tensign.plan import SERVED_FLAVORS
 from tensign.version import __version__
 
 
@@ -47,6 +47,6 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
             f"{source}: the converter ended with status {child.returncode} and said nothing"
         ) from None
     if "error" in said:
-        known = getattr(errors, said["error"], None) or getattr(builtins, said["error"], OSError)
-        raise known(said["text"])
+        kind: type[Exception] = getattr(errors, said["error"], None) or getattr(builtins, said["error"])
+        raise kind(said["text"])
     return str(said["report"])

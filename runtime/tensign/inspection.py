@@ -7,7 +7,7 @@ from typing import Any
 
 from tensign.errors import UnsupportedModel
 from tensign.mlmodel import read_mlmodel
-from tensign.model import ModelPlan
+from tensign.plan import ModelPlan
 from tensign.signature import Signature
 
 _MLFLOW_KEYS = ("artifact_path", "run_id", "model_uuid", "model_id", "mlflow_version", "utc_time_created")

@@ -16,7 +16,6 @@ from tensign.config import ServerConfig
 from tensign.repository import Repository
 from tensign.rpc.service import SERVICE, InferenceService
 
-
 _LAST_ANSWERS_S = 1.0  # for what is written, but not yet sent
 
 

@@ -1,0 +1,97 @@
+"""ModelPlan: all that an MLmodel directory tells without loading the network. `inspect` shows it, `Model` follows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tensign.errors import UnsupportedModel
+from tensign.mlmodel import ModelManifest, read_mlmodel
+from tensign.preprocess import PreprocessSpec
+from tensign.signature import Signature, TensorSpec
+
+SERVED_FLAVORS = {"tensign": "model", "onnx": "data"}  # flavor -> the key that names its ONNX file, the preferred first
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """All that can be told of an MLmodel without loading it: what `inspect` shows and `Model` follows.
+
+    image: the input that takes encoded images, None where no preprocessing is declared; activation: "softmax",
+    "sigmoid" or "none", applied inside the network; threshold: above it a label of a multi-label model counts.
+    """
+
+    manifest: ModelManifest
+    signature: Signature
+    flavor: str
+    file: Path
+    preprocess: PreprocessSpec | None
+    image: str | None
+    labels: tuple[str, ...]
+    activation: str
+    threshold: float | None
+
+    @classmethod
+    def of(cls, path: Path | str) -> ModelPlan:
+        """Reads an MLmodel directory. Raises ModelNotFound or UnsupportedModel."""
+        manifest = read_mlmodel(path)
+        signature = Signature.parse(manifest.signature)
+        flavor = next((flavor for flavor in SERVED_FLAVORS if flavor in manifest.flavors), None)
+        if flavor is None:
+            raise UnsupportedModel(
+                f"flavors {', '.join(manifest.flavors)}: none that is served as it is ({', '.join(SERVED_FLAVORS)});"
+                " a fastai model is converted first: tensign convert SRC DST --trust"
+            )
+        declared = manifest.flavors[flavor]
+        preprocess = _declared_preprocess(manifest)
+        labels = _read_labels(_inside(manifest, declared["labels"])) if "labels" in declared else ()
+        return cls(
+            manifest,
+            signature,
+            flavor,
+            _inside(manifest, declared.get(SERVED_FLAVORS[flavor])),
+            preprocess,
+            _image_input(signature).name if preprocess else None,
+            labels,
+            declared.get("activation", "none"),
+            declared.get("threshold"),
+        )
+
+
+def _declared_preprocess(manifest: ModelManifest) -> PreprocessSpec | None:
+    declared = manifest.metadata.get("tensign")
+    document = declared.get("preprocess") if isinstance(declared, Mapping) else None
+    return PreprocessSpec.parse(document) if document is not None else None
+
+
+def _image_input(signature: Signature) -> TensorSpec:
+    images = [spec for spec in signature.inputs if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3]
+    if len(images) != 1:
+        raise UnsupportedModel(
+            f"the model declares preprocessing, which needs one uint8 [-1,H,W,3] input; its signature is {signature}"
+        )
+    return images[0]
+
+
+def _read_labels(file: Path) -> tuple[str, ...]:
+    """A JSON list of class names, in the order of the scores."""
+    try:
+        labels = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UnsupportedModel(f"{file.name}: wanted a JSON list of names")
+    return tuple(labels)
+
+
+def _inside(manifest: ModelManifest, name: Any) -> Path:
+    """A file of the model directory; a name that leads out of it is refused."""
+    file = manifest.path / str(name)
+    if ".." in Path(str(name)).parts or Path(str(name)).is_absolute() or not file.is_file():
+        raise UnsupportedModel(f'{manifest.path}: the MLmodel names "{name}", which is no file of the directory')
+    return file

@@ -1,0 +1,36 @@
+"""The buffers in which rows of several requests become one contiguous batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensign.request import Outputs, Part
+
+
+class Slots:
+    """The contiguous [largest,...] buffers that batches are gathered in, kept for the kind of rows seen last."""
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._kind: tuple[Any, ...] | None = None
+        self._buffers: dict[str, npt.NDArray[Any]] = {}
+
+    def gather(self, parts: list[Part], bucket: int) -> Outputs:
+        """{name: [bucket,...]}, each row written once; rows that fill a bucket alone are not copied at all."""
+        first = parts[0]
+        if len(parts) == 1 and first.rows == bucket:
+            return {name: array[first.start : first.stop] for name, array in first.request.arrays.items()}
+        if self._kind != first.request.kind:
+            self._kind = first.request.kind
+            self._buffers = {
+                name: np.zeros((self._largest, *array.shape[1:]), array.dtype) for name, array in first.request.arrays.items()
+            }
+        for name, buffer in self._buffers.items():
+            row = 0
+            for part in parts:
+                buffer[row : row + part.rows] = part.request.arrays[name][part.start : part.stop]
+                row += part.rows
+        return {name: buffer[:bucket] for name, buffer in self._buffers.items()}
