@@ -5,6 +5,7 @@ A batch leaves as soon as the engine is free; it fills only while the engine is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -87,7 +88,7 @@ class Batcher:
             self._settle(request, DeadlineExceeded(f"the deadline passed after {waited_ms:.0f} ms, before the engine began"))
         elif request.future.done():
             with self._changed:
-                self._forget(request)
+                self._forget(request, succeeded=False)
         return request.future.done()
 
     def fail(self, request: Request, error: Exception) -> None:
@@ -163,10 +164,9 @@ class Batcher:
             self._run_apart(parts, error)
             return
         ran = time.perf_counter_ns()
-        for part, outcome in zip(parts, _split(outputs, parts), strict=True):
-            self._answer(part, outcome)
+        answers = _split(outputs, parts)
         begun = [part.request for part in parts if part.start == 0]
-        self._statistics.batch(
+        self._statistics.batch(  # before anyone has an answer, so that whoever has one finds it counted
             rows,
             bucket,
             queue_ns=sum(began - request.reserved_ns for request in begun),
@@ -175,6 +175,8 @@ class Batcher:
             infer_ns=ran - gathered,
             output_ns=time.perf_counter_ns() - ran,
         )
+        for part, answer in zip(parts, answers, strict=True):
+            self._answer(part, answer)
 
     def _run_apart(self, parts: list[Part], error: Exception) -> None:
         """A failed batch of several requests is run again one by one, so that one of them harms no neighbour."""
@@ -198,24 +200,23 @@ class Batcher:
         self._settle(request, pieces[0] if len(pieces) == 1 else _joined(pieces))
 
     def _settle(self, request: Request, result: Outputs | Exception) -> None:
-        try:
+        with self._changed:
+            self._forget(request, succeeded=not isinstance(result, Exception))
+        with contextlib.suppress(InvalidStateError):  # cancelled, or failed in an earlier part: nobody waits any more
             if isinstance(result, Exception):
                 request.future.set_exception(result)
             else:
                 request.future.set_result(result)
-        except InvalidStateError:
-            pass  # cancelled, or failed in an earlier part: nobody waits for this any more
-        with self._changed:
-            self._forget(request)
 
-    def _forget(self, request: Request) -> None:
+    def _forget(self, request: Request, *, succeeded: bool) -> None:
         if request not in self._unsettled:
             return
         self._unsettled.remove(request)
         self._waiting_rows -= request.remaining
         request.taken = request.rows
-        failed = request.future.cancelled() or request.future.exception() is not None
-        self._statistics.request(time.perf_counter_ns() - request.reserved_ns, succeeded=not failed)
+        self._statistics.request(
+            time.perf_counter_ns() - request.reserved_ns, succeeded=succeeded and not request.future.cancelled()
+        )
         if self._closing:
             self._changed.notify()
 
