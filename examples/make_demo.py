@@ -56,7 +56,7 @@ def efficientnet_lite0() -> Learned:
             PIL.Image.fromarray(picture).save(raw, "PNG") if isinstance(picture, np.ndarray) else raw.write(
                 picture.read_bytes()
             )
-            rows.append(spec.encoded([raw.getvalue()], height=SIZE, width=SIZE, max_pixels=10**8)[0])
+            rows.append(spec.encoded([raw.getvalue()], height=SIZE, width=SIZE)[0])
         with torch.inference_mode():
             x = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float()
             return np.asarray(network(normalize(x)), np.float32)

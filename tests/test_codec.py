@@ -335,7 +335,7 @@ def test_classes_travel_as_text() -> None:
 
 
 def test_fewer_than_no_classes_are_refused() -> None:
-    with pytest.raises(InvalidInput, match='output "scores": classification: wanted at least 1, got -1'):
+    with pytest.raises(InvalidInput, match='output "scores": classification: wanted an int64 of at least 1'):
         requested_outputs(encode_request("m", {}, classes={"scores": -1}), OUTPUTS)
 
 

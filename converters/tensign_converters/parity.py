@@ -20,7 +20,6 @@ from tensign_converters.graph import INPUT, LOGITS, OUTPUT, with_inner_outputs
 from tensign_converters.learner import Learned
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3}  # greatest difference of an output, by how the weights are stored
-_MAX_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def _resized(picture: Path, width: int, height: int) -> npt.NDArray[np.uint8]:
 
 
 def _one(spec: PreprocessSpec, image: bytes, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    pixels: npt.NDArray[np.uint8] = spec.encoded([image], height=size[0], width=size[1], max_pixels=_MAX_PIXELS)[0]
+    pixels: npt.NDArray[np.uint8] = spec.encoded([image], height=size[0], width=size[1])[0]
     return pixels
 
 

@@ -34,7 +34,10 @@ def classified(scores: npt.NDArray[Any], count: int, labels: Sequence[str] = ())
     """
     if scores.ndim != 2:
         raise InvalidInput(f"classification needs an output of rank 2, got shape {list(scores.shape)}")
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    if scores.dtype.kind not in "biuf":
+        raise InvalidInput(f"classification needs an output of numbers, got {scores.dtype}")
+    descending = -scores if scores.dtype.kind == "f" else ~scores  # of integers `-` wraps, `~` does not
+    best = np.argsort(descending, axis=1, kind="stable")[:, :count]
     texts = np.empty(best.shape, object)
     for row, column in np.ndindex(*best.shape):
         index = int(best[row, column])

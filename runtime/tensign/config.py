@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tensign.errors import InvalidConfig
 
 MIB = 1 << 20
+MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 89 million on
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class ModelConfig:
     device: str = "auto"
     max_batch_size: int = 64
     max_queue_rows: int = 512
-    max_pixels: int = 64_000_000
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):

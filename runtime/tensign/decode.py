@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 
 import PIL.Image
 import PIL.ImageOps
@@ -20,20 +19,22 @@ def decode(encoded: bytes, *, max_pixels: int, apply_exif_orientation: bool = Fa
     EXIF orientation is ignored unless asked for, as fastai and torchvision ignore it. Raises UndecodableImage.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and palettes; the picture is what counts
-            image = PIL.Image.open(io.BytesIO(encoded), formats=FORMATS)
-            if image.width * image.height > max_pixels:
-                raise UndecodableImage(f"{image.width}x{image.height} pixels are more than the limit of {max_pixels}")
-            if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                # libjpeg-turbo without Pillow's detours: the same pixels, 1.5 times as fast (tests compare them)
-                pixels = simplejpeg.decode_jpeg(encoded, "RGB")
-                rgb = PIL.Image.fromarray(pixels)
-            else:
+        image = PIL.Image.open(io.BytesIO(encoded), formats=FORMATS)
+        if image.width * image.height > max_pixels:
+            raise UndecodableImage(f"{image.width}x{image.height} pixels are more than the limit of {max_pixels}")
+        if image.format == "JPEG" and image.mode in ("RGB", "L"):
+            # libjpeg-turbo without Pillow's detours: the same pixels, 1.5 times as fast (tests compare them)
+            try:
+                rgb = PIL.Image.fromarray(simplejpeg.decode_jpeg(encoded, "RGB"))
+            except ValueError:  # also what libjpeg only warns of, as many cameras write; Pillow has the last word
                 rgb = image.convert("RGB")
-            return PIL.ImageOps.exif_transpose(_with_exif(rgb, image)) if apply_exif_orientation else rgb
+        else:
+            rgb = image.convert("RGB")
+        return PIL.ImageOps.exif_transpose(_with_exif(rgb, image)) if apply_exif_orientation else rgb
     except UndecodableImage:
         raise
+    except PIL.Image.DecompressionBombError:  # Pillow's own limit, far above ours, strikes in open()
+        raise UndecodableImage(f"its pixels are more than the limit of {max_pixels}") from None
     except PIL.UnidentifiedImageError:
         raise UndecodableImage(f"{len(encoded)} bytes are no {', '.join(FORMATS)} picture") from None
     except Exception as error:  # decoders raise whatever a broken file makes them trip over

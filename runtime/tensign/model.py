@@ -110,7 +110,7 @@ class Model:
         assert preprocess is not None and image is not None
         height, width = self._inputs[image].shape[1:3]
         if arrays[image].dtype != object:
-            return {image: preprocess.arrays(arrays[image])}
+            return {image: preprocess.arrays(arrays[image], max_pixels=self.config.max_pixels)}
         images = list(arrays[image])
         return {image: preprocess.encoded(images, height=height, width=width, max_pixels=self.config.max_pixels)}
 

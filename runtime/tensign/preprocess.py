@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from tensign.config import MAX_PIXELS
 from tensign.decode import decode
 from tensign.errors import UndecodableImage, UnsupportedModel
 
@@ -49,12 +50,12 @@ class Resize:
         _check_choice(self.op, "pad_mode", self.pad_mode, _PAD_MODE)
         _check_choice(self.op, "interpolation", self.interpolation, _INTERPOLATION)
 
-    def apply(self, image: PIL.Image.Image) -> PIL.Image.Image:
+    def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
         target = (self.width, self.height)
         if self.method != "squish":
             across, down = image.width / self.width, image.height / self.height
             scale = max(across, down) if self.method == "pad" else min(across, down)
-            image = _centre(image, int(scale * self.width), int(scale * self.height), self.pad_mode, half=0.5)
+            image = _centre(image, int(scale * self.width), int(scale * self.height), self.pad_mode, max_pixels, half=0.5)
         return image if image.size == target else image.resize(target, _INTERPOLATION[self.interpolation])
 
 
@@ -71,8 +72,8 @@ class CropPad:
         _check_size(self.op, self.height, self.width)
         _check_choice(self.op, "pad_mode", self.pad_mode, _PAD_MODE)
 
-    def apply(self, image: PIL.Image.Image) -> PIL.Image.Image:
-        return _centre(image, self.width, self.height, self.pad_mode)
+    def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+        return _centre(image, self.width, self.height, self.pad_mode, max_pixels)
 
 
 _STEPS: dict[str, type[Resize] | type[CropPad]] = {step.op: step for step in (Resize, CropPad)}
@@ -128,7 +129,7 @@ class PreprocessSpec:
         """Height and width of what leaves the last step for a picture of the signature's size; -1 is any."""
         return (self.steps[-1].height, self.steps[-1].width) if self.steps else (height, width)
 
-    def encoded(self, images: Sequence[bytes], *, height: int, width: int, max_pixels: int) -> Pixels:
+    def encoded(self, images: Sequence[bytes], *, height: int, width: int, max_pixels: int = MAX_PIXELS) -> Pixels:
         """Decodes and transforms n encoded images: uint8 [n,H,W,3]. Raises UndecodableImage, which names the row.
 
         height, width: what the engine wants; -1 is any size, the same for all rows.
@@ -137,33 +138,34 @@ class PreprocessSpec:
         for row, image in enumerate(images):
             try:
                 decoded = decode(image, max_pixels=max_pixels, apply_exif_orientation=self.exif_orientation == "apply")
+                pixels = self._transform(decoded, max_pixels)
             except UndecodableImage as error:
                 raise UndecodableImage(f"row {row}: {error}") from None
-            pixels = self._transform(decoded)
             if prepared is None:
                 prepared = np.empty((len(images), *pixels.shape), np.uint8)
             if pixels.shape != prepared.shape[1:] or any(
                 w not in (-1, g) for w, g in zip((height, width), pixels.shape, strict=False)
             ):
-                got = f"{pixels.shape[0]}x{pixels.shape[1]}"
-                raise UndecodableImage(f"row {row}: the model resizes nothing and wants {height}x{width} pixels, got {got}")
+                (high, wide), got = prepared.shape[1:3], f"{pixels.shape[0]}x{pixels.shape[1]}"
+                wanted = f"{high if height == -1 else height}x{wide if width == -1 else width}"
+                raise UndecodableImage(f"row {row}: the model resizes nothing and wants {wanted} pixels, got {got}")
             prepared[row] = pixels
         assert prepared is not None  # the signature lets no request of 0 rows through
         return prepared
 
-    def arrays(self, images: Pixels) -> Pixels:
+    def arrays(self, images: Pixels, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """Transforms raw pixels, uint8 [n,H,W,3], as the training library transforms a picture of that size."""
         if self.keeps(*images.shape[1:3]):
             return images
-        return np.stack([self._transform(PIL.Image.fromarray(image)) for image in images])
+        return np.stack([self._transform(PIL.Image.fromarray(image), max_pixels) for image in images])
 
     def keeps(self, height: int, width: int) -> bool:
         """True when a picture of this size passes through every step unchanged."""
         return all((step.height, step.width) == (height, width) for step in self.steps)
 
-    def _transform(self, image: PIL.Image.Image) -> Pixels:
+    def _transform(self, image: PIL.Image.Image, max_pixels: int) -> Pixels:
         for step in self.steps:
-            image = step.apply(image)
+            image = step.apply(image, max_pixels)
         return np.asarray(image)
 
 
@@ -174,11 +176,15 @@ def _parse_step(step: Mapping[str, Any]) -> Resize | CropPad:
     return _STEPS[step["op"]](**options)
 
 
-def _centre(image: PIL.Image.Image, width: int, height: int, pad_mode: str, half: float | None = None) -> PIL.Image.Image:
-    """Crops and pads to width x height around the centre.
+def _centre(
+    image: PIL.Image.Image, width: int, height: int, pad_mode: str, max_pixels: int, *, half: float | None = None
+) -> PIL.Image.Image:
+    """Crops and pads to width x height around the centre. Raises UndecodableImage beyond max_pixels.
 
     fastai rounds the corner in two ways: Resize truncates half the difference towards zero, CropPad floors it.
     """
+    if width * height > max_pixels:  # a picture of one row, padded to a square
+        raise UndecodableImage(f"padded to {width}x{height} pixels it is more than the limit of {max_pixels}")
     over_x, over_y = image.width - width, image.height - height
     left, top = (int(half * over_x), int(half * over_y)) if half else (over_x // 2, over_y // 2)
     if over_x > 0 or over_y > 0:
@@ -192,7 +198,7 @@ def _centre(image: PIL.Image.Image, width: int, height: int, pad_mode: str, half
 
 
 def _check_size(op: str, height: Any, width: Any) -> None:
-    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
+    if not all(type(side) is int and side > 0 for side in (height, width)):
         raise UnsupportedModel(f"preprocess: {op}: wanted positive height and width, got {height!r} and {width!r}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ def _parse_spec(kind: str, index: int, entry: Mapping[str, Any]) -> TensorSpec:
     try:
         tensor = entry["tensor-spec"]
         dtype = datatypes.of_numpy(np.dtype(tensor["dtype"])).numpy
-        shape = tuple(int(axis) for axis in tensor["shape"])
+        shape = tuple(operator.index(axis) for axis in tensor["shape"])
     except (KeyError, TypeError, ValueError, InvalidInput) as error:
         raise UnsupportedModel(f'signature {kind} "{name}": not a tensor-spec that MLflow writes: {error}') from None
     if not shape or any(axis < -1 for axis in shape):

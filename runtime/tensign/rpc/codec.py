@@ -67,10 +67,12 @@ def requested_outputs(request: pb.ModelInferRequest, known: Iterable[str]) -> di
     for output in request.outputs:
         if output.name not in names:
             raise InvalidInput(f'output "{output.name[:64]}" is unknown; the model gives {", ".join(names)}')
-        count = output.parameters["classification"].int64_param if "classification" in output.parameters else 0
-        if count < 0:
-            raise InvalidInput(f'output "{output.name}": classification: wanted at least 1, got {count}')
-        wanted[output.name] = count
+        wanted[output.name] = 0
+        if "classification" in output.parameters:
+            asked = output.parameters["classification"]
+            if asked.WhichOneof("parameter_choice") != "int64_param" or asked.int64_param < 1:
+                raise InvalidInput(f'output "{output.name}": classification: wanted an int64 of at least 1')
+            wanted[output.name] = asked.int64_param
     return wanted
 
 
@@ -90,7 +92,7 @@ def _decode(kind: str, tensors: Sequence[Tensor], raw: Sequence[bytes]) -> dict[
             if any(axis < 0 for axis in shape):
                 raise InvalidInput(f"shape {list(shape)} has a negative axis")
             arrays[name] = _from_raw(raw[index], datatype, shape) if raw else _from_typed(tensor.contents, datatype, shape)
-        except InvalidInput as error:
+        except (InvalidInput, ValueError) as error:  # ValueError: more axes, or longer ones, than numpy has
             raise InvalidInput(f'{kind} "{name[:64]}": {error}') from None
     return arrays
 
@@ -102,6 +104,8 @@ def _from_raw(raw: bytes, datatype: datatypes.Datatype, shape: tuple[int, ...]) 
     wanted = elements * datatype.numpy.itemsize
     if len(raw) != wanted:
         raise InvalidInput(f"{datatype.protocol} {list(shape)} takes {wanted} bytes, got {len(raw)}")
+    if datatype.protocol == "BOOL" and raw.strip(b"\0\1"):
+        raise InvalidInput("BOOL: each byte is 0 or 1")
     return np.frombuffer(raw, datatype.numpy).reshape(shape)
 
 
@@ -149,5 +153,8 @@ def _objects(values: list[bytes], elements: int, shape: tuple[int, ...]) -> npt.
 def _to_bytes(array: npt.NDArray[Any]) -> bytes:
     if array.dtype.kind not in "OSU":
         return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
-    elements = [value.encode() if isinstance(value, str) else bytes(value) for value in array.flat]
+    elements = [value.encode() if isinstance(value, str) else value for value in array.flat]
+    wrong = [value for value in elements if not isinstance(value, bytes | bytearray | memoryview)]
+    if wrong:
+        raise InvalidInput(f"BYTES holds text or bytes, got {type(wrong[0]).__name__}")
     return b"".join(part for element in elements for part in (struct.pack("<I", len(element)), element))
