@@ -54,7 +54,7 @@ def stream_rate(address: str, body: bytes, streams: int, requests: int, window: 
                 yield body
 
         with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-            for _ in channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(feed()):
+            for _ in channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer", bytes, bytes)(feed()):
                 room.release()
 
     threads = [threading.Thread(target=one) for _ in range(streams)]

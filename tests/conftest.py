@@ -21,6 +21,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 CPU = ModelConfig(device="cpu")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole promise first, the parts after it."""
+    items.sort(key=lambda item: item.path.name != "test_tiny.py")
+
+
 @pytest.fixture(scope="session")
 def fixture_dir() -> Callable[[str], Path]:
     """Path of a trained MLmodel under shared/fixtures; skips, by name, where it is not beside the checkout."""

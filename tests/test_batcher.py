@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tensign.batcher import Batcher, Outputs
+from tensign.batcher import Batcher
 from tensign.buckets import Buckets
 from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TooLarge
 from tensign.metrics import Statistics
+from tensign.request import Outputs
 from tensign.signature import Arrays
 
 SOON = 10.0  # seconds; what takes longer has hung

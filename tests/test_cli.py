@@ -92,7 +92,7 @@ def test_errors_are_one_line_and_exit_code_2(arguments: tuple[str, ...], said: s
 
 
 def test_serve_says_when_it_is_ready_drains_on_sigterm_and_exits_0(pictures: list[Path]) -> None:
-    command = [sys.executable, "-m", "tensign", "serve", MODEL, "--name", "lite0", "--device", "cpu"]
+    command = [sys.executable, "-m", "tensign", "serve", str(MODEL), "--name", "lite0", "--device", "cpu"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TENSIGN_GRPC_PORT": "0"})
     assert server.stdout is not None
     ready = server.stdout.readline()
@@ -126,6 +126,6 @@ def test_serving_a_pickle_without_trust_says_why_and_what_to_type(tmp_path: Path
 def test_a_converter_that_dies_without_a_word_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensign.errors import UnsupportedModel
 
-    monkeypatch.setattr(conversion.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(UnsupportedModel, match="ended with status 1 and said nothing"):
         conversion.convert(MODEL, tmp_path / "out", trust=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from conftest import CPU
@@ -24,8 +26,8 @@ SERVICE = "/inference.GRPCInferenceService/"
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), np.uint8)
 
 
-def message(rows: np.ndarray = PIXELS, **options: str) -> bytes:  # type: ignore[type-arg]
-    return encode_request("mean", {"input-0": rows}, **options).SerializeToString()
+def message(rows: npt.NDArray[Any] = PIXELS, *, version: str = "", request_id: str = "") -> bytes:
+    return encode_request("mean", {"input-0": rows}, version=version, request_id=request_id).SerializeToString()
 
 
 @pytest.fixture
@@ -37,8 +39,8 @@ def client(mean_address: str) -> Iterator[Client]:
 def test_live_ready_and_metadata(mean_address: str) -> None:
     with grpc.insecure_channel(mean_address) as channel:
 
-        def call(name: str, request: object, answer: type) -> object:
-            return channel.unary_unary(SERVICE + name, lambda m: m.SerializeToString(), answer.FromString)(request)  # type: ignore[attr-defined]
+        def call(name: str, request: Any, answer: Any) -> Any:
+            return channel.unary_unary(SERVICE + name, type(request).SerializeToString, answer.FromString)(request)
 
         assert call("ServerLive", pb.ServerLiveRequest(), pb.ServerLiveResponse) == pb.ServerLiveResponse(live=True)
         assert call("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse) == pb.ServerReadyResponse(ready=True)

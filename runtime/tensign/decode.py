@@ -27,9 +27,9 @@ def decode(encoded: bytes, *, max_pixels: int, apply_exif_orientation: bool = Fa
             try:
                 rgb = PIL.Image.fromarray(simplejpeg.decode_jpeg(encoded, "RGB"))
             except ValueError:  # also what libjpeg only warns of, as many cameras write; Pillow has the last word
-                rgb = image.convert("RGB")
+                rgb = _to_rgb(image)
         else:
-            rgb = image.convert("RGB")
+            rgb = _to_rgb(image)
         return PIL.ImageOps.exif_transpose(_with_exif(rgb, image)) if apply_exif_orientation else rgb
     except UndecodableImage:
         raise
@@ -39,6 +39,13 @@ def decode(encoded: bytes, *, max_pixels: int, apply_exif_orientation: bool = Fa
         raise UndecodableImage(f"{len(encoded)} bytes are no {', '.join(FORMATS)} picture") from None
     except Exception as error:  # decoders raise whatever a broken file makes them trip over
         raise UndecodableImage(f"broken picture: {type(error).__name__}: {str(error)[:120]}") from None
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Pillow's own conversion; transparency does not change it, Pillow only warns that RGB has no place for it."""
+    image.load()
+    image.info.pop("transparency", None)
+    return image.convert("RGB")
 
 
 def _with_exif(rgb: PIL.Image.Image, original: PIL.Image.Image) -> PIL.Image.Image:
