@@ -2,8 +2,8 @@
 
     python benchmarks/footprint.py            # seconds; medians of five
 
-Ready and memory are of `tensign serve` on CPU with the bundled EfficientNet-Lite0: from exec to its ready line, and VmRSS after a
-hundred pictures over a stream.
+Ready and memory are of `tensign serve` on CPU with the bundled EfficientNet-Lite0: from exec to its ready line, and VmRSS
+after a hundred pictures over a stream.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     try:
         workshop.chmod(0o755)
         report = _convert(manifest, signature, size, workshop, weights)
-        workshop.rename(target)
+        _put(workshop, target)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return f"{target}: {signature}\n{report}"
@@ -80,6 +80,13 @@ def _convert(manifest: ModelManifest, signature: Signature, size: tuple[int, int
         proof=provenance,
     )
     return f"preprocess: {'; '.join(map(str, (*learned.item_steps, *steps)))}\nparity: {proved}"
+
+
+def _put(workshop: Path, target: Path) -> None:
+    try:
+        workshop.rename(target)  # fails where another converter was faster
+    except OSError as error:
+        raise FileExistsError(f"{target} exists by now: {error.strerror}") from None
 
 
 def _picture_size(signature: Signature) -> tuple[int, int]:

@@ -27,8 +27,10 @@ def servable(path: Path, *, trust: bool, cache: Path) -> Path:
         return path
     converted = cache / f"{manifest.digest}-{__version__}"
     if not (converted / "MLmodel").exists():
-        converted.parent.mkdir(parents=True, exist_ok=True)
-        convert(path, converted, trust=trust)
+        try:
+            convert(path, converted, trust=trust)
+        except FileExistsError:  # another server was faster, with the same content
+            read_mlmodel(converted)
     return converted
 
 
