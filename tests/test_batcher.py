@@ -194,7 +194,7 @@ def test_a_request_that_no_queue_could_hold_says_so(batcher: Batcher) -> None:
 def test_a_reserved_request_that_fails_gives_its_room_back(batcher: Batcher) -> None:
     for _ in range(3):
         request = batcher.reserve(20)
-        batcher.fail(request, EngineError("bad picture"))
+        batcher.settle(request, EngineError("bad picture"))
         with pytest.raises(EngineError, match="bad picture"):
             request.future.result(SOON)
 
@@ -211,6 +211,68 @@ def test_a_failing_batch_fails_only_the_request_that_made_it_fail(batcher: Batch
     assert answer(good) == [2, 4]
     assert answer(good_too) == [6]
     assert answer(first) == [0]
+
+
+def test_what_a_neighbour_left_in_the_buffer_is_not_run_again(batcher: Batcher, engine: GatedEngine) -> None:
+    engine.poison = 13
+    first = submit(batcher, 0)
+    engine.wait_until_busy()
+    bad, good = submit(batcher, 1, 2, 13), submit(batcher, 3)
+    engine.open()
+    with pytest.raises(EngineError):
+        bad.result(SOON)
+    assert answer(good) == [6]
+    assert answer(submit(batcher, 4, 5, 6)) == [8, 10, 12]  # runs padded to four rows
+    wait([first], SOON)
+
+
+def test_an_output_that_changes_its_shape_from_batch_to_batch_fails_only_the_split_request(statistics: Statistics) -> None:
+    def run(batch: Arrays) -> Outputs:
+        return {"y": np.zeros((len(batch["x"]), len(batch["x"])), np.float32)}
+
+    batcher = Batcher(run, Buckets((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0)), max_queue_rows=20, statistics=statistics)
+    with pytest.raises(EngineError, match='output "y": its shape differs from batch to batch'):
+        submit(batcher, *range(11)).result(SOON)
+    assert submit(batcher, 1, 2).result(SOON)["y"].shape == (2, 2)
+    batcher.close(SOON)
+
+
+def test_an_output_that_no_split_can_take_apart_leaves_the_thread_alive(statistics: Statistics) -> None:
+    broken: list[bool] = [True]
+
+    def run(batch: Arrays) -> Outputs:
+        return {"y": np.float32(0)} if broken[0] else {"y": batch["x"]}  # type: ignore[dict-item]
+
+    batcher = Batcher(run, Buckets((1,), (1.0,)), max_queue_rows=20, statistics=statistics)
+    with pytest.raises(EngineError):
+        submit(batcher, 1).result(SOON)
+    broken[0] = False
+    assert answer(submit(batcher, 5)) == [5]
+    batcher.close(SOON)
+
+
+def test_cancelled_requests_keep_no_room_from_others(batcher: Batcher, engine: GatedEngine) -> None:
+    first = submit(batcher, 0)
+    engine.wait_until_busy()
+    for future in [submit(batcher, *range(10)), submit(batcher, *range(10))]:
+        future.cancel()
+    kept = submit(batcher, 1)  # no QueueFull
+    engine.open()
+    assert answer(kept) == [2]
+    assert wait([first, future], SOON).not_done == set()
+
+
+def test_whoever_waits_for_room_is_told(batcher: Batcher, engine: GatedEngine) -> None:
+    assert batcher.room(20).done()
+    first = submit(batcher, 0)
+    engine.wait_until_busy()
+    queued = submit(batcher, *range(20))
+    left, waiting = batcher.room(1), batcher.room(1)
+    assert not waiting.done()
+    left.cancel()
+    engine.open()
+    waiting.result(SOON)
+    wait([first, queued], SOON)
 
 
 def test_a_split_request_fails_once_and_whole(batcher: Batcher, engine: GatedEngine) -> None:
@@ -246,7 +308,7 @@ def test_closing_drains_what_is_queued_and_refuses_what_is_new(batcher: Batcher,
     refused = threading.Event()
     for _ in range(1000):
         try:
-            batcher.fail(batcher.reserve(1), EngineError("not closing yet"))
+            batcher.settle(batcher.reserve(1), EngineError("not closing yet"))
         except ModelNotReady:
             refused.set()
             break

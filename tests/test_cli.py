@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from conftest import SHARED
 from tensign import conversion
 from tensign.client import Client
 from tensign.demo import MODEL
+from tensign.errors import ModelNotReady
 from tensign.version import __version__
 
 
@@ -80,7 +84,7 @@ def test_predict_goes_on_after_a_bad_picture_and_its_exit_code_tells(pictures: l
         (("serve", str(MODEL), "--grpc-port", "99999"), "error: grpc_port: wanted 0 to 65535"),
         (("serve", str(MODEL), str(MODEL), "--grpc-port", "0"), 'error: two models are called "efficientnet-lite0"'),
         (("bench", "127.0.0.1:1"), "error: 127.0.0.1:1:"),
-        (("convert", str(MODEL), "/tmp/never"), "this version converts fastai"),
+        (("convert", str(MODEL), "/tmp/never"), "needs no conversion, it is served as it is"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(arguments: tuple[str, ...], said: str) -> None:
@@ -98,13 +102,53 @@ def test_serve_says_when_it_is_ready_drains_on_sigterm_and_exits_0(pictures: lis
     ready = server.stdout.readline()
     found = re.fullmatch(r"tensign \S+ ready: grpc://(127\.0\.0\.1:\d+) serves lite0 uint8 \[.*\] -> .* on cpu\n", ready)
     assert found is not None, ready
+    answered = 0
     with Client(found[1]) as client:
-        answers = client.classify(iter([pictures[3]] * 30), top=1, window=8)
-        next(answers)
-        server.send_signal(signal.SIGTERM)
-        assert all(isinstance(answer, list) for answer in answers)  # the stream in flight is finished
-    assert server.wait(30) == 0
+        answers = client.classify(itertools.repeat(pictures[3]), window=8)  # would never end by itself
+        with pytest.raises(ModelNotReady, match="the server is draining"):
+            for answer in answers:
+                assert isinstance(answer, list) and answer[0].label == "espresso"
+                answered += 1
+                if answered == 5:
+                    server.send_signal(signal.SIGTERM)
+        assert answered > 5  # what was read is answered
+    assert server.wait(10) == 0
     server.stdout.close()
+
+
+def test_sigterm_while_loading_ends_it_at_once(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").symlink_to("/dev/stdin")  # reading it waits for us
+    command = [sys.executable, "-m", "tensign", "serve", str(tmp_path)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    time.sleep(2)  # it has no way of telling us that it waits
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(10) == 143
+    for stream in (server.stdin, server.stdout):
+        assert stream is not None
+        stream.close()
+
+
+def test_bench_of_what_is_no_target_says_so() -> None:
+    done = tensign("bench", "nowhere")
+    assert done.returncode == 2
+    assert "error: nowhere: no such directory, and no host:port either" in done.stderr
+
+
+def test_converting_to_weights_of_another_name_is_refused() -> None:
+    done = tensign("convert", MODEL, "/tmp/never", "--weights", "int8")
+    assert done.returncode == 2
+    assert done.stderr.strip() == 'error: weights: wanted fp32 or fp16, got "int8"'
+
+
+def test_a_module_in_the_current_directory_is_not_run(tmp_path: Path) -> None:
+    """A downloaded model may bring a yaml.py; nobody said --trust."""
+    shutil.copytree(MODEL, tmp_path / "model")
+    (tmp_path / "model" / "yaml.py").write_text("import pathlib; pathlib.Path('ran').touch()")
+    program = "from pathlib import Path; from tensign.conversion import convert; convert(Path('.'), Path('out'), trust=False)"
+    command = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(command, cwd=tmp_path / "model", capture_output=True, text=True)
+    assert "needs no conversion" in done.stderr
+    assert not (tmp_path / "model" / "ran").exists()
 
 
 def test_bench_of_a_directory_serves_it_for_the_time() -> None:

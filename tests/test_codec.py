@@ -322,6 +322,13 @@ def test_unknown_output_is_refused_with_the_known_ones() -> None:
         requested_outputs(request, OUTPUTS)
 
 
+def test_more_axes_than_a_tensor_may_have_are_refused_at_once() -> None:
+    request = Request(model_name="m", raw_input_contents=[b""])
+    request.inputs.add(name="x", datatype="UINT8", shape=[2**62] * 100_000)
+    with pytest.raises(InvalidInput, match='input "x": 100000 axes are more than the 32'):
+        decode_request(request)
+
+
 def test_classes_travel_as_text() -> None:
     request = encode_request("m", {}, classes={"scores": 1})
     assert requested_outputs(request, OUTPUTS) == {"scores": 1}

@@ -34,8 +34,8 @@ def test_it_tells_what_the_network_takes_and_gives(doubler: Path) -> None:
 def test_it_runs_any_number_of_rows(doubler: Path) -> None:
     engine = OnnxEngine(doubler, "cpu")
     engine.load()
-    engine.warmup(4)
     rows = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
+    engine.warmup({"x": rows})
     np.testing.assert_array_equal(engine.run({"x": rows})["y"], 2 * rows)
 
 

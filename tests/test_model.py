@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from onnx import TensorProto, helper
 
 from conftest import CPU, save_onnx, tensor
 from tensign.config import ModelConfig
 from tensign.demo import MODEL
-from tensign.errors import EngineError, InvalidConfig, ModelNotReady, SignatureMismatch, UndecodableImage, UnsupportedModel
+from tensign.errors import (
+    EngineError,
+    InvalidConfig,
+    ModelNotReady,
+    SignatureMismatch,
+    TooLarge,
+    UndecodableImage,
+    UnsupportedModel,
+)
 from tensign.model import Model
 from tensign.plan import ModelPlan
 
@@ -46,6 +56,60 @@ def test_input_that_breaks_the_signature_is_refused_before_the_engine(mean_model
     model.close()
 
 
+def test_infer_takes_more_rows_than_the_queue(mean_model: Path) -> None:
+    model = Model.load(mean_model, ModelConfig(device="cpu", max_queue_rows=16, max_batch_size=4))
+    rows = np.random.default_rng(0).integers(0, 256, (100, 4, 5, 3), np.uint8)
+    np.testing.assert_allclose(model.infer(rows)["output-0"], rows.mean((1, 2)), rtol=1e-6)
+    with pytest.raises(TooLarge, match="100 rows in one request"):
+        model.submit(rows)
+    model.close()
+
+
+def test_axes_that_the_network_leaves_open_are_the_signatures(mlmodel: Callable[..., Path]) -> None:
+    """Warm-up runs on the signature's height and width, and pictures have to have them."""
+    path = mlmodel(
+        signature={"inputs": [tensor("uint8", [-1, 4, 5, 3])], "outputs": [tensor("float32", [-1, 4, 5, 3])]},
+        metadata={"tensign": {"preprocess": {"version": 1, "steps": []}}},
+    )
+    cast = helper.make_node("Cast", ["x"], ["y"], to=FLOATS)
+    save_onnx(path / "model.onnx", [cast], {"x": (TensorProto.UINT8, ["n", "h", "w", 3])}, {"y": (FLOATS, ["n", "h", "w", 3])})
+    model = Model.load(path, CPU)
+    with pytest.raises(UndecodableImage, match="wants 4x5 pixels, got 6x7"):
+        model.infer({"input-0": np.array([_png(6, 7)], object)})
+    assert model.infer({"input-0": np.array([_png(4, 5)], object)})["output-0"].shape == (1, 4, 5, 3)
+    model.close()
+
+
+def _png(height: int, width: int) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_network_that_cannot_run_what_its_signature_allows_is_refused_at_load(mlmodel: Callable[..., Path]) -> None:
+    path = mlmodel(signature={"inputs": [tensor("float32", [-1, -1])], "outputs": [tensor("float32", [-1, 2])]})
+    reshape = [
+        helper.make_node("Constant", [], ["shape"], value=helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 3])),
+        helper.make_node("Reshape", ["x", "shape"], ["z"]),
+        helper.make_node("Slice", ["z", "zero", "two", "one"], ["y"]),
+    ]
+    constants = [
+        helper.make_node("Constant", [], [name], value=helper.make_tensor(name, TensorProto.INT64, [1], [value]))
+        for name, value in (("zero", 0), ("two", 2), ("one", 1))
+    ]
+    save_onnx(path / "model.onnx", [*constants, *reshape], {"x": (FLOATS, ["n", "k"])}, {"y": (FLOATS, ["m", 2])})
+    with pytest.raises(UnsupportedModel, match=r'fails on made-up rows of "x" float32 \[-1,-1\]'):
+        Model.load(path, CPU)
+
+
+def test_text_inputs_are_not_served_yet(mlmodel: Callable[..., Path]) -> None:
+    path = mlmodel(signature={"inputs": [tensor("str", [-1])], "outputs": [tensor("str", [-1])]})
+    text = (TensorProto.STRING, ["n"])
+    save_onnx(path / "model.onnx", [helper.make_node("Identity", ["x"], ["y"])], {"x": text}, {"y": text})
+    with pytest.raises(UnsupportedModel, match="takes text, which this version does not serve"):
+        Model.load(path, CPU)
+
+
 def test_after_close_it_is_not_ready(mean_model: Path) -> None:
     model = Model.load(mean_model, CPU)
     model.close()
@@ -72,11 +136,17 @@ def test_a_bad_picture_fails_alone_and_names_its_row(demo: Model, pictures: list
     assert futures[2].result(30)["probabilities"].shape == (1, 1000)
 
 
-def test_an_elapsed_deadline_never_decodes(demo: Model, pictures: list[Path]) -> None:
-    future = demo.submit({"image": np.array([pictures[0].read_bytes()], object)})
-    future.cancel()
-    demo.infer({"image": np.array([pictures[0].read_bytes()], object)})
-    assert demo.statistics.snapshot().executions >= 1
+def test_cancelled_work_is_not_decoded(demo: Model, pictures: list[Path]) -> None:
+    rows = {"image": np.array([pictures[2].read_bytes()] * 8, object)}
+    futures = [demo.submit(rows) for _ in range(20)]  # more than the pool has threads
+    for future in futures[4:]:
+        future.cancel()
+    for future in futures[:4]:
+        future.result(60)
+    demo.infer(rows)
+    seen = demo.statistics.snapshot()
+    assert seen.fail.count >= 10
+    assert seen.preprocess.count == seen.success.count < 20
 
 
 def test_several_named_inputs_and_outputs(mlmodel: Callable[..., Path]) -> None:

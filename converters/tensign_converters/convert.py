@@ -9,12 +9,11 @@ from typing import Any
 
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
+from tensign.plan import SERVED_FLAVORS, refusal
 from tensign.preprocess import PreprocessSpec
 from tensign.signature import Signature
 from tensign.version import __version__
 from tensign_converters.package import MODEL_FILE, write_package
-
-WEIGHTS = ("fp32", "fp16")
 
 
 def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
@@ -24,8 +23,10 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     something else afterwards, FileExistsError where the target exists.
     """
     manifest = read_mlmodel(source)
-    if "fastai" not in manifest.flavors:
-        raise UnsupportedModel(f"{source}: flavors {', '.join(manifest.flavors)}; this version converts fastai")
+    if any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
+        raise UnsupportedModel(f"{source}: needs no conversion, it is served as it is")
+    if advice := refusal(manifest):
+        raise UnsupportedModel(f"{source}: {advice}")
     signature = Signature.parse(manifest.signature)
     size = _picture_size(signature)
     if not trust:

@@ -11,10 +11,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from tensign.errors import UnsupportedModel
 from tensign_converters.steps import Step
 
 INPUT, OUTPUT = "image", "output"
 NETWORK_INPUT, LOGITS = "network_input", "logits"  # inner tensors that keep their names, for proof and diagnosis
+_WORTH_HALVING = 4096  # elements; what is smaller saves nothing, and biases keep their precision
 
 
 class Graph(nn.Module):
@@ -39,19 +41,26 @@ class Graph(nn.Module):
 
 
 def export(graph: Graph, size: tuple[int, int], target: Path) -> None:
-    """Writes `graph` for pixels of that height and width to one ONNX file; NETWORK_INPUT and LOGITS are no outputs of it."""
+    """Writes `graph` for pixels of that height and width to one ONNX file; NETWORK_INPUT and LOGITS are no outputs of it.
+
+    Raises UnsupportedModel for a network that the exporter cannot follow.
+    """
     example = torch.zeros(2, *size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
-        program = torch.onnx.export(
-            graph.eval(),
-            (example,),
-            input_names=[INPUT],
-            output_names=[OUTPUT, NETWORK_INPUT, LOGITS],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("rows")}},
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                graph.eval(),
+                (example,),
+                input_names=[INPUT],
+                output_names=[OUTPUT, NETWORK_INPUT, LOGITS],
+                dynamic_shapes={"pixels": {0: torch.export.Dim("rows")}},
+                dynamo=True,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter wraps whatever a network's forward does
+            reason = str(error.__cause__ or error).strip().partition("\n")[0][:300]
+            raise UnsupportedModel(f"the network cannot be exported to ONNX: {reason}") from error
     assert program is not None
     model = program.model_proto
     for value in [value for value in model.graph.output if value.name in (NETWORK_INPUT, LOGITS)]:
@@ -65,12 +74,13 @@ def export(graph: Graph, size: tuple[int, int], target: Path) -> None:
 
 
 def store_as_fp16(file: Path) -> None:
-    """Halves the file: large fp32 initializers are stored as fp16 behind a Cast, which the runtime folds away at load."""
+    """Halves the file: the network's large initializers are stored as fp16 behind a Cast, which the runtime folds at load."""
     model = onnx.load(file)
     graph = model.graph
     casts = []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 4096:
+        of_the_network = not tensor.name.startswith("steps.")  # the preprocessing stays exact
+        if not of_the_network or tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _WORTH_HALVING:
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}_fp16"))

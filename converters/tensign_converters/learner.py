@@ -111,8 +111,13 @@ def _inference(pipeline: Any) -> list[Any]:
     return [transform for transform in pipeline.fs if getattr(type(transform), "split_idx", None) != 0]
 
 
+def _kind(transform: Any) -> str:
+    """The name of one of fastai's own classes; empty for somebody's subclass, which may do something else."""
+    return type(transform).__name__ if type(transform).__module__.split(".")[0] == "fastai" else ""
+
+
 def _item_steps(transform: Any) -> list[Resize | CropPad]:
-    kind = type(transform).__name__
+    kind = _kind(transform)
     if kind == "ToTensor":
         return []
     if kind == "Resize":
@@ -126,21 +131,25 @@ def _item_steps(transform: Any) -> list[Resize | CropPad]:
         extra = math.ceil(max(width, height) * transform.val_xtra / 8) * 8
         squish = Resize(height + extra, width + extra, "squish", interpolation=_INTERPOLATION[int(transform.mode)])
         return [squish, CropPad(height, width)] if extra else [squish]
-    raise UnsupportedModel(f"the item transform {kind} has no counterpart here; skipping it would change predictions")
+    raise UnsupportedModel(
+        f"the item transform {type(transform).__name__} has no counterpart here; skipping it would change predictions"
+    )
 
 
 def _graph_steps(transform: Any, size: tuple[int, int]) -> list[Step]:
-    kinds = {kind.__name__ for kind in type(transform).__mro__}
-    if "IntToFloatTensor" in kinds:
+    from fastai.vision.augment import AffineCoordTfm
+
+    kind = _kind(transform)
+    if kind == "IntToFloatTensor":
         return [Scale(float(transform.div))]
-    if "Normalize" in kinds:
+    if kind == "Normalize":
         return [Normalize(transform.mean.flatten().tolist(), transform.std.flatten().tolist())]
-    if "AffineCoordTfm" in kinds:
+    if kind and isinstance(transform, AffineCoordTfm):
         target = transform.size if transform.size is not None else size
         target = (target, target) if isinstance(target, int) else tuple(target)
         sampling = {"mode": transform.mode, "pad_mode": transform.pad_mode, "align_corners": transform.align_corners}
         return [IdentityWarp(size, target, **sampling)]
-    if "RandomResizedCropGPU" in kinds:
+    if kind == "RandomResizedCropGPU":
         height, width = size
         low, high = transform.ratio
         crop = (

@@ -51,7 +51,8 @@ class Batcher:
         self._unsettled: set[Request] = set()
         self._waiting_rows = 0  # reserved or enqueued, not yet taken
         self._closing = False
-        self._slots = Slots(buckets.largest)
+        self._slots = Slots()
+        self._room: list[Future[None]] = []  # of those who wait for it
         self._thread = threading.Thread(target=self._serve, name="tensign-engine", daemon=True)
         self._thread.start()
 
@@ -67,6 +68,8 @@ class Batcher:
                     f"{rows} rows in one request are more than the queue's {self._max_queue_rows}; send fewer at once"
                 )
             if self._waiting_rows + rows > self._max_queue_rows:
+                self._sweep()
+            if self._waiting_rows + rows > self._max_queue_rows:
                 raise QueueFull(f"{self._waiting_rows} rows are waiting and {self._max_queue_rows} may; try again later")
             request = Request(rows, deadline, Future(), time.perf_counter_ns())
             self._waiting_rows += rows
@@ -77,23 +80,40 @@ class Batcher:
         """Hands over the rows of a reserved request, checked and preprocessed: from here on it may share a batch."""
         request.arrays = arrays
         request.kind = kind_of(arrays)
+        request.enqueued_ns = time.perf_counter_ns()
         with self._changed:
             self._queue.append(request)
             self._changed.notify()
+
+    def room(self, rows: int) -> Future[None]:
+        """Done as soon as rows have left the queue, at once where `rows` more would fit: what to wait for after QueueFull."""
+        room: Future[None] = Future()
+        with self._changed:
+            if self._waiting_rows + rows <= self._max_queue_rows:
+                room.set_result(None)
+            else:
+                self._room.append(room)
+        return room
 
     def dropped(self, request: Request) -> bool:
         """True where nothing more should be spent on a request: it was cancelled, failed, or its deadline has passed."""
         if request.deadline is not None and request.deadline <= self._clock():
             waited_ms = (time.perf_counter_ns() - request.reserved_ns) / 1e6
-            self._settle(request, DeadlineExceeded(f"the deadline passed after {waited_ms:.0f} ms, before the engine began"))
+            self.settle(request, DeadlineExceeded(f"the deadline passed after {waited_ms:.0f} ms, before the engine began"))
         elif request.future.done():
             with self._changed:
                 self._forget(request, succeeded=False)
         return request.future.done()
 
-    def fail(self, request: Request, error: Exception) -> None:
-        """Settles a reserved request that will never be enqueued."""
-        self._settle(request, error)
+    def settle(self, request: Request, result: Outputs | Exception) -> None:
+        """Answers a reserved request, unless it was answered or cancelled already, and gives its room back."""
+        with self._changed:
+            self._forget(request, succeeded=not isinstance(result, Exception))
+        with contextlib.suppress(InvalidStateError):  # cancelled, or failed in an earlier part: nobody waits any more
+            if isinstance(result, Exception):
+                request.future.set_exception(result)
+            else:
+                request.future.set_result(result)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Takes nothing new, finishes what was reserved, then stops; what is left after the timeout fails."""
@@ -102,13 +122,18 @@ class Batcher:
             self._changed.notify()
         self._thread.join(timeout_s)
         for request in tuple(self._unsettled):
-            self._settle(request, ModelNotReady("the server stopped before the engine took the request up"))
+            self.settle(request, ModelNotReady("the server stopped before the engine took the request up"))
 
     # The engine's thread
 
     def _serve(self) -> None:
         while parts := self._next_batch():
-            self._run_batch(parts)
+            try:
+                self._run_batch(parts)
+            except Exception:  # a bug of ours: these requests fail, the thread and everybody else live on
+                log.exception("the batcher failed on %d requests", len(parts))
+                for part in parts:
+                    self.settle(part.request, EngineError("the batcher failed"))
 
     def _next_batch(self) -> list[Part]:
         """Waits for rows and takes the best batch of one kind; empty when closed and drained."""
@@ -137,6 +162,12 @@ class Batcher:
                 rows += request.remaining
         return alike
 
+    def _sweep(self) -> None:
+        """Drops cancelled and expired requests wherever they wait, so that they keep no room from others."""
+        for request in tuple(self._queue):
+            if self.dropped(request):
+                self._queue.remove(request)
+
     def _take(self, alike: list[Request]) -> list[Part]:
         wanted, _ = self._buckets.plan(sum(request.remaining for request in alike))
         parts: list[Part] = []
@@ -150,7 +181,14 @@ class Batcher:
             self._waiting_rows -= part.rows
             if part.stop == request.rows:
                 self._queue.remove(request)
+        self._made_room()
         return parts
+
+    def _made_room(self) -> None:
+        waiting, self._room = self._room, []
+        for room in waiting:
+            with contextlib.suppress(InvalidStateError):  # its waiter left
+                room.set_result(None)
 
     def _run_batch(self, parts: list[Part]) -> None:
         began = time.perf_counter_ns()
@@ -160,16 +198,16 @@ class Batcher:
             batch = self._slots.gather(parts, bucket)
             gathered = time.perf_counter_ns()
             outputs = self._run(batch)
+            ran = time.perf_counter_ns()
+            answers = _split(outputs, parts)
         except Exception as error:
             self._run_apart(parts, error)
             return
-        ran = time.perf_counter_ns()
-        answers = _split(outputs, parts)
         begun = [part.request for part in parts if part.start == 0]
         self._statistics.batch(  # before anyone has an answer, so that whoever has one finds it counted
             rows,
             bucket,
-            queue_ns=sum(began - request.reserved_ns for request in begun),
+            queue_ns=sum(began - request.enqueued_ns for request in begun),
             begun=len(begun),
             input_ns=gathered - began,
             infer_ns=ran - gathered,
@@ -189,24 +227,13 @@ class Batcher:
             failure = EngineError(f"the engine failed: {type(error).__name__}")
             failure.__cause__ = error
             error = failure
-        self._settle(parts[0].request, error)
+        self.settle(parts[0].request, error)
 
     def _answer(self, part: Part, outcome: Outputs) -> None:
         request = part.request
         request.answered.append(outcome)
-        if part.stop < request.rows:
-            return
-        pieces = request.answered
-        self._settle(request, pieces[0] if len(pieces) == 1 else _joined(pieces))
-
-    def _settle(self, request: Request, result: Outputs | Exception) -> None:
-        with self._changed:
-            self._forget(request, succeeded=not isinstance(result, Exception))
-        with contextlib.suppress(InvalidStateError):  # cancelled, or failed in an earlier part: nobody waits any more
-            if isinstance(result, Exception):
-                request.future.set_exception(result)
-            else:
-                request.future.set_result(result)
+        if part.stop == request.rows:
+            self.settle(request, _joined(request.answered))
 
     def _forget(self, request: Request, *, succeeded: bool) -> None:
         if request not in self._unsettled:
@@ -214,6 +241,9 @@ class Batcher:
         self._unsettled.remove(request)
         self._waiting_rows -= request.remaining
         request.taken = request.rows
+        self._made_room()
+        if request.future.cancelled():
+            request.future.set_running_or_notify_cancel()  # tells concurrent.futures.wait
         self._statistics.request(
             time.perf_counter_ns() - request.reserved_ns, succeeded=succeeded and not request.future.cancelled()
         )
@@ -229,5 +259,11 @@ def _split(outputs: Outputs, parts: list[Part]) -> list[Outputs]:
     return split
 
 
-def _joined(pieces: list[Outputs]) -> Outputs:
+def _joined(pieces: list[Outputs]) -> Outputs | EngineError:
+    """The parts of one request as one answer; an error where an axis behind the rows differs from batch to batch."""
+    if len(pieces) == 1:
+        return pieces[0]
+    for name, first in pieces[0].items():
+        if any(piece[name].shape[1:] != first.shape[1:] for piece in pieces):
+            return EngineError(f'output "{name}": its shape differs from batch to batch, so a split request has no one answer')
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -43,6 +43,7 @@ class Report:
     p95_ms: float
     p99_ms: float
     errors: int
+    first_error: str
     mean_batch: float
     stage_ms: dict[str, float]
 
@@ -65,18 +66,20 @@ def run(
     started = time.perf_counter()
     answered = (_stream if load.stream else _unary)(client, [messages[n % len(messages)] for n in range(load.requests)], load)
     latencies: list[float] = []
-    failed = 0
-    for done, latency in enumerate(answered, 1):
-        if latency is None:
-            failed += 1
+    failures: list[str] = []
+    for done, answer in enumerate(answered, 1):
+        if isinstance(answer, str):
+            failures.append(answer)
         else:
-            latencies.append(latency * 1000)
+            latencies.append(answer * 1000)
         progress(done)
     seconds = time.perf_counter() - started
     mean_batch, stage_ms = _stages(before, client.statistics(), client.model)
     p50, p95, p99 = np.percentile(latencies, [50, 95, 99]) if latencies else (float("nan"),) * 3
     rate = len(latencies) * load.rows / seconds
-    return Report(load, seconds, rate, float(p50), float(p95), float(p99), failed, mean_batch, stage_ms)
+    return Report(
+        load, seconds, rate, float(p50), float(p95), float(p99), len(failures), next(iter(failures), ""), mean_batch, stage_ms
+    )
 
 
 def _messages(client: Client, load: Load, images: Sequence[bytes]) -> list[bytes]:
@@ -99,22 +102,22 @@ def _messages(client: Client, load: Load, images: Sequence[bytes]) -> list[bytes
     return messages
 
 
-def _unary(client: Client, messages: Sequence[bytes], load: Load) -> Iterator[float | None]:
-    """Seconds of each request, None for a failed one."""
+def _unary(client: Client, messages: Sequence[bytes], load: Load) -> Iterator[float | str]:
+    """Seconds of each request, or its error."""
 
-    def one(message: bytes) -> float | None:
+    def one(message: bytes) -> float | str:
         started = time.perf_counter()
         try:
             client.send(message)
-        except TensignError:
-            return None
+        except TensignError as error:
+            return str(error)
         return time.perf_counter() - started
 
     with ThreadPoolExecutor(load.concurrency) as pool:
         yield from pool.map(one, messages)
 
 
-def _stream(client: Client, messages: Sequence[bytes], load: Load) -> Iterator[float | None]:
+def _stream(client: Client, messages: Sequence[bytes], load: Load) -> Iterator[float | str]:
     """The same over one stream; grpc's own thread reads `timed`, and appends before the answer can arrive."""
     sent: list[float] = []
 
@@ -124,7 +127,7 @@ def _stream(client: Client, messages: Sequence[bytes], load: Load) -> Iterator[f
             yield message
 
     for number, response in enumerate(client.send_stream(timed(), window=load.concurrency)):
-        yield None if response.error_message else time.perf_counter() - sent[number]
+        yield response.error_message or time.perf_counter() - sent[number]
 
 
 def _stages(before: list[pb.ModelStatistics], after: list[pb.ModelStatistics], model: str) -> tuple[float, dict[str, float]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
 
 WORTHWHILE_GAIN = 1.05  # a bucket stays when it answers at least this much more rows a second than the best before it
 _ENOUGH_RUNS, _ENOUGH_SECONDS = 5, 0.1
@@ -47,7 +50,13 @@ def measure(warmup: Callable[[int], object], run: Callable[[int], object], candi
     rows: list[int] = []
     seconds: list[float] = []
     for candidate in candidates:
-        warmup(candidate)
+        try:
+            warmup(candidate)
+        except Exception:
+            if not rows:
+                raise
+            log.warning("a batch of %d rows fails, perhaps for lack of memory; %d stays the largest", candidate, rows[-1])
+            break
         took = _best_time(run, candidate)
         if rows and candidate / took < WORTHWHILE_GAIN * max(r / s for r, s in zip(rows, seconds, strict=True)):
             break

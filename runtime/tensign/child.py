@@ -18,7 +18,7 @@ def served(path: Path, *arguments: str) -> Iterator[str]:
 
     Raises ModelNotReady when it ends before it is ready; what it had to say is on stderr already.
     """
-    command = [sys.executable, "-m", "tensign", "serve", str(path), "--grpc-port", "0", *arguments]
+    command = [sys.executable, "-P", "-m", "tensign", "serve", str(path), "--grpc-port", "0", *arguments]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:

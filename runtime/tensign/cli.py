@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from dataclasses import asdict
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +20,11 @@ from rich.progress import track
 from rich.table import Table
 
 from tensign import conversion
-from tensign.bench import Load, run
+from tensign.bench import Load, Report, run
 from tensign.classification import predictions
 from tensign.client import Client
 from tensign.config import ModelConfig, ServerConfig
-from tensign.errors import TensignError, UnsupportedModel
+from tensign.errors import InvalidConfig, TensignError, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
 from tensign.plan import ModelPlan
@@ -38,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+log = logging.getLogger(__name__)
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An MLmodel directory.")]
 Device = Annotated[
@@ -55,7 +56,9 @@ _CACHE = platformdirs.user_cache_path("tensign") / "models"
 @app.command()
 def serve(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="MLmodel directories.")],
-    name: Annotated[list[str] | None, typer.Option(help="What to call each model, in order; else its artifact path.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="What to call each model, in order; else by its artifact path.")
+    ] = None,
     host: Annotated[
         str, typer.Option(envvar="TENSIGN_HOST", help="Address to listen on; 0.0.0.0 for every interface.")
     ] = "127.0.0.1",
@@ -63,19 +66,29 @@ def serve(
     device: Device = "auto",
     trust: Trust = False,
     max_batch_size: MaxBatch = 64,
-    timeout: Annotated[float, typer.Option(help="Deadline of requests that bring none, in seconds.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(envvar="TENSIGN_TIMEOUT", help="Deadline of requests that bring none, in seconds.")
+    ] = 60.0,
     cache_dir: CacheDir = _CACHE,
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C, then drain."""
-    if len(name or []) > len(models):
-        raise typer.BadParameter(f"{len(name or [])} names for {len(models)} models", param_hint="--name")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # while loading; it ends a converter too
+    if name and len(name) != len(models):
+        raise InvalidConfig(f"--name: {len(name)} for {len(models)} MODEL; give one for each, or none")
     config = ModelConfig(device=device, max_batch_size=max_batch_size)
     server = ServerConfig(host=host, grpc_port=grpc_port, timeout_s=timeout)
-    loaded: list[Model] = []
-    for path, called in zip_longest(models, name or []):
-        directory = conversion.servable(path, trust=trust, cache=cache_dir)
-        loaded.append(Model.load(directory, config, name=called or read_mlmodel(path).name))
+    called = name or [read_mlmodel(path).name for path in models]
+    if twice := {one for one in called if called.count(one) > 1}:
+        raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
+    loaded = [_load(path, one, config, trust=trust, cache=cache_dir) for path, one in zip(models, called, strict=True)]
     asyncio.run(_serve(loaded, server))
+
+
+def _load(path: Path, name: str, config: ModelConfig, *, trust: bool, cache: Path) -> Model:
+    try:
+        return Model.load(conversion.servable(path, trust=trust, cache=cache), config, name=name)
+    except TensignError as error:
+        raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from None
 
 
 async def _serve(models: list[Model], config: ServerConfig) -> None:
@@ -84,11 +97,18 @@ async def _serve(models: list[Model], config: ServerConfig) -> None:
 
     server = Server(Repository(models), config)
     stop = asyncio.Event()
+
+    def drain() -> None:
+        if stop.is_set():
+            os._exit(130)  # asked twice: whoever asks does not want to wait
+        log.info("draining, for at most %g s; a second signal ends it at once", config.drain_s)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, drain)
     await server.start()
     served = "; ".join(f"{model.name} {model.signature} on {model.device}" for model in models)
-    print(f"tensign {__version__} ready: grpc://{config.host}:{server.port} serves {served}", flush=True)
+    print(f"tensign {__version__} ready: grpc://{config.bracketed_host}:{server.port} serves {served}", flush=True)
     await server.wait(stop)
 
 
@@ -112,28 +132,29 @@ def predict(
     model: ModelPath,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures: JPEG, PNG, WebP, BMP.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    top: Annotated[int, typer.Option(min=1, help="How many classes of each picture.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Classes of each picture; a multi-label model: all above its threshold.")] = 3,
     device: Device = "auto",
     trust: Trust = False,
     cache_dir: CacheDir = _CACHE,
 ) -> None:
     """Classify pictures in this process, without a server."""
-    plan = ModelPlan.of(directory := conversion.servable(model, trust=trust, cache=cache_dir))
+    directory = conversion.servable(model, trust=trust, cache=cache_dir)
+    plan = ModelPlan.of(directory)
     if plan.image is None:
         raise UnsupportedModel(f"{model}: declares no preprocessing, so pictures cannot become its input {plan.signature}")
-    loaded = Model.load(directory, ModelConfig(device=device, max_batch_size=1))
+    loaded = _load(directory, "", ModelConfig(device=device, max_batch_size=1), trust=False, cache=cache_dir)
     failed = 0
     for image in images:
         try:
             pixels = np.array([image.read_bytes()], object)
             scores = loaded.infer({plan.image: pixels})[plan.signature.outputs[0].name]
-            found = predictions(scores, scores.shape[-1] if plan.threshold else top, plan.labels)[0]
+            found = predictions(scores, scores.shape[-1] if plan.threshold is not None else top, plan.labels)[0]
         except (TensignError, OSError) as error:
             failed += 1
             text = error.strerror if isinstance(error, OSError) else str(error)
             print(json.dumps({"image": str(image), "error": text}) if as_json else f"{image}: error: {text}")
             continue
-        if plan.threshold:  # several labels may hold, or none
+        if plan.threshold is not None:  # several labels may hold, or none
             found = [prediction for prediction in found if prediction.score > plan.threshold]
         if as_json:
             print(json.dumps({"image": str(image), "predictions": [asdict(prediction) for prediction in found]}))
@@ -184,6 +205,8 @@ def bench(
 
     with ExitStack() as stack:
         path = Path(target)
+        if not path.is_dir() and ":" not in target:
+            raise TensignError(f"{target}: no such directory, and no host:port either")
         address = stack.enter_context(served(path, "--device", device)) if path.is_dir() else target
         client = stack.enter_context(Client(address, model=model))
         load = Load(requests, concurrency, rows, encoded, stream)
@@ -192,16 +215,20 @@ def bench(
         next(ticks, None)
     if as_json:
         print(json.dumps(report.document(), indent=2))
-        return
-    table = Table("images/s", "p50 ms", "p95 ms", "p99 ms", "errors", "mean batch", *report.stage_ms, box=None)
-    figures = (report.images_per_s, report.p50_ms, report.p95_ms, report.p99_ms)
-    table.add_row(
-        *(f"{figure:.2f}" for figure in figures),
-        str(report.errors),
-        f"{report.mean_batch:.2f}",
-        *(f"{ms:.2f} ms" for ms in report.stage_ms.values()),
-    )
-    console.print(table)
+    else:
+        console.print(_report_table(report))
+    if report.errors:
+        print(f"error: {report.errors} of {requests} requests failed, the first: {report.first_error}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _report_table(report: Report) -> Table:
+    table = Table(box=None, show_header=False)
+    table.add_row("images/s", f"{report.images_per_s:.1f}")
+    table.add_row("latency", f"p50 {report.p50_ms:.2f} ms, p95 {report.p95_ms:.2f} ms, p99 {report.p99_ms:.2f} ms")
+    table.add_row("mean batch", f"{report.mean_batch:.2f} rows")
+    table.add_row("on the server", ", ".join(f"{stage} {ms:.2f} ms" for stage, ms in report.stage_ms.items()))
+    return table
 
 
 @app.callback(invoke_without_command=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from tensign.rpc.codec import decode_response, encode_request
 from tensign.rpc.status import error_of
 from tensign.signature import Arrays
 
-Image = Path | bytes | npt.NDArray[np.uint8]
+Image = str | Path | bytes | npt.NDArray[np.uint8]
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -30,7 +31,7 @@ class Client:
     """One connection to one server; `model` may stay empty where the server offers a single one.
 
     Raises tensign.errors: InvalidInput, ModelNotFound, QueueFull, DeadlineExceeded, ... as the server meant them, and
-    ModelNotReady where no server answers. Every call has a deadline, timeout_s in seconds.
+    ModelNotReady where no server answers. timeout_s: the deadline of every unary call, in seconds.
     """
 
     def __init__(self, address: str, *, model: str = "", timeout_s: float = 60.0) -> None:
@@ -54,7 +55,7 @@ class Client:
         if not self._model:
             served = [stats.name for stats in self.statistics()]
             if len(set(served)) != 1:
-                raise errors.ModelNotFound(f"{self.address} serves {sorted(set(served))}; say which with model=")
+                raise errors.ModelNotFound(f"{self.address} serves {', '.join(sorted(set(served)))}: say which model")
             self._model = served[0]
         return self._model
 
@@ -74,34 +75,60 @@ class Client:
         """Counts and times of every served model since it was loaded."""
         return list(self._unary("ModelStatistics", pb.ModelStatisticsResponse, b"").model_stats)
 
-    def infer(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """{input: [n,...]} -> {output: [n,...]}."""
-        return decode_response(self.send(encode_request(self.model, inputs).SerializeToString()))
+    def infer(self, inputs: Mapping[str, Any] | npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """{input: [n,...]} -> {output: [n,...]}; one array is enough where the model has one input."""
+        if not isinstance(inputs, Mapping):
+            inputs = {self.metadata().inputs[0].name: inputs}
+        arrays = {name: _array(value) for name, value in inputs.items()}
+        return decode_response(self.send(encode_request(self.model, arrays).SerializeToString()))
 
     def classify(
-        self, images: Iterable[Image], *, top: int = 1, window: int = 32
+        self, images: Image | Iterable[Image], *, top: int = 1, window: int = 32
     ) -> Iterator[list[Prediction] | errors.TensignError]:
         """Streams pictures (paths, encoded bytes or uint8 [H,W,3]) and yields each one's `top` classes, best first, in order.
 
-        Lazy at both ends, at most `window` on their way. A picture that fails yields its error; the stream goes on.
+        Lazy at both ends, at most `window` on their way. A picture that fails, or a file that cannot be read, yields its
+        error, which names the file; the stream goes on.
         """
+        if isinstance(images, str | Path | bytes | np.ndarray):
+            images = [images]
         output = self.metadata().outputs[0].name
-        messages = (self.request(image, {output: top}) for image in images)
-        for response in self.send_stream(messages, window=window):
+        asked: deque[str | errors.TensignError] = deque()  # for each picture its name, or why it was never sent
+
+        def messages() -> Iterator[bytes]:
+            for image in images:
+                name = f"{image}: " if isinstance(image, str | Path) else ""
+                try:
+                    message = self.request(image, {output: top})
+                except (OSError, errors.InvalidInput) as error:
+                    text = error.strerror if isinstance(error, OSError) else str(error)
+                    asked.append(errors.InvalidInput(f"{name}{text}"))
+                    continue
+                asked.append(name)
+                yield message
+
+        for response in self.send_stream(messages(), window=window):
+            while not isinstance(name := asked.popleft(), str):
+                yield name
             if response.error_message:
-                yield errors.TensignError(response.error_message)
-                continue
-            yield [Prediction.parse(text) for text in decode_response(response.infer_response)[output][0]]
+                yield errors.TensignError(f"{name}{response.error_message}")
+            else:
+                yield [Prediction.parse(text) for text in decode_response(response.infer_response)[output][0]]
+        yield from (error for error in asked if not isinstance(error, str))
 
     def request(self, image: Image, classes: Mapping[str, int] | None = None) -> bytes:
-        """The serialized request for one picture: encoded ones go as they are, arrays as the signature's tensor."""
+        """The serialized request for one picture: encoded ones go as they are, arrays as the signature's tensor.
+
+        Raises InvalidInput where the model takes no encoded images, OSError where the file cannot be read.
+        """
         metadata = self.metadata()
         if isinstance(image, np.ndarray):
             inputs: Arrays = {metadata.inputs[0].name: image[None]}
         else:
-            encoded = np.empty(1, object)
-            encoded[0] = image if isinstance(image, bytes) else image.read_bytes()
-            inputs = {metadata.parameters["encoded_images"].string_param or metadata.inputs[0].name: encoded}
+            name = metadata.parameters["encoded_images"].string_param
+            if not name:
+                raise errors.InvalidInput(f'model "{self.model}" declares no preprocessing, so it takes no encoded images')
+            inputs = {name: _array([image if isinstance(image, bytes) else Path(image).read_bytes()])}
         return encode_request(self.model, inputs, classes=classes).SerializeToString()
 
     def send(self, message: bytes) -> pb.ModelInferResponse:
@@ -145,6 +172,15 @@ class Client:
             return call(message, timeout=self._timeout_s)
         except grpc.RpcError as error:
             raise error_of(error.code(), error.details(), self.address) from None
+
+
+def _array(value: Any) -> npt.NDArray[Any]:
+    """An array as it is; a list of bytes as BYTES, which numpy alone would pad with zeros."""
+    if isinstance(value, list | tuple) and value and isinstance(value[0], bytes):
+        rows = np.empty(len(value), object)
+        rows[:] = value
+        return rows
+    return np.asarray(value)
 
 
 def _as_it_is(message: bytes) -> bytes:

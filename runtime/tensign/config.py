@@ -36,14 +36,15 @@ class ModelConfig:
 class ServerConfig:
     """Where and how the gRPC service listens.
 
-    grpc_port: 0 asks the system for a free one; timeout_s: the deadline of a request that brings none;
-    drain_s: how long a stopping server lets requests in flight finish; max_message_bytes: one gRPC message, both ways.
+    grpc_port: 0 asks the system for a free one; timeout_s: the deadline of a request that brings none; drain_s: how long
+    a stopping server lets requests in flight finish, less than the 30 s that Kubernetes gives it; max_message_bytes: one
+    gRPC message, both ways.
     """
 
     host: str = "127.0.0.1"
     grpc_port: int = 8001
     timeout_s: float = 60.0
-    drain_s: float = 30.0
+    drain_s: float = 20.0
     max_message_bytes: int = 256 * MIB
 
     def __post_init__(self) -> None:
@@ -54,7 +55,10 @@ class ServerConfig:
                 raise InvalidConfig(f"{knob}: wanted more than 0, got {getattr(self, knob)}")
 
     @property
+    def bracketed_host(self) -> str:
+        """The host as it stands in an address: an IPv6 one in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
     def address(self) -> str:
-        """host:port, an IPv6 host in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.grpc_port}"
+        return f"{self.bracketed_host}:{self.grpc_port}"

@@ -6,7 +6,10 @@ The serving path imports no converter: a pickle is a program, and it runs over t
 from __future__ import annotations
 
 import builtins
+import fcntl
 import json
+import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +17,11 @@ from pathlib import Path
 from tensign import errors
 from tensign.mlmodel import read_mlmodel
 from tensign.plan import SERVED_FLAVORS
-from tensign.version import __version__
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = ("fp32", "fp16")
+FORMAT = 1  # of what converters write; another number, and every cached model is converted again
 
 
 def servable(path: Path, *, trust: bool, cache: Path) -> Path:
@@ -25,22 +32,31 @@ def servable(path: Path, *, trust: bool, cache: Path) -> Path:
     manifest = read_mlmodel(path)
     if any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
         return path
-    converted = cache / f"{manifest.digest}-{__version__}"
-    if not (converted / "MLmodel").exists():
-        try:
+    converted = cache / f"{manifest.digest}-{FORMAT}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{converted.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two servers that start at once convert once
+        if not (converted / "MLmodel").exists():
+            for left_over in cache.glob(f".{converted.name}-*"):  # of a converter that was killed
+                shutil.rmtree(left_over, ignore_errors=True)
+            log.info("converting %s, once, into %s", path, converted)
             convert(path, converted, trust=trust)
-        except FileExistsError:  # another server was faster, with the same content
-            read_mlmodel(converted)
     return converted
 
 
 def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
     """Runs `python -m tensign_converters` and gives its report back; `target` appears whole or not at all.
 
-    Raises UnsupportedModel, UntrustedModel, ParityFailed or an OSError, as the child says.
+    Raises InvalidConfig for weights of another name; UnsupportedModel, UntrustedModel, ParityFailed or an OSError as the
+    child says.
     """
-    command = [sys.executable, "-W", "ignore", "-m", "tensign_converters", str(source), str(target), "--weights", weights]
-    child = subprocess.run(command + ["--trust"] * trust, stdout=subprocess.PIPE, text=True)
+    if weights not in WEIGHTS:
+        raise errors.InvalidConfig(f'weights: wanted {" or ".join(WEIGHTS)}, got "{weights}"')
+    # -P: without it a yaml.py in the current directory, which may be the model's own, would be imported for the real one.
+    # -W ignore: warnings of torch and fastai are not our user's to mend.
+    python = [sys.executable, "-P", "-W", "ignore", "-m", "tensign_converters"]
+    options = ["--weights", weights, *["--trust"] * trust, "--"]
+    child = subprocess.run([*python, *options, str(source), str(target)], stdout=subprocess.PIPE, text=True)
     lines = child.stdout.strip().splitlines()
     try:
         said = json.loads(lines[-1])
@@ -49,6 +65,5 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
             f"{source}: the converter ended with status {child.returncode} and said nothing"
         ) from None
     if "error" in said:
-        kind: type[Exception] = getattr(errors, said["error"], None) or getattr(builtins, said["error"])
-        raise kind(said["text"])
+        raise getattr(errors, said["error"], getattr(builtins, said["error"], OSError))(said["text"])
     return str(said["report"])

@@ -34,6 +34,7 @@ def inspected(path: Path) -> dict[str, Any]:
         facts["labels"] = f"{len(plan.labels)}: {', '.join(plan.labels[:8])}{', ...' if len(plan.labels) > 8 else ''}"
     if plan.threshold is not None:
         facts["threshold"] = plan.threshold
-    made = manifest.metadata.get("tensign") or {}
-    facts |= {key: made[key] for key in ("source", "parity") if key in made}
+    made = manifest.metadata.get("tensign")
+    if isinstance(made, dict):
+        facts |= {key: made[key] for key in ("source", "parity") if key in made}
     return facts

@@ -37,12 +37,13 @@ class ModelManifest:
     @property
     def metadata(self) -> Mapping[str, Any]:
         """The user's own `metadata:` map, where preprocessing is declared; empty when there is none."""
-        return self.document.get("metadata") or {}
+        metadata = self.document.get("metadata")
+        return metadata if isinstance(metadata, dict) else {}
 
     @property
     def name(self) -> str:
         """What to call the model where nobody named it: its artifact path, else its directory."""
-        return Path(self.document.get("artifact_path") or "").name or self.path.resolve().name
+        return Path(str(self.document.get("artifact_path") or "")).name or self.path.resolve().name
 
     @cached_property
     def digest(self) -> str:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
 from tensign.batcher import Batcher
 from tensign.buckets import Buckets, measure, powers_of_two
 from tensign.config import ModelConfig
-from tensign.engines import Engine, made_up_rows
+from tensign.engines import Engine
 from tensign.engines.onnx import OnnxEngine
-from tensign.errors import DeadlineExceeded, UnsupportedModel
+from tensign.errors import DeadlineExceeded, ModelNotReady, QueueFull, TensignError, UnsupportedModel
 from tensign.metrics import Statistics
 from tensign.plan import ModelPlan
 from tensign.request import Outputs, Part, Request
 from tensign.signature import Arrays, Signature, TensorSpec
 from tensign.slots import Slots
+
+T = TypeVar("T")
+
+_ANY_LENGTH = 224  # warm-up needs some length for an axis that may have any
 
 
 class Model:
@@ -28,19 +34,16 @@ class Model:
 
     def __init__(self, plan: ModelPlan, engine: Engine, *, name: str, version: str, config: ModelConfig) -> None:
         """Loads and warms the engine. Raises UnsupportedModel, ProviderUnavailable, EngineError."""
-        started = time.perf_counter()
         self.plan = plan
         self.name, self.version, self.config = name, version, config
         self.statistics = Statistics()
         self._engine = engine
         engine.load()
-        self._inputs = _bind("input", plan.signature.inputs, engine.inputs)  # signature's name -> engine's spec
+        self._inputs = _bind("input", self._network_inputs(), engine.inputs)  # signature's name -> what the network gets
         self._outputs = _bind("output", plan.signature.outputs, engine.outputs)
-        self._check_engine()
         self.buckets = self._warm_up()
         self._batcher = Batcher(self._run, self.buckets, max_queue_rows=config.max_queue_rows, statistics=self.statistics)
-        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="tensign-preprocess")
-        self.load_seconds = time.perf_counter() - started
+        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="tensign-preprocess")
 
     @classmethod
     def load(cls, path: Path | str, config: ModelConfig | None = None, *, name: str = "", version: str = "1") -> Model:
@@ -59,14 +62,16 @@ class Model:
         return self.plan.signature
 
     def infer(self, inputs: npt.NDArray[Any] | Arrays, *, timeout_s: float | None = None) -> Outputs:
-        """{input: [n,...]} -> {output: [n,...]}, waiting for it. Raises what `submit` and the engine raise."""
+        """{input: [n,...]} -> {output: [n,...]}, for any n, waiting for room and for the answer.
+
+        Raises what `submit` raises but QueueFull, and what its future raises.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        future = self.submit(inputs, deadline=deadline)
-        try:
-            return future.result(timeout_s)
-        except TimeoutError:
-            future.cancel()
-            raise DeadlineExceeded(f"no answer within {timeout_s} s") from None
+        arrays = self._enforced(inputs)
+        rows, step = _rows(arrays), self.config.max_queue_rows
+        pieces = [self._patiently(arrays, slice(at, at + step), deadline) for at in range(0, rows, step)]
+        answers = [self._awaited(piece, deadline) for piece in pieces]
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def submit(self, inputs: npt.NDArray[Any] | Arrays, *, deadline: float | None = None) -> Future[Outputs]:
         """Starts an inference; the future gives {output: [n,...]}, or raises InvalidInput, EngineError and the like.
@@ -74,19 +79,44 @@ class Model:
         inputs: arrays by the signature, or an object array [n] of encoded images in place of the image tensor.
         deadline: on time.monotonic(), in seconds. Raises SignatureMismatch, QueueFull, ModelNotReady at once.
         """
-        arrays = self.signature.enforce_inputs(inputs, (self.plan.image,) if self.plan.image else ())
-        request = self._batcher.reserve(len(next(iter(arrays.values()))), deadline)
-        if self._needs_pixels(arrays):
-            self._pool.submit(self._preprocess, request, arrays)
-        else:
-            self._enqueue(request, arrays)
+        arrays = self._enforced(inputs)
+        request = self._batcher.reserve(_rows(arrays), deadline)
+        try:
+            if self._needs_pixels(arrays):
+                self._pool.submit(self._preprocess, request, arrays)
+            else:
+                self._enqueue(request, arrays)
+        except RuntimeError:  # the pool was shut down meanwhile
+            self._batcher.settle(request, ModelNotReady("the model is closing"))
         return request.future
+
+    def room(self, rows: int) -> Future[None]:
+        """What to wait for after QueueFull, before submitting `rows` rows again."""
+        return self._batcher.room(rows)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Finishes what was submitted, then gives threads and memory back."""
         self._batcher.close(timeout_s)
         self._pool.shutdown()
         self._engine.close()
+
+    def _enforced(self, inputs: npt.NDArray[Any] | Arrays) -> Outputs:
+        return self.signature.enforce_inputs(inputs, (self.plan.image,) if self.plan.image else ())
+
+    def _patiently(self, arrays: Arrays, rows: slice, deadline: float | None) -> Future[Outputs]:
+        piece = {name: array[rows] for name, array in arrays.items()}
+        while True:
+            try:
+                return self.submit(piece, deadline=deadline)
+            except QueueFull:
+                self._awaited(self.room(_rows(piece)), deadline)
+
+    def _awaited(self, future: Future[T], deadline: float | None) -> T:
+        try:
+            return future.result(None if deadline is None else max(deadline - time.monotonic(), 0))
+        except TimeoutError:
+            future.cancel()
+            raise DeadlineExceeded("no answer within the timeout") from None
 
     def _needs_pixels(self, arrays: Arrays) -> bool:
         if self.plan.preprocess is None or self.plan.image is None:
@@ -102,7 +132,7 @@ class Model:
         try:
             self._enqueue(request, {**arrays, **self._pixels(arrays)})
         except Exception as error:
-            self._batcher.fail(request, error)
+            self._batcher.settle(request, error)
         self.statistics.preprocess(time.perf_counter_ns() - started)
 
     def _pixels(self, arrays: Arrays) -> Outputs:
@@ -123,40 +153,65 @@ class Model:
         named = {name: answers[spec.name] for name, spec in self._outputs.items()}
         return self.signature.enforce_outputs(named, rows)
 
+    def _network_inputs(self) -> tuple[TensorSpec, ...]:
+        """The signature's inputs as they are once pictures are preprocessed."""
+        preprocess = self.plan.preprocess
+        if preprocess is None:
+            return self.signature.inputs
+        return tuple(
+            replace(spec, shape=(spec.shape[0], *preprocess.size(*spec.shape[1:3]), *spec.shape[3:]))
+            if spec.name == self.plan.image
+            else spec
+            for spec in self.signature.inputs
+        )
+
     def _warm_up(self) -> Buckets:
         """Times every bucket on the way that requests take: gathered by the batcher, run, checked against the signature."""
         fixed = next(iter(self._inputs.values())).shape[0]
         candidates = powers_of_two(self.config.max_batch_size) if fixed == -1 else (fixed,)
-        row = Request.of({spec.name: made_up_rows(spec) for spec in self._inputs.values()})
-        slots = Slots(candidates[-1])
-        return measure(self._engine.warmup, lambda rows: self._run(slots.gather([Part(row, 0, 1)] * rows, rows)), candidates)
+        row = Request.of({spec.name: _made_up_row(spec) for spec in self._inputs.values()})
+        slots = Slots()
 
-    def _check_engine(self) -> None:
-        """What the signature promises must be what the network takes and gives, once the picture is preprocessed."""
-        for name, network in self._inputs.items():
-            spec = next(spec for spec in self.signature.inputs if spec.name == name)
-            shape = spec.shape
-            if self.plan.preprocess and name == self.plan.image:
-                shape = (shape[0], *self.plan.preprocess.size(*shape[1:3]), shape[3])
-            _check_alike("input", TensorSpec(name, spec.dtype, shape), network)
-        for name, network in self._outputs.items():
-            _check_alike("output", next(spec for spec in self.signature.outputs if spec.name == name), network)
+        def gathered(rows: int) -> Outputs:
+            return slots.gather([Part(row, 0, 1)] * rows, rows)
+
+        try:
+            return measure(lambda rows: self._engine.warmup(gathered(rows)), lambda rows: self._run(gathered(rows)), candidates)
+        except TensignError:
+            raise
+        except Exception as error:  # whatever the engine's library raises
+            made_up = ", ".join(f'"{spec.name}" {spec}' for spec in self._inputs.values())
+            reason = " ".join(str(error).split())[:300]
+            raise UnsupportedModel(f"the network fails on made-up rows of {made_up}: {reason}") from error
+
+
+def _rows(arrays: Arrays) -> int:
+    return len(next(iter(arrays.values())))
+
+
+def _made_up_row(spec: TensorSpec) -> npt.NDArray[Any]:
+    """[1,...] of zeros; an axis of any length gets some."""
+    return np.zeros((1, *(axis if axis != -1 else _ANY_LENGTH for axis in spec.shape[1:])), spec.dtype)
 
 
 def _bind(kind: str, declared: tuple[TensorSpec, ...], network: tuple[TensorSpec, ...]) -> dict[str, TensorSpec]:
-    """Signature's names to the network's tensors: by name, or the only one to the only one."""
+    """Signature's names to the network's tensors: by name, or the only one to the only one.
+
+    Each has the network's name and, axis by axis, the more definite length of the two. Raises UnsupportedModel where
+    signature and network contradict each other.
+    """
     if len(declared) == len(network) == 1:
-        return {declared[0].name: network[0]}
+        return {declared[0].name: _merged(kind, declared[0], network[0])}
     by_name = {spec.name: spec for spec in network}
     missing = [spec.name for spec in declared if spec.name not in by_name]
     if missing or (kind == "input" and len(declared) != len(network)):
         raise UnsupportedModel(
             f"the signature's {kind}s {[spec.name for spec in declared]} are not the network's {sorted(by_name)}"
         )
-    return {spec.name: by_name[spec.name] for spec in declared}
+    return {spec.name: _merged(kind, spec, by_name[spec.name]) for spec in declared}
 
 
-def _check_alike(kind: str, declared: TensorSpec, network: TensorSpec) -> None:
+def _merged(kind: str, declared: TensorSpec, network: TensorSpec) -> TensorSpec:
     agree = len(declared.shape) == len(network.shape) and all(
         want == got or -1 in (want, got) for want, got in zip(declared.shape, network.shape, strict=True)
     )
@@ -164,3 +219,4 @@ def _check_alike(kind: str, declared: TensorSpec, network: TensorSpec) -> None:
         raise UnsupportedModel(
             f'{kind} "{declared.name}": the signature promises {declared}, the network in the file has {network}'
         )
+    return replace(network, shape=tuple(map(max, declared.shape, network.shape)))

@@ -15,6 +15,8 @@ from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.preprocess import PreprocessSpec
 from tensign.signature import Signature, TensorSpec
 
+ACTIVATIONS = ("softmax", "sigmoid", "none")
+CONVERTED_FASTAI = "2.8"  # the oldest whose exports the converter loads
 SERVED_FLAVORS = {"tensign": "model", "onnx": "data"}  # flavor -> the key that names its ONNX file, the preferred first
 
 
@@ -44,10 +46,12 @@ class ModelPlan:
         flavor = next((flavor for flavor in SERVED_FLAVORS if flavor in manifest.flavors), None)
         if flavor is None:
             raise UnsupportedModel(
-                f"flavors {', '.join(manifest.flavors)}: none that is served as it is ({', '.join(SERVED_FLAVORS)});"
-                " a fastai model is converted first: tensign convert SRC DST --trust"
+                refusal(manifest) or "a fastai model is converted first, which runs its code: tensign convert SRC DST --trust"
             )
         declared = manifest.flavors[flavor]
+        activation, threshold = declared.get("activation", "none"), declared.get("threshold")
+        if activation not in ACTIVATIONS or not isinstance(threshold, float | int | None):
+            raise UnsupportedModel(f"activation {activation!r} or threshold {threshold!r} is none that a converter writes")
         preprocess = _declared_preprocess(manifest)
         labels = _read_labels(_inside(manifest, declared["labels"])) if "labels" in declared else ()
         return cls(
@@ -58,9 +62,29 @@ class ModelPlan:
             preprocess,
             _image_input(signature).name if preprocess else None,
             labels,
-            declared.get("activation", "none"),
-            declared.get("threshold"),
+            activation,
+            threshold,
         )
+
+
+def refusal(manifest: ModelManifest) -> str:
+    """Why a model that is not served as it is cannot be converted either, and what to do; empty where it can."""
+    if "fastai" in manifest.flavors:
+        written = str(manifest.flavors["fastai"].get("fastai_version", CONVERTED_FASTAI))
+        if _release(written) >= _release(CONVERTED_FASTAI):
+            return ""
+        return (
+            f"written by fastai {written}, which fastai {CONVERTED_FASTAI} and later cannot load: load it with the fastai"
+            f" that wrote it, and export and log it again from {CONVERTED_FASTAI}"
+        )
+    return (
+        f"flavors {', '.join(manifest.flavors)}: this version serves {' and '.join(SERVED_FLAVORS)} and converts fastai;"
+        " a PyTorch model is served after torch.onnx.export and mlflow.onnx.log_model"
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def _declared_preprocess(manifest: ModelManifest) -> PreprocessSpec | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from tensign.errors import InvalidConfig, ModelNotFound, VersionNotFound
@@ -38,8 +39,10 @@ class Repository:
         return sorted(self._versions[name], key=_newest)
 
     def close(self, timeout_s: float) -> None:
+        """Drains every model, within timeout_s for all of them."""
+        until = time.monotonic() + timeout_s
         for model in self:
-            model.close(timeout_s)
+            model.close(max(until - time.monotonic(), 0))
 
 
 def _newest(version: str) -> tuple[int, str]:

@@ -28,6 +28,7 @@ class Request:
     reserved_ns: int
     arrays: Arrays = field(default_factory=dict)
     kind: tuple[Any, ...] = ()
+    enqueued_ns: int = 0
     taken: int = 0
     answered: list[Outputs] = field(default_factory=list)
 

@@ -142,7 +142,8 @@ def _described(array: npt.NDArray[Any]) -> str:
 
 
 def _quoted(names: Collection[str]) -> str:
-    return ", ".join(f'input "{name[:64]}"' for name in sorted(names))
+    few, more = sorted(names)[:4], len(names) - 4
+    return ", ".join(f'input "{name[:64]}"' for name in few) + (f" and {more} more" if more > 0 else "")
 
 
 def _listed(specs: Sequence[TensorSpec]) -> str:

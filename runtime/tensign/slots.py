@@ -11,10 +11,9 @@ from tensign.request import Outputs, Part
 
 
 class Slots:
-    """The contiguous [largest,...] buffers that batches are gathered in, kept for the kind of rows seen last."""
+    """Contiguous buffers that batches are gathered in, kept for the kind of rows seen last."""
 
-    def __init__(self, largest: int) -> None:
-        self._largest = largest
+    def __init__(self) -> None:
         self._kind: tuple[Any, ...] | None = None
         self._buffers: dict[str, npt.NDArray[Any]] = {}
 
@@ -23,14 +22,16 @@ class Slots:
         first = parts[0]
         if len(parts) == 1 and first.rows == bucket:
             return {name: array[first.start : first.stop] for name, array in first.request.arrays.items()}
-        if self._kind != first.request.kind:
+        rows = len(next(iter(self._buffers.values()))) if self._kind == first.request.kind else 0
+        if rows < bucket:
             self._kind = first.request.kind
             self._buffers = {
-                name: np.zeros((self._largest, *array.shape[1:]), array.dtype) for name, array in first.request.arrays.items()
+                name: np.empty((bucket, *array.shape[1:]), array.dtype) for name, array in first.request.arrays.items()
             }
         for name, buffer in self._buffers.items():
             row = 0
             for part in parts:
                 buffer[row : row + part.rows] = part.request.arrays[name][part.start : part.stop]
                 row += part.rows
+            buffer[row:bucket] = buffer[row - 1]  # never what an earlier caller left: it might make the model fail
         return {name: buffer[:bucket] for name, buffer in self._buffers.items()}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 
 from tensign.config import ServerConfig
 from tensign.model import Model
@@ -17,31 +19,24 @@ from tensign.rpc.server import Server
 def serving(*models: Model, config: ServerConfig | None = None) -> Iterator[str]:
     """Serves loaded models, yields "127.0.0.1:port", then drains and closes them."""
     config = config or ServerConfig(grpc_port=0, drain_s=5.0)
-    started: threading.Event = threading.Event()
-    failure: list[BaseException] = []
-    server: list[Server] = []
-    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+    started: Future[tuple[int, Callable[[], object]]] = Future()
 
     async def run() -> None:
-        stop.append((asyncio.get_running_loop(), asyncio.Event()))
-        server.append(Server(Repository(list(models)), config))
         try:
-            await server[0].start()
+            stop, loop = asyncio.Event(), asyncio.get_running_loop()
+            server = Server(Repository(list(models)), config)
+            await server.start()
+            started.set_result((server.port, partial(loop.call_soon_threadsafe, stop.set)))
         except BaseException as error:
-            failure.append(error)
-            raise
-        finally:
-            started.set()
-        await server[0].wait(stop[0][1])
+            started.set_exception(error)
+            return
+        await server.wait(stop)
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), name="tensign-server", daemon=True)
     thread.start()
-    started.wait()
-    if failure:
-        raise failure[0]
+    port, stop = started.result()
     try:
-        yield f"127.0.0.1:{server[0].port}"
+        yield f"127.0.0.1:{port}"
     finally:
-        loop, event = stop[0]
-        loop.call_soon_threadsafe(event.set)
+        stop()
         thread.join()

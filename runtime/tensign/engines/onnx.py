@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign import datatypes
-from tensign.engines import made_up_rows
 from tensign.errors import InvalidInput, ProviderUnavailable, UnsupportedModel
 from tensign.signature import Arrays, TensorSpec
 
@@ -53,6 +52,8 @@ class OnnxEngine:
         try:
             self._session = onnxruntime.InferenceSession(str(self._file), options, providers=settings)
         except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+            if provider == _CUDA and "CUDA" in str(error):
+                raise ProviderUnavailable(f"{self.device}: {str(error)[:300]}") from None
             raise UnsupportedModel(f"{self._file.name}: ONNX Runtime cannot load it: {str(error)[:300]}") from None
         if self._session.get_providers()[0] != provider:
             raise ProviderUnavailable(
@@ -60,10 +61,12 @@ class OnnxEngine:
                 f" cuDNN libraries are missing or too old for onnxruntime {onnxruntime.__version__}"
             )
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
+        if any(spec.dtype.kind == "O" for spec in self.inputs):
+            raise UnsupportedModel(f"{self._file.name}: takes text, which this version does not serve")
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
 
-    def warmup(self, rows: int) -> None:
-        self.run({spec.name: made_up_rows(spec, rows) for spec in self.inputs})
+    def warmup(self, batch: Arrays) -> None:
+        self.run(batch)
 
     def run(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         answers = self._session.run(None, batch)

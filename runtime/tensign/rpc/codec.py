@@ -19,6 +19,8 @@ from tensign.classification import classified
 from tensign.errors import InvalidInput
 from tensign.signature import Arrays
 
+MAX_RANK = 32  # as in numpy before 2.0; a product over a million axes would take minutes
+
 Tensor = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
 
 
@@ -88,6 +90,8 @@ def _decode(kind: str, tensors: Sequence[Tensor], raw: Sequence[bytes]) -> dict[
             raise InvalidInput(f'{kind} "{name[:64]}": has contents besides raw_{kind}_contents; send one of them')
         try:
             datatype = datatypes.of_protocol(tensor.datatype)
+            if len(tensor.shape) > MAX_RANK:
+                raise InvalidInput(f"{len(tensor.shape)} axes are more than the {MAX_RANK} that a tensor may have")
             shape = tuple(tensor.shape)
             if any(axis < 0 for axis in shape):
                 raise InvalidInput(f"shape {list(shape)} has a negative axis")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import time
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -31,7 +33,8 @@ class Server:
         self.port = 0
 
     async def start(self) -> None:
-        """Raises OSError when the port is taken."""
+        """Raises OSError when the port is taken, or the host is not one of this machine."""
+        _check_free(self._config)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", self._config.max_message_bytes),
@@ -43,10 +46,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=_reflected())
-        try:
-            self.port = self._server.add_insecure_port(self._config.address)
-        except RuntimeError:
-            raise OSError(f"cannot listen on {self._config.address}: the port is taken, or the host is not ours") from None
+        self.port = self._server.add_insecure_port(self._config.address)
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
@@ -56,10 +56,11 @@ class Server:
         grpc's own grace period would cancel calls that arrive meanwhile; a balancer understands UNAVAILABLE.
         """
         assert self._server is not None
+        until = time.monotonic() + self._config.drain_s
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._service.drain(self._config.drain_s)
         await self._server.stop(_LAST_ANSWERS_S)
-        await asyncio.to_thread(self._repository.close, self._config.drain_s)
+        await asyncio.to_thread(self._repository.close, max(until - time.monotonic(), _LAST_ANSWERS_S))
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set, then drains."""
@@ -70,6 +71,19 @@ class Server:
     async def _set_health(self, status: int) -> None:
         for name in ("", SERVICE.full_name, *(model.name for model in self._repository)):
             await self._health.set(name, status)
+
+
+def _check_free(config: ServerConfig) -> None:
+    """grpc says neither why it cannot listen, nor says it quietly."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise OSError(f"cannot listen on {config.address}: {error.strerror or error}") from None
 
 
 def _reflected() -> DescriptorPool:

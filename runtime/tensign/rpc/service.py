@@ -12,7 +12,7 @@ import grpc
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.datatypes import of_numpy
-from tensign.errors import DeadlineExceeded, ModelNotFound, ModelNotReady
+from tensign.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, QueueFull, TensignError
 from tensign.metrics import Duration, Snapshot
 from tensign.model import Model
 from tensign.repository import Repository
@@ -26,6 +26,8 @@ EXTENSIONS = ("classification", "statistics", "encoded_images")
 # Requests of one stream that may be on their way at once; a reader that stops reading stops its own stream here.
 STREAM_WINDOW = 64
 
+_FEW_ELEMENTS = 1024
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -37,12 +39,15 @@ class InferenceService:
         self._timeout_s = timeout_s
         self.ready = True
         self._active = 0
+        self._readers: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def drain(self, timeout_s: float) -> None:
-        """Says not ready, refuses new calls with UNAVAILABLE, and waits until those in flight are answered."""
+        """Says not ready, refuses new calls with UNAVAILABLE, stops reading streams, waits until what was taken is answered."""
         self.ready = False
+        for reader in self._readers:
+            reader.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
@@ -101,6 +106,8 @@ class InferenceService:
                 tensors.add(name=spec.name, datatype=of_numpy(spec.dtype).protocol, shape=spec.shape)
         response.parameters["activation"].string_param = model.plan.activation
         response.parameters["device"].string_param = model.device
+        if model.plan.threshold is not None:
+            response.parameters["threshold"].double_param = model.plan.threshold
         if model.plan.image and model.plan.preprocess:
             response.parameters["encoded_images"].string_param = model.plan.image
             response.parameters["preprocess_sha256"].string_param = model.plan.preprocess.digest
@@ -118,28 +125,42 @@ class InferenceService:
                 async with contextlib.aclosing(self._answers(requests, context)) as answers:
                     async for answer in answers:
                         yield answer
-        except ModelNotReady as error:
+                if not self.ready:
+                    raise ModelNotReady("the server is draining and reads no further requests")
+        except TensignError as error:
             await context.abort(*status_of(error))
 
     async def _answers(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
-        """Reads ahead of the answers by at most a window, so that requests of one stream share batches."""
-        window: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(STREAM_WINDOW)
+        """Reads ahead of the answers by at most a window, so that requests of one stream share batches.
+
+        A draining server stops reading; what was read is answered.
+        """
+        owed: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
+        window = asyncio.Semaphore(STREAM_WINDOW)
 
         async def read() -> None:
-            async for request in requests:
-                await window.put(asyncio.create_task(self._infer_part(request, context)))
-            await window.put(None)
+            try:
+                async for request in requests:
+                    await window.acquire()
+                    owed.put_nowait(asyncio.create_task(self._infer_part(request, context)))
+            finally:
+                owed.put_nowait(None)
 
         reader = asyncio.create_task(read())
+        self._readers.add(reader)
         try:
-            while (answer := await window.get()) is not None:
+            while (answer := await owed.get()) is not None:
                 yield await answer
+                window.release()
+            with contextlib.suppress(asyncio.CancelledError):  # by drain
+                await reader  # raises what reading raised, a message that is none for example
         finally:
+            self._readers.discard(reader)
             reader.cancel()
-            while not window.empty():
-                if (left := window.get_nowait()) is not None:
+            while not owed.empty():
+                if (left := owed.get_nowait()) is not None:
                     left.cancel()
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
@@ -148,23 +169,43 @@ class InferenceService:
 
     async def _infer_part(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelStreamInferResponse:
         try:
-            return pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
+            return pb.ModelStreamInferResponse(infer_response=await self._infer(request, context, patient=True))
         except Exception as error:
             _, text = status_of(error)
             failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
             return pb.ModelStreamInferResponse(error_message=text, infer_response=failed)
 
-    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+    async def _infer(self, request: pb.ModelInferRequest, context: Context, *, patient: bool = False) -> pb.ModelInferResponse:
+        """patient: wait for room in a full queue, which holds back the stream; a unary caller is told at once."""
         model = self._repository.get(request.model_name, request.model_version)
-        requested_outputs(request, (spec.name for spec in model.signature.outputs))
+        wanted = requested_outputs(request, (spec.name for spec in model.signature.outputs))
         remaining = context.time_remaining()
         timeout_s = self._timeout_s if remaining is None else remaining
-        future = model.submit(decode_request(request), deadline=time.monotonic() + timeout_s)
+        deadline = time.monotonic() + timeout_s
+        arrays = await asyncio.to_thread(decode_request, request) if _is_slow(request) else decode_request(request)
         try:
-            outputs = await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        future = model.submit(arrays, deadline=deadline)
+                        break
+                    except QueueFull:
+                        if not patient:
+                            raise
+                        await asyncio.wrap_future(model.room(len(next(iter(arrays.values())))))
+                outputs = await asyncio.wrap_future(future)
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {timeout_s:.3g} s") from None
+        if any(wanted.values()):  # sorting and writing many classes takes milliseconds
+            return await asyncio.to_thread(encode_response, request, model.version, outputs, model.plan.labels)
         return encode_response(request, model.version, outputs, model.plan.labels)
+
+
+def _is_slow(request: pb.ModelInferRequest) -> bool:
+    """True where decoding goes element by element, which would hold up the event loop; raw tensors are views."""
+    if not request.raw_input_contents:
+        return True
+    return any(tensor.datatype == "BYTES" and sum(tensor.shape) > _FEW_ELEMENTS for tensor in request.inputs)
 
 
 def _guarded(behaviour: Any) -> Any:
