@@ -12,11 +12,12 @@ test:  ## every test, with the full environment
 	@.ci/environment full
 	@build/full/bin/python -m pytest $(ARGS)
 
-check:  ## ruff, mypy strict, fresh stubs, hadolint
+check:  ## ruff, mypy strict, import order, fresh stubs, hadolint
 	@.ci/environment full
 	build/full/bin/python -m ruff format --check .
 	build/full/bin/python -m ruff check .
 	build/full/bin/python -m mypy
+	build/full/bin/python -m pytest -q tests/test_layers.py tests/test_public_api.py
 	build/full/packages/bin/hadolint Dockerfile.gpu
 	@$(MAKE) --no-print-directory stubs OUT=build/fresh
 	diff build/fresh/tensign/_pb/open_inference_pb2.py runtime/tensign/_pb/open_inference_pb2.py
@@ -33,9 +34,12 @@ stubs:  ## generate runtime/tensign/_pb from proto/, in a private descriptor poo
 	@mkdir -p $(OUT)
 	build/stubs/bin/python -m grpc_tools.protoc -Itensign/_pb=proto --python_out=$(OUT) --pyi_out=$(OUT) tensign/_pb/open_inference.proto
 	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(OUT)/tensign/_pb/open_inference_pb2.py
+	@grep -q 'DESCRIPTOR = _descriptor_pool.DescriptorPool()' $(OUT)/tensign/_pb/open_inference_pb2.py
 
-bench:  ## what serving costs, beside a no-op server and beside ONNX Runtime alone (needs h2load)
+bench:  ## every figure of the README: footprint, fidelity, what serving costs (needs h2load; five minutes)
 	@.ci/environment full
+	build/full/bin/python benchmarks/footprint.py
+	build/full/bin/python benchmarks/fidelity.py
 	build/full/bin/python benchmarks/served.py
 
 demo-bundle:  ## make runtime/tensign/_demo again from packages

@@ -29,9 +29,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from torchvision.models import MobileNet_V2_Weights
 
 from tensign.preprocess import CropPad, PreprocessSpec, Resize
-from tensign_converters import graph, parity
 from tensign_converters.learner import Learned, Picture
-from tensign_converters.package import MODEL_FILE, write_package
+from tensign_converters.package import write_model
 from tensign_converters.steps import Normalize
 
 SIZE = 224
@@ -70,29 +69,11 @@ def efficientnet_lite0() -> Learned:
 
 
 def make_model(target: Path) -> None:
-    learned = efficientnet_lite0()
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    steps = ("cast to float32, NHWC to NCHW", *(step.describe() for step in learned.graph_steps))
-    spec = PreprocessSpec(learned.item_steps, graph=steps)
-    model = target / MODEL_FILE
-    graph.export(graph.Graph(learned.graph_steps, learned.network, learned.activation), learned.size, model)
-    graph.store_as_fp16(model)
-    proved = parity.prove(learned, spec, model, (256, 256), "fp16")
-    print(proved)
-    write_package(
-        target,
-        source={
-            "artifact_path": "efficientnet-lite0",
-            "signature": {part: json.dumps(tensors) for part, tensors in SIGNATURE.items()},
-        },
-        labels=learned.labels,
-        activation=learned.activation,
-        threshold=None,
-        weights="fp16",
-        preprocess=spec,
-        proof={"source": {"versions": learned.versions}, "parity": proved.document()},
-    )
+    signature = {part: json.dumps(tensors) for part, tensors in SIGNATURE.items()}
+    source = {"artifact_path": "efficientnet-lite0", "signature": signature}
+    print(write_model(efficientnet_lite0(), target, size=(256, 256), weights="fp16", source=source, origin={}))
 
 
 def make_pictures(target: Path) -> None:

@@ -43,8 +43,9 @@ def test_a_file_that_cannot_be_read_is_an_answer_like_any_other(
     demo_address: str, pictures: list[Path], tmp_path: Path
 ) -> None:
     good, missing = str(pictures[0]), tmp_path / "missing.jpg"
+    orders: list[list[str | Path]] = [[missing, good, missing, missing, good], [good, missing], [missing]]
     with Client(demo_address) as client:
-        for order in ([missing, good, missing, missing, good], [good, missing], [missing]):
+        for order in orders:
             answers = list(client.classify(order))
             assert [isinstance(answer, list) for answer in answers] == [image is good for image in order]
             assert all(
@@ -71,9 +72,7 @@ def test_one_picture_needs_no_list(demo_address: str, pictures: list[Path]) -> N
             assert isinstance(answer, list)
 
 
-def test_an_array_a_list_and_a_list_of_pictures_become_tensors(
-    demo_address: str, mean_address: str, pictures: list[Path]
-) -> None:
+def test_arrays_lists_and_lists_of_pictures_become_tensors(demo_address: str, mean_address: str, pictures: list[Path]) -> None:
     pixels = np.full((2, 4, 5, 3), 7, np.uint8)
     with Client(mean_address) as client:
         np.testing.assert_array_equal(client.infer(pixels)["output-0"], np.full((2, 3), 7))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -18,6 +20,7 @@ from tensign.config import ServerConfig
 from tensign.errors import InvalidConfig, ModelNotReady
 from tensign.model import Model
 from tensign.repository import Repository
+from tensign.rpc.codec import encode_request
 from tensign.rpc.server import Server
 from tensign.testing import serving
 
@@ -80,6 +83,34 @@ def test_a_stopping_server_finishes_what_it_took_and_refuses_the_rest(mean_model
     for thread in threads:
         thread.join(30)
     assert len(refused) == 4  # ended by a clear status, none by another error or a hang
+
+
+def test_an_idle_stream_does_not_hold_up_the_drain(mean_model: Path) -> None:
+    patient = ServerConfig(grpc_port=0, drain_s=60)
+    release = threading.Event()
+
+    def one_then_nothing() -> Iterator[bytes]:
+        yield encode_request("mean", PIXELS).SerializeToString()
+        release.wait(60)
+
+    with serving(Model.load(mean_model, CPU, name="mean"), config=patient) as address:
+        client = Client(address, model="mean")
+        answers = client.send_stream(one_then_nothing())
+        assert not next(answers).error_message
+        started = time.perf_counter()
+    assert time.perf_counter() - started < 30
+    with pytest.raises(ModelNotReady, match="the server is draining"):
+        next(answers)
+    release.set()
+    client.close()
+
+
+def test_serving_what_cannot_be_served_raises_and_does_not_hang(mean_model: Path) -> None:
+    models = [Model.load(mean_model, CPU, name="one") for _ in range(2)]
+    with pytest.raises(InvalidConfig, match='two models are called "one"'), serving(*models):
+        pass
+    for model in models:
+        model.close()
 
 
 @pytest.mark.parametrize("bad", [{"grpc_port": 70000}, {"timeout_s": 0}, {"drain_s": -1}, {"max_message_bytes": 0}])

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.plan import SERVED_FLAVORS, refusal
-from tensign.preprocess import PreprocessSpec
 from tensign.signature import Signature
-from tensign.version import __version__
-from tensign_converters.package import MODEL_FILE, write_package
 
 
 def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
@@ -42,6 +39,7 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
         raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'") from None
     target.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
     try:
         workshop.chmod(0o755)
         report = _convert(manifest, signature, size, workshop, weights)
@@ -52,35 +50,15 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
 
 
 def _convert(manifest: ModelManifest, signature: Signature, size: tuple[int, int], target: Path, weights: str) -> str:
-    from tensign_converters import graph, parity
     from tensign_converters.learner import read_learner
+    from tensign_converters.package import write_model
 
     learned = read_learner(manifest, size)
-    steps = ("cast to float32, NHWC to NCHW", *(step.describe() for step in learned.graph_steps))
-    spec = PreprocessSpec(learned.item_steps, graph=steps)
-    model = target / MODEL_FILE
-    graph.export(graph.Graph(learned.graph_steps, learned.network, learned.activation), learned.size, model)
-    if weights == "fp16":
-        graph.store_as_fp16(model)
-    proved = parity.prove(learned, spec, model, size, weights)
     classes = signature.outputs[0].shape[-1]
     if learned.labels and classes not in (-1, len(learned.labels)):
         raise UnsupportedModel(f"the signature promises {classes} classes, the Learner knows {len(learned.labels)} labels")
-    provenance: dict[str, Any] = {
-        "source": {"sha256": manifest.digest, "flavor": "fastai", "versions": {"tensign": __version__, **learned.versions}},
-        "parity": proved.document(),
-    }
-    write_package(
-        target,
-        source=manifest.document,
-        labels=learned.labels,
-        activation=learned.activation,
-        threshold=learned.threshold,
-        weights=weights,
-        preprocess=spec,
-        proof=provenance,
-    )
-    return f"preprocess: {'; '.join(map(str, (*learned.item_steps, *steps)))}\nparity: {proved}"
+    origin = {"sha256": manifest.digest, "flavor": "fastai"}
+    return write_model(learned, target, size=size, weights=weights, source=manifest.document, origin=origin)
 
 
 def _put(workshop: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writes the converted model as an MLmodel directory: a `tensign` flavor, and a `python_function` flavor that MLflow opens."""
+"""Learned -> an MLmodel directory, proof included: a `tensign` flavor, and a `python_function` flavor that MLflow opens."""
 
 from __future__ import annotations
 
@@ -14,29 +14,56 @@ import yaml
 
 from tensign.preprocess import PreprocessSpec
 from tensign.version import __version__
+from tensign_converters.graph import Graph, export, store_as_fp16
+from tensign_converters.learner import Learned
+from tensign_converters.parity import prove
 
 MODEL_FILE, LABELS_FILE = "model.onnx", "labels.json"
 _KEPT = ("artifact_path", "run_id", "signature")  # what stays true of the model when its files change
 
 
-def write_package(
+def write_model(
+    learned: Learned,
     target: Path,
     *,
-    source: Mapping[str, Any],
-    labels: tuple[str, ...],
-    activation: str,
-    threshold: float | None,
+    size: tuple[int, int],
     weights: str,
+    source: Mapping[str, Any],
+    origin: Mapping[str, Any],
+) -> str:
+    """Exports, proves and writes into the directory `target`; gives a report of two lines.
+
+    size: height and width in the signature; source: the original's MLmodel document, or one that has its signature;
+    origin: where the model came from, kept with the versions. Raises UnsupportedModel or ParityFailed.
+    """
+    model = target / MODEL_FILE
+    steps = ("cast to float32, NHWC to NCHW", *(step.describe() for step in learned.graph_steps))
+    spec = PreprocessSpec(learned.item_steps, graph=steps)
+    export(Graph(learned.graph_steps, learned.network, learned.activation), learned.size, model)
+    if weights == "fp16":
+        store_as_fp16(model)
+    proved = prove(learned, spec, model, size, weights)
+    versions = {"tensign": __version__, **learned.versions}
+    proof = {"source": {**origin, "versions": versions}, "parity": proved.document()}
+    _write_files(target, learned, spec, weights, source, proof)
+    return f"preprocess: {'; '.join(map(str, (*learned.item_steps, *steps)))}\nparity: {proved}"
+
+
+def _write_files(
+    target: Path,
+    learned: Learned,
     preprocess: PreprocessSpec,
+    weights: str,
+    source: Mapping[str, Any],
     proof: Mapping[str, Any],
 ) -> None:
-    """Writes everything but the graph, which is there. source: the original MLmodel document; proof: its metadata."""
-    flavor: dict[str, Any] = {"tensign_version": __version__, "model": MODEL_FILE, "weights": weights, "activation": activation}
-    if labels:
-        (target / LABELS_FILE).write_text(json.dumps(labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    flavor: dict[str, Any] = {"tensign_version": __version__, "model": MODEL_FILE, "weights": weights}
+    flavor["activation"] = learned.activation
+    if learned.labels:
+        (target / LABELS_FILE).write_text(json.dumps(learned.labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
         flavor["labels"] = LABELS_FILE
-    if threshold is not None:
-        flavor["threshold"] = float(threshold)
+    if learned.threshold is not None:
+        flavor["threshold"] = float(learned.threshold)
     requirement = f"tensign[cpu]=={__version__}"
     (target / "requirements.txt").write_text(f"{requirement}\n")
     python = platform.python_version()

@@ -1,8 +1,7 @@
 """tensign: serves MLflow MLmodel directories of vision models, driven by their tensor signature.
 
-Layers, lowest first; a file imports only lower ones (tests/test_layers.py):
-errors < datatypes, config, mlmodel, decode, buckets, metrics < signature, preprocess < plan, request, engines < slots
-< batcher < model < repository < rpc < client < testing, bench < demo < cli. `pyfunc` is MLflow's way in.
+A request's way: rpc/service, rpc/codec, model (signature, preprocess), batcher, engines/onnx, and back. A file imports only
+lower layers; tests/test_layers.py lists them. `pyfunc` is MLflow's way in.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -16,8 +16,9 @@ import numpy as np
 import platformdirs
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from tensign import conversion
 from tensign.bench import Load, Report, run
@@ -121,9 +122,9 @@ def inspect(model: ModelPath, as_json: Annotated[bool, typer.Option("--json", he
     if as_json:
         print(json.dumps(facts, indent=2, default=str))
         return
-    table = Table(box=None, show_header=False)
+    table = Table("", Column(overflow="fold"), box=None, show_header=False)
     for key, value in facts.items():
-        table.add_row(f"[bold]{key}", value if isinstance(value, str) else json.dumps(value, default=str))
+        table.add_row(f"[bold]{key}", escape(value if isinstance(value, str) else json.dumps(value, default=str)))
     console.print(table)
 
 

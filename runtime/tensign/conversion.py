@@ -8,7 +8,6 @@ from __future__ import annotations
 import builtins
 import fcntl
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -17,8 +16,6 @@ from pathlib import Path
 from tensign import errors
 from tensign.mlmodel import read_mlmodel
 from tensign.plan import SERVED_FLAVORS
-
-log = logging.getLogger(__name__)
 
 WEIGHTS = ("fp32", "fp16")
 FORMAT = 1  # of what converters write; another number, and every cached model is converted again
@@ -39,7 +36,6 @@ def servable(path: Path, *, trust: bool, cache: Path) -> Path:
         if not (converted / "MLmodel").exists():
             for left_over in cache.glob(f".{converted.name}-*"):  # of a converter that was killed
                 shutil.rmtree(left_over, ignore_errors=True)
-            log.info("converting %s, once, into %s", path, converted)
             convert(path, converted, trust=trust)
     return converted
 

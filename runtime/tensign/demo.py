@@ -38,7 +38,7 @@ def run_demo(console: Console, *, model: Path = MODEL, repeats: int = 20) -> Non
                 seen.add_row(file.name, f"{file.stat().st_size:,}", f"[red]{answer}", "")
             else:
                 seen.add_row(file.name, f"{file.stat().st_size:,}", answer[0].label, f"{answer[0].score:.3f}")
-        console.print(seen)
+        console.print(seen, "")
         figures = Table("stream of pictures", "images/s", "p50 ms", "p95 ms", "p99 ms", "mean batch", box=None)
         for concurrency in (1, 8):
             load = Load(requests=repeats * len(files), concurrency=concurrency, encoded=True, stream=True)
@@ -48,7 +48,9 @@ def run_demo(console: Console, *, model: Path = MODEL, repeats: int = 20) -> Non
                 *(f"{figure:.1f}" for figure in (report.images_per_s, report.p50_ms, report.p95_ms, report.p99_ms)),
                 f"{report.mean_batch:.1f}",
             )
-        console.print("\n", figures)
+        console.print(figures)
+        sizes = client.metadata().parameters["batch_sizes"].string_param
+        console.print(f"\nbatch sizes that pay on this machine, as warm-up measured them: {sizes}")
 
 
 def _signature(client: Client) -> str:

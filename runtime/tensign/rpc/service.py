@@ -106,6 +106,7 @@ class InferenceService:
                 tensors.add(name=spec.name, datatype=of_numpy(spec.dtype).protocol, shape=spec.shape)
         response.parameters["activation"].string_param = model.plan.activation
         response.parameters["device"].string_param = model.device
+        response.parameters["batch_sizes"].string_param = ",".join(map(str, model.buckets.rows))
         if model.plan.threshold is not None:
             response.parameters["threshold"].double_param = model.plan.threshold
         if model.plan.image and model.plan.preprocess:
@@ -245,11 +246,13 @@ def _inference_statistics(seen: Snapshot) -> pb.InferStatistics:
         stages = [getattr(times, stage) for times in seen.batches.values()]
         return pb.StatisticDuration(count=sum(s.count for s in stages), ns=sum(s.ns for s in stages))
 
+    prepared = total("compute_input")
+    prepared.ns += seen.preprocess.ns
     return pb.InferStatistics(
         success=_duration(seen.success),
         fail=_duration(seen.fail),
         queue=_duration(seen.queue),
-        compute_input=total("compute_input"),
+        compute_input=prepared,
         compute_infer=total("compute_infer"),
         compute_output=total("compute_output"),
     )
