@@ -39,7 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
-log = logging.getLogger(__name__)
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An MLmodel directory.")]
 Device = Annotated[
@@ -102,7 +101,6 @@ async def _serve(models: list[Model], config: ServerConfig) -> None:
     def drain() -> None:
         if stop.is_set():
             os._exit(130)  # asked twice: whoever asks does not want to wait
-        log.info("draining, for at most %g s; a second signal ends it at once", config.drain_s)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
 
@@ -17,6 +18,8 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.config import ServerConfig
 from tensign.repository import Repository
 from tensign.rpc.service import SERVICE, InferenceService
+
+log = logging.getLogger(__name__)
 
 _LAST_ANSWERS_S = 1.0  # for what is written, but not yet sent
 
@@ -56,6 +59,8 @@ class Server:
         grpc's own grace period would cancel calls that arrive meanwhile; a balancer understands UNAVAILABLE.
         """
         assert self._server is not None
+        if self._service.active:
+            log.info("draining %d calls, for at most %g s", self._service.active, self._config.drain_s)
         until = time.monotonic() + self._config.drain_s
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._service.drain(self._config.drain_s)

@@ -38,7 +38,7 @@ class InferenceService:
         self._repository = repository
         self._timeout_s = timeout_s
         self.ready = True
-        self._active = 0
+        self.active = 0
         self._readers: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -56,13 +56,13 @@ class InferenceService:
         """One unary call or one stream in flight."""
         if not self.ready:
             raise ModelNotReady("the server is draining and takes no new requests")
-        self._active += 1
+        self.active += 1
         self._idle.clear()
         try:
             yield
         finally:
-            self._active -= 1
-            if not self._active:
+            self.active -= 1
+            if not self.active:
                 self._idle.set()
 
     def handler(self) -> grpc.GenericRpcHandler:
