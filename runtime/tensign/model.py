@@ -71,6 +71,8 @@ class Model:
         rows, step = _rows(arrays), self.config.max_queue_rows
         pieces = [self._patiently(arrays, slice(at, at + step), deadline) for at in range(0, rows, step)]
         answers = [self._awaited(piece, deadline) for piece in pieces]
+        if len(answers) == 1:
+            return answers[0]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def submit(self, inputs: npt.NDArray[Any] | Arrays, *, deadline: float | None = None) -> Future[Outputs]:
