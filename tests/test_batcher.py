@@ -162,7 +162,7 @@ def test_an_expired_request_never_reaches_the_engine(batcher: Batcher, engine: G
     late, patient = submit(batcher, 2, deadline=5.0), submit(batcher, 3, deadline=50.0)
     clock.now = 6.0
     engine.open()
-    with pytest.raises(DeadlineExceeded, match="before the engine began"):
+    with pytest.raises(DeadlineExceeded, match=r"the deadline passed after .* ms in the queue"):
         late.result(SOON)
     assert answer(patient) == [6]
     wait([first], SOON)
@@ -263,16 +263,38 @@ def test_cancelled_requests_keep_no_room_from_others(batcher: Batcher, engine: G
 
 
 def test_whoever_waits_for_room_is_told(batcher: Batcher, engine: GatedEngine) -> None:
+    """Oldest first, and no more than fit; the cancelled one is passed over."""
     assert batcher.room(20).done()
     first = submit(batcher, 0)
     engine.wait_until_busy()
     queued = submit(batcher, *range(20))
-    left, waiting = batcher.room(1), batcher.room(1)
-    assert not waiting.done()
+    left, large, small = batcher.room(1), batcher.room(8), batcher.room(1)
     left.cancel()
+    engine.open(1)
+    engine.wait_until_busy()  # 8 of the 20 rows are taken: room for the large one, which came first, and no more
+    assert large.result(SOON) is None
+    assert not small.done()
     engine.open()
-    waiting.result(SOON)
+    small.result(SOON)
     wait([first, queued], SOON)
+
+
+def test_settling_while_the_engine_looks_at_the_queue_harms_nobody(statistics: Statistics) -> None:
+    batcher = Batcher(lambda batch: {"y": batch["x"]}, Buckets((1,), (1.0,)), max_queue_rows=100, statistics=statistics)
+
+    def hammer() -> None:
+        for _ in range(2000):
+            request = batcher.reserve(1)
+            batcher.enqueue(request, {"x": np.zeros((1, 1), np.float32)})
+            batcher.settle(request, EngineError("changed my mind"))
+
+    threads = [threading.Thread(target=hammer) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert answer(submit(batcher, 3)) == [6 / 2]
+    batcher.close(SOON)
 
 
 def test_a_split_request_fails_once_and_whole(batcher: Batcher, engine: GatedEngine) -> None:

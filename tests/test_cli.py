@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -117,15 +116,11 @@ def test_serve_says_when_it_is_ready_drains_on_sigterm_and_exits_0(pictures: lis
 
 
 def test_sigterm_while_loading_ends_it_at_once(tmp_path: Path) -> None:
-    (tmp_path / "MLmodel").symlink_to("/dev/stdin")  # reading it waits for us
-    command = [sys.executable, "-m", "tensign", "serve", str(tmp_path)]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    time.sleep(2)  # it has no way of telling us that it waits
-    server.send_signal(signal.SIGTERM)
-    assert server.wait(10) == 143
-    for stream in (server.stdin, server.stdout):
-        assert stream is not None
-        stream.close()
+    os.mkfifo(tmp_path / "MLmodel")
+    server = subprocess.Popen([sys.executable, "-m", "tensign", "serve", str(tmp_path)], stderr=subprocess.DEVNULL)
+    with (tmp_path / "MLmodel").open("w"):  # waits until it is opened for reading, and never writes
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 143
 
 
 def test_bench_of_what_is_no_target_says_so() -> None:

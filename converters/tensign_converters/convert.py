@@ -64,8 +64,10 @@ def _convert(manifest: ModelManifest, signature: Signature, size: tuple[int, int
 def _put(workshop: Path, target: Path) -> None:
     try:
         workshop.rename(target)  # fails where another converter was faster
-    except OSError as error:
-        raise FileExistsError(f"{target} exists by now: {error.strerror}") from None
+    except OSError:
+        if target.exists():
+            raise FileExistsError(f"{target} exists by now") from None
+        raise
 
 
 def _picture_size(signature: Signature) -> tuple[int, int]:

@@ -5,13 +5,12 @@ A batch leaves as soon as the engine is free; it fills only while the engine is 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 
 import numpy as np
 
@@ -23,6 +22,8 @@ from tensign.signature import Arrays
 from tensign.slots import Slots
 
 log = logging.getLogger(__name__)
+
+_SWEEP_NS = 10_000_000
 
 
 class Batcher:
@@ -52,7 +53,8 @@ class Batcher:
         self._waiting_rows = 0  # reserved or enqueued, not yet taken
         self._closing = False
         self._slots = Slots()
-        self._room: list[Future[None]] = []  # of those who wait for it
+        self._room: deque[tuple[int, Future[None]]] = deque()  # who waits for it, with how many rows
+        self._swept_ns = 0
         self._thread = threading.Thread(target=self._serve, name="tensign-engine", daemon=True)
         self._thread.start()
 
@@ -67,7 +69,7 @@ class Batcher:
                 raise TooLarge(
                     f"{rows} rows in one request are more than the queue's {self._max_queue_rows}; send fewer at once"
                 )
-            if self._waiting_rows + rows > self._max_queue_rows:
+            if self._waiting_rows + rows > self._max_queue_rows and time.perf_counter_ns() - self._swept_ns > _SWEEP_NS:
                 self._sweep()
             if self._waiting_rows + rows > self._max_queue_rows:
                 raise QueueFull(f"{self._waiting_rows} rows are waiting and {self._max_queue_rows} may; try again later")
@@ -86,30 +88,43 @@ class Batcher:
             self._changed.notify()
 
     def room(self, rows: int) -> Future[None]:
-        """Done as soon as rows have left the queue, at once where `rows` more would fit: what to wait for after QueueFull."""
+        """Done as soon as `rows` more may fit, oldest waiter first: what to wait for after QueueFull, before trying again."""
         room: Future[None] = Future()
         with self._changed:
             if self._waiting_rows + rows <= self._max_queue_rows:
                 room.set_result(None)
             else:
-                self._room.append(room)
+                self._room.append((rows, room))
         return room
 
     def dropped(self, request: Request) -> bool:
         """True where nothing more should be spent on a request: it was cancelled, failed, or its deadline has passed."""
         if request.deadline is not None and request.deadline <= self._clock():
             waited_ms = (time.perf_counter_ns() - request.reserved_ns) / 1e6
-            self.settle(request, DeadlineExceeded(f"the deadline passed after {waited_ms:.0f} ms, before the engine began"))
-        elif request.future.done():
-            with self._changed:
-                self._forget(request, succeeded=False)
+            self.settle(request, DeadlineExceeded(f"the deadline passed after {waited_ms:.0f} ms in the queue"))
+        elif request.future.cancelled():
+            self.settle(request, DeadlineExceeded("cancelled"))
         return request.future.done()
 
     def settle(self, request: Request, result: Outputs | Exception) -> None:
-        """Answers a reserved request, unless it was answered or cancelled already, and gives its room back."""
+        """Answers a reserved request, unless it was answered or cancelled already, and gives its room back.
+
+        Callbacks of its future run here, under the batcher's lock: they must not wait for anything.
+        """
         with self._changed:
-            self._forget(request, succeeded=not isinstance(result, Exception))
-        with contextlib.suppress(InvalidStateError):  # cancelled, or failed in an earlier part: nobody waits any more
+            if request not in self._unsettled:
+                return
+            self._unsettled.remove(request)
+            self._waiting_rows -= request.remaining
+            request.taken = request.rows
+            self._made_room()
+            wanted = request.future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+            took_ns = time.perf_counter_ns() - request.reserved_ns
+            self._statistics.request(took_ns, succeeded=wanted and not isinstance(result, Exception))
+            if self._closing:
+                self._changed.notify()
+            if not wanted:
+                return
             if isinstance(result, Exception):
                 request.future.set_exception(result)
             else:
@@ -127,7 +142,7 @@ class Batcher:
     # The engine's thread
 
     def _serve(self) -> None:
-        while parts := self._next_batch():
+        while (parts := self._next_batch()) is not None:
             try:
                 self._run_batch(parts)
             except Exception:  # a bug of ours: these requests fail, the thread and everybody else live on
@@ -135,14 +150,14 @@ class Batcher:
                 for part in parts:
                     self.settle(part.request, EngineError("the batcher failed"))
 
-    def _next_batch(self) -> list[Part]:
-        """Waits for rows and takes the best batch of one kind; empty when closed and drained."""
+    def _next_batch(self) -> list[Part] | None:
+        """Waits for rows and takes the best batch of one kind; None when closed and drained."""
         with self._changed:
             while True:
                 if alike := self._alike():
                     return self._take(alike)
                 if self._closing and not self._unsettled:
-                    return []
+                    return None
                 self._changed.wait()
 
     def _alike(self) -> list[Request]:
@@ -163,7 +178,11 @@ class Batcher:
         return alike
 
     def _sweep(self) -> None:
-        """Drops cancelled and expired requests wherever they wait, so that they keep no room from others."""
+        """Drops cancelled and expired requests wherever they wait, so that they keep no room from others.
+
+        Not more often than every few milliseconds: it looks at the whole queue, and under overload everybody asks.
+        """
+        self._swept_ns = time.perf_counter_ns()
         for request in tuple(self._queue):
             if self.dropped(request):
                 self._queue.remove(request)
@@ -185,9 +204,12 @@ class Batcher:
         return parts
 
     def _made_room(self) -> None:
-        waiting, self._room = self._room, []
-        for room in waiting:
-            with contextlib.suppress(InvalidStateError):  # its waiter left
+        """Wakes those who wait for room, as many as fit; all where nothing is left that would wake them later."""
+        free, idle = self._max_queue_rows - self._waiting_rows, not self._waiting_rows
+        while self._room and (idle or self._room[0][0] <= free):
+            rows, room = self._room.popleft()
+            if room.set_running_or_notify_cancel():
+                free -= rows
                 room.set_result(None)
 
     def _run_batch(self, parts: list[Part]) -> None:
@@ -234,21 +256,6 @@ class Batcher:
         request.answered.append(outcome)
         if part.stop == request.rows:
             self.settle(request, _joined(request.answered))
-
-    def _forget(self, request: Request, *, succeeded: bool) -> None:
-        if request not in self._unsettled:
-            return
-        self._unsettled.remove(request)
-        self._waiting_rows -= request.remaining
-        request.taken = request.rows
-        self._made_room()
-        if request.future.cancelled():
-            request.future.set_running_or_notify_cancel()  # tells concurrent.futures.wait
-        self._statistics.request(
-            time.perf_counter_ns() - request.reserved_ns, succeeded=succeeded and not request.future.cancelled()
-        )
-        if self._closing:
-            self._changed.notify()
 
 
 def _split(outputs: Outputs, parts: list[Part]) -> list[Outputs]:

@@ -72,7 +72,6 @@ def serve(
     cache_dir: CacheDir = _CACHE,
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C, then drain."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # while loading; it ends a converter too
     if name and len(name) != len(models):
         raise InvalidConfig(f"--name: {len(name)} for {len(models)} MODEL; give one for each, or none")
     config = ModelConfig(device=device, max_batch_size=max_batch_size)
@@ -232,6 +231,7 @@ def _report_table(report: Report) -> Table:
 
 @app.callback(invoke_without_command=True)
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not at once: a converter is ended too
     if show:
         print(f"tensign {__version__}")
         raise typer.Exit

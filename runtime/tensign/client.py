@@ -93,28 +93,28 @@ class Client:
         if isinstance(images, str | Path | bytes | np.ndarray):
             images = [images]
         output = self.metadata().outputs[0].name
-        asked: deque[str | errors.TensignError] = deque()  # for each picture its name, or why it was never sent
+        unsent: deque[tuple[str, str]] = deque()  # for each picture its name, and why it could not be sent
 
         def messages() -> Iterator[bytes]:
             for image in images:
                 name = f"{image}: " if isinstance(image, str | Path) else ""
+                reason = ""
                 try:
                     message = self.request(image, {output: top})
-                except (OSError, errors.InvalidInput) as error:
-                    text = error.strerror if isinstance(error, OSError) else str(error)
-                    asked.append(errors.InvalidInput(f"{name}{text}"))
-                    continue
-                asked.append(name)
+                except (OSError, ValueError, TypeError) as error:
+                    reason = (isinstance(error, OSError) and error.strerror) or str(error)
+                    message = self.request(b"", {output: top})  # keeps its place in the order, and in the window
+                unsent.append((name, reason))
                 yield message
 
         for response in self.send_stream(messages(), window=window):
-            while not isinstance(name := asked.popleft(), str):
-                yield name
-            if response.error_message:
+            name, reason = unsent.popleft()
+            if reason:
+                yield errors.InvalidInput(f"{name}{reason}")
+            elif response.error_message:
                 yield errors.TensignError(f"{name}{response.error_message}")
             else:
                 yield [Prediction.parse(text) for text in decode_response(response.infer_response)[output][0]]
-        yield from (error for error in asked if not isinstance(error, str))
 
     def request(self, image: Image, classes: Mapping[str, int] | None = None) -> bytes:
         """The serialized request for one picture: encoded ones go as they are, arrays as the signature's tensor.
@@ -128,7 +128,7 @@ class Client:
             name = metadata.parameters["encoded_images"].string_param
             if not name:
                 raise errors.InvalidInput(f'model "{self.model}" declares no preprocessing, so it takes no encoded images')
-            inputs = {name: _array([image if isinstance(image, bytes) else Path(image).read_bytes()])}
+            inputs = {name: _array([bytes(image) if isinstance(image, bytes | bytearray) else Path(image).read_bytes()])}
         return encode_request(self.model, inputs, classes=classes).SerializeToString()
 
     def send(self, message: bytes) -> pb.ModelInferResponse:
@@ -137,8 +137,13 @@ class Client:
         return response
 
     def send_stream(self, messages: Iterable[bytes], *, window: int = 32) -> Iterator[pb.ModelStreamInferResponse]:
-        """Serialized requests over one stream, answers in their order; `messages` is read at most `window` ahead."""
-        room = threading.Semaphore(window)
+        """Serialized requests over one stream, answers in their order; `messages` is read at most `window` ahead.
+
+        It is read in a thread of grpc's, and no more once the answers are closed.
+        """
+        if window < 1:
+            raise errors.InvalidConfig(f"window: wanted at least 1, got {window}")
+        room, closed = threading.Semaphore(window), threading.Event()
         failure: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
 
         def feed() -> Iterator[bytes]:
@@ -146,7 +151,7 @@ class Client:
                 iterator = iter(messages)
                 while True:
                     room.acquire()  # before the next one is made, so that nothing waits made
-                    if (message := next(iterator, None)) is None:
+                    if closed.is_set() or (message := next(iterator, None)) is None:
                         return
                     yield message
             except BaseException as error:  # grpc would swallow what reading the pictures raises
@@ -161,6 +166,7 @@ class Client:
         except grpc.RpcError as error:
             raise error_of(error.code(), error.details(), self.address) from None
         finally:
+            closed.set()
             call.cancel()
             room.release()
         if not failure.empty():

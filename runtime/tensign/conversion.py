@@ -30,13 +30,18 @@ def servable(path: Path, *, trust: bool, cache: Path) -> Path:
     if any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
         return path
     converted = cache / f"{manifest.digest}-{FORMAT}"
+    if (converted / "MLmodel").exists():
+        return converted
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{converted.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two servers that start at once convert once
         if not (converted / "MLmodel").exists():
             for left_over in cache.glob(f".{converted.name}-*"):  # of a converter that was killed
                 shutil.rmtree(left_over, ignore_errors=True)
-            convert(path, converted, trust=trust)
+            try:
+                convert(path, converted, trust=trust)
+            except FileExistsError:  # by a converter that outlived its server
+                read_mlmodel(converted)
     return converted
 
 

@@ -9,7 +9,7 @@
         ModelNotReady           not warmed up yet, or draining
         QueueFull               more rows are waiting than the queue may hold; try again later
         TooLarge                a request that no queue could ever hold
-        DeadlineExceeded        the deadline passed before the engine could begin
+        DeadlineExceeded        the deadline passed before there was an answer
         UnsupportedModel        an MLmodel we cannot serve or convert; the message says why
             ParityFailed            converted, but the predictions changed beyond the tolerance
         InvalidConfig           a knob outside its range
@@ -60,7 +60,7 @@ class TooLarge(TensignError):
 
 
 class DeadlineExceeded(TensignError):
-    """The deadline passed before the engine took the request up."""
+    """The deadline passed before there was an answer."""
 
 
 class UnsupportedModel(TensignError):

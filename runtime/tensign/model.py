@@ -64,13 +64,19 @@ class Model:
     def infer(self, inputs: npt.NDArray[Any] | Arrays, *, timeout_s: float | None = None) -> Outputs:
         """{input: [n,...]} -> {output: [n,...]}, for any n, waiting for room and for the answer.
 
-        Raises what `submit` raises but QueueFull, and what its future raises.
+        Raises what `submit` raises but QueueFull and TooLarge, what its future raises, and DeadlineExceeded.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         arrays = self._enforced(inputs)
         rows, step = _rows(arrays), self.config.max_queue_rows
-        pieces = [self._patiently(arrays, slice(at, at + step), deadline) for at in range(0, rows, step)]
-        answers = [self._awaited(piece, deadline) for piece in pieces]
+        pieces: list[Future[Outputs]] = []
+        try:
+            for at in range(0, rows, step):
+                pieces.append(self._patiently(arrays, slice(at, at + step), deadline))
+            answers = [self._awaited(piece, deadline) for piece in pieces]
+        finally:
+            for piece in pieces:
+                piece.cancel()  # when one failed; it does nothing to what is answered
         if len(answers) == 1:
             return answers[0]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
@@ -79,7 +85,8 @@ class Model:
         """Starts an inference; the future gives {output: [n,...]}, or raises InvalidInput, EngineError and the like.
 
         inputs: arrays by the signature, or an object array [n] of encoded images in place of the image tensor.
-        deadline: on time.monotonic(), in seconds. Raises SignatureMismatch, QueueFull, ModelNotReady at once.
+        deadline: on time.monotonic(), in seconds. Raises SignatureMismatch, QueueFull, TooLarge, ModelNotReady or
+        DeadlineExceeded at once. Callbacks of the future must not wait for anything.
         """
         arrays = self._enforced(inputs)
         request = self._batcher.reserve(_rows(arrays), deadline)
@@ -88,8 +95,8 @@ class Model:
                 self._pool.submit(self._preprocess, request, arrays)
             else:
                 self._enqueue(request, arrays)
-        except RuntimeError:  # the pool was shut down meanwhile
-            self._batcher.settle(request, ModelNotReady("the model is closing"))
+        except RuntimeError as error:  # the pool was shut down meanwhile, or the system has no thread left
+            self._batcher.settle(request, ModelNotReady(f"cannot take the request up: {error}"))
         return request.future
 
     def room(self, rows: int) -> Future[None]:
@@ -99,7 +106,7 @@ class Model:
     def close(self, timeout_s: float = 30.0) -> None:
         """Finishes what was submitted, then gives threads and memory back."""
         self._batcher.close(timeout_s)
-        self._pool.shutdown()
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._engine.close()
 
     def _enforced(self, inputs: npt.NDArray[Any] | Arrays) -> Outputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ class ModelPlan:
             )
         declared = manifest.flavors[flavor]
         activation, threshold = declared.get("activation", "none"), declared.get("threshold")
-        if activation not in ACTIVATIONS or not isinstance(threshold, float | int | None):
+        scores = threshold is None or (type(threshold) in (int, float) and math.isfinite(threshold))
+        if activation not in ACTIVATIONS or not scores:
             raise UnsupportedModel(f"activation {activation!r} or threshold {threshold!r} is none that a converter writes")
         preprocess = _declared_preprocess(manifest)
         labels = _read_labels(_inside(manifest, declared["labels"])) if "labels" in declared else ()
@@ -78,8 +80,8 @@ def refusal(manifest: ModelManifest) -> str:
             f" that wrote it, and export and log it again from {CONVERTED_FASTAI}"
         )
     return (
-        f"flavors {', '.join(manifest.flavors)}: this version serves {' and '.join(SERVED_FLAVORS)} and converts fastai;"
-        " a PyTorch model is served after torch.onnx.export and mlflow.onnx.log_model"
+        f"flavors {', '.join(map(str, manifest.flavors))}: this version serves {' and '.join(SERVED_FLAVORS)}, and converts"
+        " fastai; a PyTorch model is served after torch.onnx.export and mlflow.onnx.log_model"
     )
 
 
@@ -116,6 +118,10 @@ def _read_labels(file: Path) -> tuple[str, ...]:
 def _inside(manifest: ModelManifest, name: Any) -> Path:
     """A file of the model directory; a name that leads out of it is refused."""
     file = manifest.path / str(name)
-    if ".." in Path(str(name)).parts or Path(str(name)).is_absolute() or not file.is_file():
-        raise UnsupportedModel(f'{manifest.path}: the MLmodel names "{name}", which is no file of the directory')
+    try:
+        inside = ".." not in Path(str(name)).parts and not Path(str(name)).is_absolute() and file.is_file()
+    except (OSError, ValueError):  # no name that a file could have
+        inside = False
+    if not inside:
+        raise UnsupportedModel(f'{manifest.path}: the MLmodel names "{str(name)[:100]}", which is no file of the directory')
     return file

@@ -119,10 +119,11 @@ class PreprocessSpec:
                 )
             steps = tuple(_parse_step(step) for step in document.get("steps", ()))
             spec = cls(steps, document.get("exif_orientation", "ignore"), tuple(document.get("graph", ())))
+            digest = spec.digest
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UnsupportedModel(f"preprocess: {type(error).__name__}: {error}") from None
-        if document.get("sha256", spec.digest) != spec.digest:
-            raise UnsupportedModel(f"preprocess: changed since it was hashed: {document['sha256']} became {spec.digest}")
+        if document.get("sha256", digest) != digest:
+            raise UnsupportedModel(f"preprocess: changed since it was hashed: {document['sha256']} became {digest}")
         return spec
 
     def size(self, height: int, width: int) -> tuple[int, int]:

@@ -76,7 +76,8 @@ class Signature:
         data: {name: array [n,...]}, or one array where the model has one input. An input named in `encoded` may also
         come as n encoded images, an object array [n] of bytes. Raises SignatureMismatch.
         """
-        arrays = dict(data) if isinstance(data, Mapping) else {self.inputs[0].name: data}
+        named = data if isinstance(data, Mapping) else {self.inputs[0].name: data}
+        arrays = {name: np.asarray(array) for name, array in named.items()}
         wanted = {spec.name: spec for spec in self.inputs}
         if missing := wanted.keys() - arrays.keys():
             raise SignatureMismatch(f"missing {_quoted(missing)}; the model takes {_listed(self.inputs)}")

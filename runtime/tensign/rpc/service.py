@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.datatypes import of_numpy
-from tensign.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, QueueFull, TensignError
+from tensign.errors import DeadlineExceeded, InvalidInput, ModelNotFound, ModelNotReady, QueueFull
 from tensign.metrics import Duration, Snapshot
 from tensign.model import Model
 from tensign.repository import Repository
-from tensign.rpc.codec import decode_request, encode_response, requested_outputs
+from tensign.rpc.codec import MAX_RANK, decode_request, encode_response, requested_outputs
 from tensign.rpc.status import status_of
 from tensign.version import __version__
 
@@ -126,9 +128,7 @@ class InferenceService:
                 async with contextlib.aclosing(self._answers(requests, context)) as answers:
                     async for answer in answers:
                         yield answer
-                if not self.ready:
-                    raise ModelNotReady("the server is draining and reads no further requests")
-        except TensignError as error:
+        except Exception as error:
             await context.abort(*status_of(error))
 
     async def _answers(
@@ -142,21 +142,26 @@ class InferenceService:
         window = asyncio.Semaphore(STREAM_WINDOW)
 
         async def read() -> None:
-            try:
-                async for request in requests:
-                    await window.acquire()
-                    owed.put_nowait(asyncio.create_task(self._infer_part(request, context)))
-            finally:
-                owed.put_nowait(None)
+            while True:
+                await window.acquire()  # before reading, so that what was read is always answered
+                try:
+                    request = await anext(requests)
+                except StopAsyncIteration:
+                    return
+                except DecodeError:
+                    raise InvalidInput("a message of the stream is no ModelInferRequest") from None
+                owed.put_nowait(asyncio.create_task(self._infer_part(request, context)))
 
         reader = asyncio.create_task(read())
+        reader.add_done_callback(lambda _: owed.put_nowait(None))
         self._readers.add(reader)
         try:
             while (answer := await owed.get()) is not None:
                 yield await answer
                 window.release()
-            with contextlib.suppress(asyncio.CancelledError):  # by drain
-                await reader  # raises what reading raised, a message that is none for example
+            if reader.cancelled():
+                raise ModelNotReady("the server is draining and reads no further requests")
+            reader.result()  # raises what reading raised
         finally:
             self._readers.discard(reader)
             reader.cancel()
@@ -206,7 +211,7 @@ def _is_slow(request: pb.ModelInferRequest) -> bool:
     """True where decoding goes element by element, which would hold up the event loop; raw tensors are views."""
     if not request.raw_input_contents:
         return True
-    return any(tensor.datatype == "BYTES" and sum(tensor.shape) > _FEW_ELEMENTS for tensor in request.inputs)
+    return any(tensor.datatype == "BYTES" and math.prod(tensor.shape[:MAX_RANK]) > _FEW_ELEMENTS for tensor in request.inputs)
 
 
 def _guarded(behaviour: Any) -> Any:
