@@ -104,12 +104,12 @@ class Batcher:
             self.settle(request, DeadlineExceeded(f"the deadline passed after {waited_ms:.0f} ms in the queue"))
         elif request.future.cancelled():
             self.settle(request, DeadlineExceeded("cancelled"))
-        return request.future.done()
+        return request not in self._unsettled
 
     def settle(self, request: Request, result: Outputs | Exception) -> None:
         """Answers a reserved request, unless it was answered or cancelled already, and gives its room back.
 
-        Callbacks of its future run here, under the batcher's lock: they must not wait for anything.
+        Callbacks of its future run here, of an expired one under the batcher's lock: they must not wait for anything.
         """
         with self._changed:
             if request not in self._unsettled:
@@ -123,12 +123,13 @@ class Batcher:
             self._statistics.request(took_ns, succeeded=wanted and not isinstance(result, Exception))
             if self._closing:
                 self._changed.notify()
-            if not wanted:
-                return
-            if isinstance(result, Exception):
-                request.future.set_exception(result)
-            else:
-                request.future.set_result(result)
+        # Outside the lock: a callback wakes the event loop, whose next act is to ask for this lock.
+        if not wanted:
+            return
+        if isinstance(result, Exception):
+            request.future.set_exception(result)
+        else:
+            request.future.set_result(result)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Takes nothing new, finishes what was reserved, then stops; what is left after the timeout fails."""
