@@ -1,6 +1,7 @@
 """What serving costs: tensign beside a no-op gRPC server, and beside ONNX Runtime called in a loop.
 
-    python benchmarks/served.py [mean|resnet18 ...]       # about two minutes; JSON under benchmarks/results/
+    python benchmarks/served.py [mean|resnet18 ...]       # about two minutes; the part that was run is renewed in
+                                                          # benchmarks/results/served.json
 
 mean: requests/s and p50 at rising concurrency, ratio to a grpcio server that parses and computes nothing.
 resnet18: images/s at concurrency 16, ratio to `InferenceSession.run` on the same threads with nothing around it.
@@ -107,7 +108,9 @@ def _check_answer(address: str, message: bytes) -> None:
 def main() -> None:
     chosen = sys.argv[1:] or ["mean", "resnet18"]
     runs = {"mean": against_noop, "resnet18": against_in_process}
-    report: dict[str, Any] = {
+    kept = RESULTS / "served.json"
+    report: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    report |= {
         "date": time.strftime("%Y-%m-%d"),
         "machine": {"python": platform.python_version(), "processor": _processor()},
         "versions": {package: version(package) for package in ("grpcio", "protobuf", "onnxruntime", "numpy")},
@@ -115,7 +118,7 @@ def main() -> None:
     for name in chosen:
         report[name] = runs[name]()
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "served.json").write_text(json.dumps(report, indent=2) + "\n")
+    kept.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _processor() -> str:
