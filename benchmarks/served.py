@@ -25,7 +25,6 @@ import h2load
 import models
 from tensign._pb import open_inference_pb2 as pb
 from tensign.child import served
-from tensign.config import ModelConfig
 from tensign.engines.onnx import OnnxEngine
 from tensign.rpc.codec import encode_request
 from transport import noop
@@ -73,7 +72,7 @@ def against_noop() -> dict[str, Any]:
 def against_in_process(requests: int = 120) -> dict[str, Any]:
     path = models.make("resnet18")
     message = request("resnet18")
-    engine = OnnxEngine(path / "model.onnx", ModelConfig(device="cpu").device)
+    engine = OnnxEngine(path / "model.onnx", "cpu")
     engine.load()
     picture = np.zeros((1, 300, 300, 3), np.uint8)
     alone: list[float] = []

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-import tensign
+from tensign.demo import pictures
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.preprocess import PreprocessSpec
 from tensign_converters.graph import INPUT, LOGITS, OUTPUT, with_inner_outputs
@@ -48,21 +48,21 @@ class Parity:
 
 def prove(learned: Learned, spec: PreprocessSpec, model: Path, signature_size: tuple[int, int], weights: str) -> Parity:
     """Compares on real photographs, encoded and as raw arrays, and on noise. Raises ParityFailed beyond the tolerance."""
-    pictures = _pictures()
+    photographs = pictures()
     height, width = signature_size
     noise = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-    arrays = np.concatenate([np.stack([_resized(picture, width, height) for picture in pictures]), noise])
+    arrays = np.concatenate([np.stack([_resized(picture, width, height) for picture in photographs]), noise])
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, f"{number}{picture.suffix}") for number, picture in enumerate(pictures)]
-        for file, picture in zip(files, pictures, strict=True):
+        files = [Path(folder, f"{number}{picture.suffix}") for number, picture in enumerate(photographs)]
+        for file, picture in zip(files, photographs, strict=True):
             file.write_bytes(picture.read_bytes())
         original = learned.logits([*arrays, *files])
-    encoded = [picture.read_bytes() for picture in pictures]
+    encoded = [picture.read_bytes() for picture in photographs]
     pixels = [*spec.arrays(arrays), *(_one(spec, image, learned.size) for image in encoded)]
     output, logits = _converted(model, pixels)
     expected = learned.activate(original)
     parity = Parity(
-        f"{len(pictures)} photographs as files and as arrays, {len(noise)} arrays of noise",
+        f"{len(photographs)} photographs as files and as arrays, {len(noise)} arrays of noise",
         len(pixels),
         TOLERANCE[weights],
         float(np.abs(output - expected).max()),
@@ -74,11 +74,6 @@ def prove(learned: Learned, spec: PreprocessSpec, model: Path, signature_size: t
     if not alike or (learned.activation != "none" and not parity.max_difference <= parity.tolerance):
         raise ParityFailed(f"the converted model does not predict as the original: {parity}")
     return parity
-
-
-def _pictures() -> Sequence[Path]:
-    folder = Path(tensign.__file__).parent / "_demo" / "pictures"
-    return sorted(file for file in folder.iterdir() if file.suffix in (".jpg", ".png", ".webp", ".bmp"))
 
 
 def _resized(picture: Path, width: int, height: int) -> npt.NDArray[np.uint8]:
