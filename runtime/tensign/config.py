@@ -1,4 +1,4 @@
-"""Every knob, as frozen values that validate themselves. `cli.py` resolves them once; no other module reads the environment."""
+"""Every knob, as frozen values that validate themselves. `cli/` resolves them once; no other module reads the environment."""
 
 from __future__ import annotations
 
