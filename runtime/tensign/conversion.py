@@ -73,5 +73,6 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
 def _error(kind: str, text: str) -> Exception:
     """The error that the child names, if it is one of ours or the system's: the child may have run a stranger's code."""
     named = getattr(errors, kind, None) or getattr(builtins, kind, None)
-    known = isinstance(named, type) and issubclass(named, errors.TensignError | OSError)
-    return named(text) if known else OSError(text)
+    if isinstance(named, type) and issubclass(named, errors.TensignError | OSError):
+        return named(text)
+    return OSError(text)

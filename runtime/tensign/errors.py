@@ -22,7 +22,6 @@ Knows nothing of gRPC or HTTP: `rpc/status.py` holds the one table that maps the
 
 from __future__ import annotations
 
-
 MAX_TEXT = 1000  # bytes of a text that anybody is shown: a status travels in a trailer, and a long one reaches nobody
 
 

@@ -19,6 +19,8 @@ _SIGNATURE_PARTS = ("inputs", "outputs", "params")
 _MAX_BYTES = 1 << 20  # MLflow's own have some kilobytes, or some ten where there are many columns
 _MAX_NODES = 100_000  # of the document, each alias counted as the whole that it stands for
 _MAX_DEPTH = 50
+_MAX_DIGITS = 100
+_KEYS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "merge", "value")}
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,15 @@ def _size(node: yaml.Node, known: dict[int, int], depth: int) -> int:
     if isinstance(node, yaml.ScalarNode):
         if any("\ud800" <= letter <= "\udfff" for letter in node.value):
             raise yaml.constructor.ConstructorError(problem="half a surrogate pair", problem_mark=node.start_mark)
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _MAX_DIGITS:
+            raise yaml.constructor.ConstructorError(problem="a number of many digits", problem_mark=node.start_mark)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.tag not in _KEYS:
+                raise yaml.constructor.ConstructorError(problem="a key that is no text", problem_mark=key.start_mark)
+            size += _size(key, known, depth + 1) + _size(value, known, depth + 1)
     else:
-        for child in node.value:
-            size += sum(_size(part, known, depth + 1) for part in (child if isinstance(child, tuple) else (child,)))
+        size += sum(_size(child, known, depth + 1) for child in node.value)
     known[id(node)] = size
     return size
 

@@ -19,8 +19,8 @@ from tensign.metrics import Duration, Snapshot
 from tensign.model import Model
 from tensign.repository import Repository
 from tensign.rpc.codec import MAX_ID, decode_request, encode_response, parse, requested_outputs
-from tensign.signature import MAX_RANK
 from tensign.rpc.status import status_of
+from tensign.signature import MAX_RANK
 from tensign.version import __version__
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -70,7 +70,7 @@ class InferenceService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server needs, made from the service's own descriptor."""
-        methods = {}
+        methods: dict[str, grpc.RpcMethodHandler[bytes, Any]] = {}
         for method in SERVICE.methods:
             request, response = (getattr(pb, message.name) for message in (method.input_type, method.output_type))
             behaviour = getattr(self, method.name)  # gets bytes, for grpc has no say in what status answers unparsable ones
