@@ -86,7 +86,8 @@ def refusal(manifest: ModelManifest) -> str:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", version)[:2])
+    numbers = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", version)
+    return tuple(map(int, numbers.groups())) if numbers else ()
 
 
 def _is_number(value: Any) -> bool:

@@ -73,6 +73,7 @@ class InferenceService:
         methods: dict[str, grpc.RpcMethodHandler[bytes, Any]] = {}
         for method in SERVICE.methods:
             request, response = (getattr(pb, message.name) for message in (method.input_type, method.output_type))
+            handle: grpc.RpcMethodHandler[bytes, Any]
             behaviour = getattr(self, method.name)  # gets bytes, for grpc has no say in what status answers unparsable ones
             if method.client_streaming:
                 handle = grpc.stream_stream_rpc_method_handler(behaviour, None, response.SerializeToString)
