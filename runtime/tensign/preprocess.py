@@ -122,7 +122,7 @@ class PreprocessSpec:
             steps = tuple(_parse_step(step) for step in document.get("steps", ()))
             spec = cls(steps, document.get("exif_orientation", "ignore"), tuple(document.get("graph", ())))
             digest = spec.digest
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise UnsupportedModel(f"preprocess: {type(error).__name__}: {error}") from None
         if document.get("sha256", digest) != digest:
             raise UnsupportedModel(f"preprocess: changed since it was hashed: {document['sha256']} became {digest}")
@@ -203,6 +203,8 @@ def _centre(
 def _check_size(op: str, height: Any, width: Any) -> None:
     if not all(type(side) is int and side > 0 for side in (height, width)):
         raise UnsupportedModel(f"preprocess: {op}: wanted positive height and width, got {height!r} and {width!r}")
+    if height * width > MAX_PIXELS:
+        raise UnsupportedModel(f"preprocess: {op}: {height}x{width} pixels are more than the limit of {MAX_PIXELS}")
 
 
 def _check_choice(op: str, option: str, given: str, known: Sequence[str] | Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ from tensign import errors
 
 log = logging.getLogger(__name__)
 
-MAX_TEXT = 1024  # a status travels in a trailer, and trailers are limited; a longer one reaches nobody
 INTERNAL_TEXT = "internal error; the server's log has the details"
 
 _CODES: dict[type[errors.TensignError], grpc.StatusCode] = {
@@ -40,7 +39,7 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Code and text for the client. What is not the client's to know is logged whole and told as a fixed sentence."""
     for kind in type(error).__mro__:
         if kind in _CODES:
-            return _CODES[kind], str(error)[:MAX_TEXT]
+            return _CODES[kind], str(error)
     log.error("request failed", exc_info=error)
     return grpc.StatusCode.INTERNAL, INTERNAL_TEXT
 
