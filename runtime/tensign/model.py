@@ -55,10 +55,12 @@ class Model:
 
     @property
     def device(self) -> str:
+        """Where it really runs: "cpu" or "cuda:N"."""
         return self._engine.device
 
     @property
     def signature(self) -> Signature:
+        """The tensors it takes and gives, as the MLmodel declares them."""
         return self.plan.signature
 
     def infer(self, inputs: npt.NDArray[Any] | Arrays, *, timeout_s: float | None = None) -> Outputs:

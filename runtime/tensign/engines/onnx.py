@@ -58,7 +58,7 @@ class OnnxEngine:
         except Exception as error:  # onnxruntime's own exceptions share no base but Exception
             if provider == _CUDA and "CUDA" in str(error):
                 raise ProviderUnavailable(f"{self.device}: {str(error)[:300]}") from None
-            raise UnsupportedModel(f"{self._file.name}: ONNX Runtime cannot load it: {str(error)[:300]}") from None
+            raise UnsupportedModel(f"{self._file}: ONNX Runtime cannot load it: {str(error)[:300]}") from None
         if self._session.get_providers()[0] != provider:
             raise ProviderUnavailable(
                 f"{self.device}: ONNX Runtime fell back to {self._session.get_providers()[0]}; the driver or the CUDA and"

@@ -10,16 +10,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import Message
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.datatypes import of_numpy
-from tensign.errors import DeadlineExceeded, InvalidInput, ModelNotFound, ModelNotReady, QueueFull
+from tensign.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, QueueFull
 from tensign.metrics import Duration, Snapshot
 from tensign.model import Model
 from tensign.repository import Repository
-from tensign.rpc.codec import MAX_RANK, decode_request, encode_response, requested_outputs
+from tensign.rpc.codec import MAX_ID, decode_request, encode_response, parse, requested_outputs
 from tensign.rpc.status import status_of
+from tensign.signature import MAX_RANK
 from tensign.version import __version__
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -69,16 +70,15 @@ class InferenceService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server needs, made from the service's own descriptor."""
-        methods = {}
+        methods: dict[str, grpc.RpcMethodHandler[bytes, Any]] = {}
         for method in SERVICE.methods:
             request, response = (getattr(pb, message.name) for message in (method.input_type, method.output_type))
-            behaviour = getattr(self, method.name)
+            handle: grpc.RpcMethodHandler[bytes, Any]
+            behaviour = getattr(self, method.name)  # gets bytes, for grpc has no say in what status answers unparsable ones
             if method.client_streaming:
-                handle = grpc.stream_stream_rpc_method_handler(behaviour, request.FromString, response.SerializeToString)
+                handle = grpc.stream_stream_rpc_method_handler(behaviour, None, response.SerializeToString)
             else:
-                handle = grpc.unary_unary_rpc_method_handler(
-                    _guarded(behaviour), request.FromString, response.SerializeToString
-                )
+                handle = grpc.unary_unary_rpc_method_handler(_guarded(request, behaviour), None, response.SerializeToString)
             methods[method.name] = handle
         return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
@@ -121,7 +121,7 @@ class InferenceService:
             return await self._infer(request, context)
 
     async def ModelStreamInfer(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+        self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         try:
             with self._admitted():
@@ -132,7 +132,7 @@ class InferenceService:
             await context.abort(*status_of(error))
 
     async def _answers(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+        self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """Reads ahead of the answers by at most a window, so that requests of one stream share batches.
 
@@ -145,11 +145,9 @@ class InferenceService:
             while True:
                 await window.acquire()  # before reading, so that what was read is always answered
                 try:
-                    request = await anext(requests)
+                    request = parse(pb.ModelInferRequest, await anext(requests))
                 except StopAsyncIteration:
                     return
-                except DecodeError:
-                    raise InvalidInput("a message of the stream is no ModelInferRequest") from None
                 owed.put_nowait(asyncio.create_task(self._infer_part(request, context)))
 
         reader = asyncio.create_task(read())
@@ -178,7 +176,7 @@ class InferenceService:
             return pb.ModelStreamInferResponse(infer_response=await self._infer(request, context, patient=True))
         except Exception as error:
             _, text = status_of(error)
-            failed = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+            failed = pb.ModelInferResponse(model_name=request.model_name[:MAX_ID], id=request.id[:MAX_ID])
             return pb.ModelStreamInferResponse(error_message=text, infer_response=failed)
 
     async def _infer(self, request: pb.ModelInferRequest, context: Context, *, patient: bool = False) -> pb.ModelInferResponse:
@@ -214,12 +212,12 @@ def _is_slow(request: pb.ModelInferRequest) -> bool:
     return any(tensor.datatype == "BYTES" and math.prod(tensor.shape[:MAX_RANK]) > _FEW_ELEMENTS for tensor in request.inputs)
 
 
-def _guarded(behaviour: Any) -> Any:
-    """A unary method whose errors leave as their status."""
+def _guarded(request: type[Message], behaviour: Any) -> Any:
+    """A unary method on the bytes of a request, whose errors leave as their status."""
 
-    async def call(request: Any, context: Context) -> Any:
+    async def call(content: bytes, context: Context) -> Any:
         try:
-            return await behaviour(request, context)
+            return await behaviour(parse(request, content), context)
         except Exception as error:
             await context.abort(*status_of(error))
 
