@@ -22,9 +22,7 @@ class Ratio:
     def of(cls, first: Sequence[float], second: Sequence[float]) -> Self:
         """first, second: the figure of each round, both in the order of the rounds."""
         ratios = [one / other for one, other in zip(first, second, strict=True)]
-        return cls(
-            statistics.median(first), statistics.median(second), statistics.median(ratios), min(ratios), max(ratios)
-        )
+        return cls(statistics.median(first), statistics.median(second), statistics.median(ratios), min(ratios), max(ratios))
 
     @property
     def decided(self) -> bool:

@@ -9,7 +9,35 @@ import numpy as np
 import numpy.typing as npt
 
 # Of the curve that a picture shows: dense in the tail.
-_CURVE = (0, 5, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 92.5, 95, 96, 97, 98, 98.5, 99, 99.3, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99)
+_CURVE = (
+    0,
+    5,
+    10,
+    20,
+    30,
+    40,
+    50,
+    60,
+    70,
+    75,
+    80,
+    85,
+    90,
+    92.5,
+    95,
+    96,
+    97,
+    98,
+    98.5,
+    99,
+    99.3,
+    99.5,
+    99.7,
+    99.8,
+    99.9,
+    99.95,
+    99.99,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +65,11 @@ class Latency:
 
         def percentile(q: float) -> float | None:
             """The least that at least q percent of the samples do not exceed."""
-            if not count or count * (100 - q) < 100 - 1e-9 and q > 50:
+            if not count or (count * (100 - q) < 100 - 1e-9 and q > 50):
                 return None
             return float(np.percentile(ordered, q, method="inverted_cdf"))
 
-        curve = [(float(q), value) for q in _CURVE if (value := percentile(q)) is not None]
+        p50, p90, p95, p99, p999 = map(percentile, (50, 90, 95, 99, 99.9))
         mean, most = (float(ordered.mean()), float(ordered[-1])) if count else (None, None)
-        return cls(count, mean, *(percentile(q) for q in (50, 90, 95, 99, 99.9)), most, curve)
+        curve = [(float(q), value) for q in _CURVE if (value := percentile(q)) is not None]
+        return cls(count, mean, p50, p90, p95, p99, p999, most, curve)

@@ -83,7 +83,9 @@ class Report:
 
     def document(self) -> dict[str, Any]:
         """For JSON: everything but the single latencies, of which the curve stays."""
-        parts = {name: getattr(self, name) for name in ("target", "seconds", "requests", "answered_per_s", "rows_per_s", "stopped")}
+        parts = {
+            name: getattr(self, name) for name in ("target", "seconds", "requests", "answered_per_s", "rows_per_s", "stopped")
+        }
         nested = {name: asdict(getattr(self, name)) for name in ("load", "latency", "generator")}
         errors = {kind: asdict(failures) for kind, failures in self.errors.items()}
         served = asdict(self.served) if self.served else None

@@ -49,7 +49,8 @@ class Samples:
         """[n], from the moment each was due, of the answered requests that were due in start..end."""
         due, done = np.array(self._due), np.array(self._done)
         chosen = (due >= start) & (due < end)
-        return (done[chosen] - due[chosen]) * 1000
+        latencies: npt.NDArray[np.float64] = (done[chosen] - due[chosen]) * 1000
+        return latencies
 
     def answered(self, start: float, end: float) -> int:
         """How many answers came in start..end, whenever they were due."""

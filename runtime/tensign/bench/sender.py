@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from tensign._pb import open_inference_pb2 as pb
 from tensign.bench.arrivals import poisson
 from tensign.bench.load import Load
 from tensign.bench.samples import Samples
 from tensign.bench.window import Window
-from tensign.client.aio import AsyncClient
+from tensign.client import AsyncClient
 from tensign.errors import DeadlineExceeded, ModelNotReady, TensignError
+from tensign.rpc.codec import FINAL
 from tensign.rpc.status import error_of_answer
 
 # Of an open loop. What is due beyond them waits in the generator, and its latency counts from when it was due all the same.
@@ -77,7 +79,9 @@ class Sender:
         turns = itertools.cycle(ways)
         for offset in poisson(rate, self._load.seed):
             due = start + offset
-            while (early := due - clock()) > 0 and due < self._window.end:
+            while due < self._window.end:  # which may be set while it sleeps
+                if (early := due - clock()) <= 0:
+                    break
                 await asyncio.sleep(min(early, _SLICE_S))
             if not self._window.admits(due):
                 break
@@ -134,10 +138,9 @@ class Sender:
             try:
                 async with aclosing(self._client.send_stream(messages(), window=window)) as answers:
                     async for answer in answers:
-                        final = answer.infer_response.parameters.get(FINAL)
-                        if answer.error_message:
-                            self._samples.failure(unanswered.popleft(), error_of_answer(answer))
-                        elif final is None or final.bool_param:
+                        if (error := error_of_answer(answer)) is not None:
+                            self._samples.failure(unanswered.popleft(), error)
+                        elif _is_last(answer):
                             self._answered(unanswered.popleft())
             except TensignError as error:
                 await self._failed(unanswered, error)
@@ -168,6 +171,11 @@ class Sender:
     def _lag(self, seconds: float) -> None:
         if self._window.start <= clock() < self._window.end:
             self._samples.lag(seconds)
+
+
+def _is_last(answer: pb.ModelStreamInferResponse) -> bool:
+    parameters = answer.infer_response.parameters
+    return FINAL not in parameters or parameters[FINAL].bool_param
 
 
 class _Gone(Exception):

@@ -1,0 +1,295 @@
+"""A result as a picture: throughput against latency, the batches that the server formed, where the time went.
+
+Draws from the JSON document, so that a kept one can be drawn again. matplotlib comes with the extra `plot`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tensign.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = (".svg", ".png")
+
+Reports = list[dict[str, Any]]
+
+_INK, _FAINT = "#222222", "#666666"
+_TARGETS = ("#1f6fb4", "#d1660f")
+_KEPT, _BROKEN = "#2a8a4a", "#c0392b"
+_STAGES = {  # what a request goes through, in its order
+    "queue": ("queue", "#bdbdbd"),
+    "compute_input": ("input", "#8fbcdb"),
+    "compute_infer": ("inference", "#1f6fb4"),
+    "compute_output": ("output", "#d1660f"),
+    "rest": ("the rest: gRPC,\nnetwork, generator", "#e9e3d5"),
+}
+_STYLE: Any = {
+    "font.size": 9.5,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.hashsalt": "tensign",
+}
+_MOST_BARS = 16
+_LINEAR = 12.0  # a wider range of latencies than this is drawn on a logarithmic axis
+
+
+def check(file: Path) -> None:
+    """Raises InvalidConfig, before anything is measured, where the picture could not be drawn."""
+    if file.suffix not in FORMATS:
+        raise InvalidConfig(f"plot: wanted a file that ends in {' or '.join(FORMATS)}, got {file.name}")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise InvalidConfig("plot: needs matplotlib: pip install 'tensign[plot]'") from None
+
+
+def draw(document: dict[str, Any], file: Path) -> None:
+    """Writes the picture of a result's document, SVG or PNG by the file's name. Raises InvalidConfig, OSError."""
+    check(file)
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(11, 8.5))
+        _title(figure, document)
+        measured = [report for report in document["reports"] if report["latency"]["samples"]]
+        upper = figure.add_axes((0.075, 0.475, 0.9, 0.365))
+        if document["kind"] == "search":
+            _search(upper, document, measured)
+        elif len(measured) == 1:
+            _percentiles(upper, measured[0])
+        else:
+            _trade(upper, document, measured)
+        bars = _bars(document, measured)
+        _batches(figure.add_axes((0.075, 0.085, 0.33, 0.27)), bars)
+        _stages(figure.add_axes((0.565, 0.085, 0.27, 0.27)), bars)
+        figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+def _title(figure: Figure, document: dict[str, Any]) -> None:
+    """Model, device, load, versions, machine."""
+    first, *others = document["targets"]
+    model, machine, versions = first["model"], document["machine"], document["versions"]
+    named = [f"{target['server']['name']} {target['server']['version']}" for target in document["targets"]]
+    servers = " against ".join(dict.fromkeys(named))
+    device = f" on {model['device']}" if model["device"] else ""
+    against = f", {first['name']} against {others[0]['name']}" if others else ""
+    lines = [
+        f"{servers}; {_load(document)}",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB; generator: tensign "
+        f"{versions['tensign']}, grpcio {versions['grpcio']}, Python {versions['python']}; {document['made'][:10]}",
+    ]
+    figure.text(0.02, 0.972, f"{model['name']}{device}{against}", fontsize=14, fontweight="bold", va="top")
+    wrapped = "\n".join(part for line in lines for part in textwrap.wrap(line, 165))
+    figure.text(0.02, 0.935, wrapped, fontsize=9, color=_FAINT, va="top", linespacing=1.35)
+
+
+def _load(document: dict[str, Any]) -> str:
+    load, kind = document["reports"][0]["load"], document["kind"]
+    open_loop = load["rate"] is not None or kind == "search"
+    loop = "open loop, Poisson arrivals" if open_loop else "closed loop"
+    if kind == "comparison" or (kind == "run" and not open_loop):
+        loop += f", {_level(load)}"
+    way = f"{load['streams']} stream{'s' * (load['streams'] > 1)}" if load["streams"] else "unary"
+    what = "encoded pictures" if load["encoded"] else "raw tensors"
+    lasted = f"{load['requests']:,} requests" if load["requests"] else f"{load['duration_s']:g} s"
+    return f"{loop}, {way}, {load['rows']} row{'s' * (load['rows'] > 1)} of {what} a request, {lasted} each"
+
+
+def _level(load: dict[str, Any]) -> str:
+    return f"{load['concurrency']} in flight" if load["rate"] is None else f"{load['rate']:,.4g} requests/s"
+
+
+def _trade(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
+    """Throughput against latency: a line over the levels of a sweep, a point for each round of a comparison."""
+    line = "-" if document["kind"] == "sweep" else ""
+    several = len(document["targets"]) > 1
+    for target, color in zip(document["targets"], _TARGETS, strict=False):
+        mine = [report for report in reports if report["target"] == target["name"]]
+        name = f"{target['name']}, " if several else ""
+        for figure, marker, style in (("p50", "o", line), ("p99", "s", line and "--")):
+            points = [(report["rows_per_s"], report["latency"][figure]) for report in mine if report["latency"][figure]]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, marker=marker, ms=5.5, color=color, label=f"{name}{figure}")
+        if line:
+            for report in mine:
+                top = report["latency"]["p99"] or report["latency"]["max"]
+                axes.annotate(report["level"], (report["rows_per_s"], top), (0, 7), textcoords="offset points", ha="center")
+    level = "requests in flight" if reports and reports[0]["load"]["rate"] is None else "offered rate"
+    axes.set_title("Throughput against latency" + (f"; labels: {level}" if line else "; a point for each round"))
+    axes.set_xlabel("throughput, images/s")
+    _latency_axis(axes, [report["latency"][name] for report in reports for name in ("p50", "p99")])
+    axes.set_xlim(left=0)
+    axes.margins(x=0.06)
+    axes.legend(loc="upper left")
+
+
+def _search(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
+    """The p99 of each probe at the rate that it offered, and the limit."""
+    probes = [probe for probe in (document["answer"] or {"probes": []})["probes"]]
+    limit = document["limit_ms"]
+    groups: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for report, probe in zip(reports, probes, strict=False):
+        kept = probe["misses"] <= 0.01 * probe["requests"]
+        kind = ("kept", "o", _KEPT) if kept else ("broken", "X", _BROKEN)
+        if probe["limited"] and not kept:
+            kind = ("broken, the generator late", "X", "#d9a321")
+        groups.setdefault(kind, []).append((probe["rate"], report["latency"]["p99"] or report["latency"]["max"]))
+    for (label, marker, color), points in groups.items():
+        axes.plot(*zip(*points, strict=True), "", ls="", marker=marker, ms=7, color=color, label=label)
+    axes.axhline(limit, color=_INK, lw=1, ls="--")
+    axes.annotate(
+        f"limit {limit:g} ms", (1, limit), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right"
+    )
+    found = (document["answer"] or {}).get("rate")
+    if found:
+        axes.axvline(found, color=_KEPT, lw=1, ls=":")
+        axes.annotate(
+            f"{found:,.4g}/s", (found, 1), (4, -10), xycoords=("data", "axes fraction"), textcoords="offset points", color=_KEPT
+        )
+    axes.set_title("p99 of each probe")
+    axes.set_xlabel("offered rate, requests/s")
+    axes.set_xscale("log")
+    _plain(axes.xaxis)
+    _latency_axis(axes, [limit, *(report["latency"]["p99"] for report in reports)])
+    axes.legend(loc="upper left")
+
+
+def _percentiles(axes: Axes, report: dict[str, Any]) -> None:
+    """The latencies of one run, the tail drawn wide."""
+    curve = [(1 / (1 - percentile / 100), ms) for percentile, ms in report["latency"]["curve"]]
+    axes.plot(*zip(*curve, strict=True), color=_TARGETS[0], lw=2)
+    shown = {"p50": 50, "p90": 90, "p99": 99, "p99.9": 99.9}
+    for name, percentile in shown.items():
+        ms = report["latency"][name.replace(".", "")]
+        if ms is not None:
+            axes.plot(1 / (1 - percentile / 100), ms, "o", color=_TARGETS[0])
+            axes.annotate(
+                f"{name} {ms:.3g} ms", (1 / (1 - percentile / 100), ms), (-6, 6), textcoords="offset points", ha="right"
+            )
+    axes.set_xscale("log")
+    ticks = [q for q in (0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99) if 1 / (1 - q / 100) <= curve[-1][0] * 1.01]
+    axes.set_xticks([1 / (1 - q / 100) for q in ticks], [f"{q:g}" for q in ticks])
+    axes.minorticks_off()
+    samples = report["latency"]["samples"]
+    axes.set_title(f"Latency of {samples:,} requests at {report['rows_per_s']:,.4g} images/s")
+    axes.set_xlabel("percentile of requests")
+    _latency_axis(axes, [ms for _, ms in curve])
+
+
+def _bars(document: dict[str, Any], reports: Reports) -> list[tuple[str, dict[str, Any]]]:
+    """(label, report) of each bar: the levels of a sweep, or the median round of each target of a comparison."""
+    if document["kind"] != "comparison":
+        ordered = sorted(reports, key=lambda report: report["load"]["rate"] or report["load"]["concurrency"])
+        step = -(-len(ordered) // _MOST_BARS) if ordered else 1
+        return [(_short(report["load"]), report) for report in ordered[::step]]
+    bars = []
+    for target in document["targets"]:
+        mine = sorted(
+            (report for report in reports if report["target"] == target["name"]), key=lambda r: float(r["rows_per_s"])
+        )
+        if mine:
+            bars.append((target["name"], mine[(len(mine) - 1) // 2]))
+    return bars
+
+
+def _short(load: dict[str, Any]) -> str:
+    return f"{load['concurrency']}" if load["rate"] is None else f"{load['rate']:.3g}"
+
+
+def _batches(axes: Axes, bars: list[tuple[str, dict[str, Any]]]) -> None:
+    """The share of all rows that ran in batches of each size."""
+    from matplotlib import colormaps
+
+    axes.set_title("Batches that the server formed")
+    served = [(label, report["served"]["batches"] if report["served"] else {}) for label, report in bars]
+    largest = max((int(size) for _, batches in served for size in batches), default=0)
+    if not largest:
+        _nothing(axes, "the server gives no batch sizes")
+        return
+    bins = [(1, 1)]
+    while bins[-1][1] < largest:
+        bins.append((bins[-1][1] + 1, bins[-1][1] * 2))
+    for number, (low, high) in enumerate(bins):
+        shares, bottoms = [], []
+        for _, batches in served:
+            total = sum(int(size) * runs for size, runs in batches.items()) or 1
+            rows = {int(size): int(size) * runs for size, runs in batches.items()}
+            shares.append(100 * sum(count for size, count in rows.items() if low <= size <= high) / total)
+            bottoms.append(100 * sum(count for size, count in rows.items() if size < low) / total)
+        color = colormaps["YlGnBu"](0.15 + 0.75 * number / max(len(bins) - 1, 1))
+        axes.bar(range(len(served)), shares, 0.72, bottoms, color=color, label=f"{low}" if low == high else f"{low}-{high}")
+    axes.set_ylabel("share of rows, %")
+    axes.set_ylim(0, 100)
+    _bar_axis(axes, bars)
+    axes.legend(title="rows of\na batch", loc="upper left", bbox_to_anchor=(1.0, 1.03), reverse=True)
+
+
+def _stages(axes: Axes, bars: list[tuple[str, dict[str, Any]]]) -> None:
+    """Where the mean latency went; what the server does not account for is the rest."""
+    axes.set_title("Where the time goes")
+    if not any(report["served"] for _, report in bars):
+        _nothing(axes, "the server gives no stage times")
+        return
+    bottoms = [0.0] * len(bars)
+    for stage, (label, color) in _STAGES.items():
+        heights = []
+        for (_, report), bottom in zip(bars, bottoms, strict=True):
+            own = report["served"]["stage_ms"] if report["served"] else {}
+            heights.append(max(report["latency"]["mean"] - bottom, 0) if stage == "rest" else own.get(stage, 0.0))
+        axes.bar(range(len(bars)), heights, 0.72, bottoms, color=color, label=label)
+        bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+    axes.set_ylabel("mean of a request, ms")
+    _bar_axis(axes, bars)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), reverse=True)
+
+
+def _bar_axis(axes: Axes, bars: list[tuple[str, dict[str, Any]]]) -> None:
+    labels = [label for label, _ in bars]
+    crowded = sum(map(len, labels)) > 44
+    axes.set_xticks(range(len(bars)), labels, rotation=35 if crowded else 0, ha="right" if crowded else "center")
+    axes.tick_params(axis="x", length=0, labelsize=8 if crowded else None)
+    axes.set_xlim(-0.6, max(len(bars), 3) - 0.4)
+    levels = {report["load"]["rate"] is None for _, report in bars}
+    if len({report["target"] for _, report in bars}) == 1:
+        axes.set_xlabel("requests in flight" if levels == {True} else "offered rate, requests/s")
+
+
+def _latency_axis(axes: Axes, latencies: list[float | None]) -> None:
+    found = [ms for ms in latencies if ms]
+    axes.set_ylabel("latency, ms")
+    axes.grid(axis="y", color="#e6e6e6", lw=0.8)
+    axes.set_axisbelow(True)
+    if found and max(found) > _LINEAR * min(found):
+        axes.set_yscale("log")
+        axes.margins(y=0.12)
+        _plain(axes.yaxis)
+    else:
+        axes.set_ylim(0, max(found, default=1) * 1.18)
+
+
+def _plain(axis: Any) -> None:
+    """A logarithmic axis with ticks at 1, 2, 5 and numbers as people write them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _nothing(axes: Axes, why: str) -> None:
+    axes.text(0.5, 0.5, why, ha="center", va="center", color=_FAINT, transform=axes.transAxes)
+    axes.set_xticks([])
+    axes.set_yticks([])

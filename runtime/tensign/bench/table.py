@@ -1,0 +1,129 @@
+"""Results for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from tensign.bench.report import Report
+from tensign.bench.result import Result
+from tensign.bench.search import ALLOWED, Probe
+
+STAGES = {"queue": "queue", "compute_input": "input", "compute_infer": "infer", "compute_output": "output"}
+_FIGURES = {"rows_per_s": "images/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
+
+
+def one(report: Report) -> Table:
+    """A single run, a line for each thing that is known of it."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column()
+    latency, generator = report.latency, report.generator
+    table.add_row("load", f"{report.load}, {report.seconds:.1f} s")
+    table.add_row("answered", f"{report.rows_per_s:,.1f} images/s; {latency.samples:,} of {report.requests:,} requests")
+    named = {"mean": latency.mean, "p50": latency.p50, "p90": latency.p90, "p95": latency.p95, "p99": latency.p99}
+    named |= {"p99.9": latency.p999, "max": latency.max}
+    table.add_row("latency ms", "  ".join(f"{name} {_ms(value)}" for name, value in named.items()))
+    if report.served is not None:
+        sizes = sorted(report.served.batches.items(), key=lambda item: -item[0] * item[1])[:5]
+        shares = ", ".join(f"{size} ({runs:,} times)" for size, runs in sorted(sizes))
+        table.add_row(
+            "batches", f"{report.served.mean_batch:.2f} rows on average" + (f"; most rows in: {shares}" if shares else "")
+        )
+        table.add_row("stages ms", "  ".join(f"{STAGES[stage]} {ms:.2f}" for stage, ms in report.served.stage_ms.items()))
+    late = "late sends" if report.load.rate is not None else "late wake-ups"
+    held = f"; {generator.held:,} requests waited in it" if generator.held else ""
+    table.add_row("generator", f"{generator.cores:.2f} cores; {late} p99 {generator.late_p99_ms:.2f} ms{held}")
+    return table
+
+
+def many(reports: Sequence[Report]) -> Table:
+    """Runs side by side, a row for each."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    targets = len({report.target for report in reports}) > 1
+    stages = any(report.served for report in reports)
+    table.add_column("target" if targets else "load")
+    for name in ("images/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "samples", "errors", *(("batch",) if stages else ())):
+        table.add_column(name, justify="right")
+    for name in STAGES.values() if stages else ():
+        table.add_column(f"{name} ms", justify="right")
+    for report in reports:
+        table.add_row(*_cells(report, targets=targets, stages=stages))
+    return table
+
+
+def ratios(result: Result) -> Table:
+    """A comparison: medians of the rounds, the median ratio, and from where to where the rounds spread."""
+    first, second = (session.name for session in result.sessions)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("median of rounds")
+    for name in (first, second, "ratio", "spread", ""):
+        table.add_column(name, justify="right" if name else "left")
+    for figure, ratio in result.ratios.items():
+        said = "" if ratio.decided else "undecided: the spread holds 1"
+        spread = f"{ratio.low:.3f} .. {ratio.high:.3f}"
+        table.add_row(_FIGURES[figure], _ms(ratio.first), _ms(ratio.second), f"{ratio.median:.3f}", spread, said)
+    return table
+
+
+def verdict(report: Report, limit_ms: float) -> Text:
+    """One probe of a search, as a line."""
+    probe = Probe(report.load.rate or 0.0, report.requests, report.misses(limit_ms), bool(report.limit))
+    share = probe.misses / probe.requests if probe.requests else 1.0
+    missed = f"{probe.misses:,} of {probe.requests:,} missed ({share:.2%})"
+    said = Text(f"{probe.rate:10,.1f}/s  p99 {_ms(report.latency.p99):>8} ms  {missed}  ").append("kept" if probe.kept else "broken", style="green" if probe.kept else "red")
+    return said.append("" if probe.kept or not report.limit else f", but {report.limit}", style="yellow")
+
+
+def answer(result: Result) -> str:
+    """What a search found, in a sentence."""
+    found, goal = result.answer, f"p99 under {result.limit_ms:g} ms"
+    if found is None or not found.finished:
+        return f"the search for {goal} did not finish" + (f"; it held at {found.rate:,.1f}/s" if found and found.rate else "")
+    samples = min(probe.requests for probe in found.probes)
+    basis = f"at least {samples:,} requests a probe, of which {ALLOWED:.0%} may miss"
+    whose = ", where the generator was at its own limit: the server may do more" if found.limited else ""
+    if found.rate is None:
+        return f"no rate held {goal}, not even {found.broke:,.2f} requests/s{whose} ({basis})"
+    if found.broke is None:
+        return f"{goal} held as far as {found.rate:,.1f} requests/s, and no rate was found that breaks it ({basis})"
+    return f"{found.rate:,.1f} requests/s keep {goal}; {found.broke:,.1f}/s do not{whose} ({basis})"
+
+
+def remarks(result: Result) -> Iterator[str]:
+    """What has to be said beside the figures."""
+    for session in result.sessions:
+        yield from session.notes
+    said = set()
+    for report in result.reports:
+        if report.limit and result.kind != "search" and report.limit not in said:
+            said.add(report.limit)
+            yield f"{report.load.level}: {report.limit}: this may be the generator's limit, not the server's"
+
+
+def errors(result: Result) -> Iterator[str]:
+    """Each kind of error, how often, and the first one's text."""
+    kinds: dict[str, tuple[int, str]] = {}
+    for report in result.reports:
+        for kind, failures in report.errors.items():
+            count, first = kinds.get(kind, (0, failures.first))
+            kinds[kind] = (count + failures.count, first)
+    total = sum(report.requests for report in result.reports)
+    for kind, (count, first) in kinds.items():
+        yield f"{count:,} of {total:,} requests failed with {kind}, the first: {first}"
+
+
+def _cells(report: Report, *, targets: bool, stages: bool) -> list[str]:
+    latency = report.latency
+    cells = [report.target if targets else report.load.level, f"{report.rows_per_s:,.1f}"]
+    cells += [_ms(value) for value in (latency.p50, latency.p95, latency.p99, latency.max)]
+    cells += [f"{latency.samples:,}", f"{report.failed:,}"]
+    if stages and report.served is not None:
+        cells += [f"{report.served.mean_batch:.2f}", *(f"{report.served.stage_ms[stage]:.2f}" for stage in STAGES)]
+    return cells
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
