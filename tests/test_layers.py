@@ -43,6 +43,7 @@ HOMES = {
     "PIL": {"decode", "preprocess"},
     "simplejpeg": {"decode"},
     "yaml": {"mlmodel"},
+    "matplotlib": {"bench"},
     "typer": {"cli"},
     "tensign_converters": set(),
 }

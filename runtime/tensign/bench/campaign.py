@@ -9,8 +9,8 @@ from functools import partial
 from tensign.bench import comparison
 from tensign.bench.load import Load
 from tensign.bench.report import Report
-from tensign.bench.search import Probe, highest_rate
 from tensign.bench.result import Result
+from tensign.bench.search import Probe, highest_rate
 from tensign.bench.session import Session
 
 SAMPLES = 2000  # of a probe: 20 misses decide, not one or two

@@ -73,7 +73,8 @@ def verdict(report: Report, limit_ms: float) -> Text:
     probe = Probe(report.load.rate or 0.0, report.requests, report.misses(limit_ms), bool(report.limit))
     share = probe.misses / probe.requests if probe.requests else 1.0
     missed = f"{probe.misses:,} of {probe.requests:,} missed ({share:.2%})"
-    said = Text(f"{probe.rate:10,.1f}/s  p99 {_ms(report.latency.p99):>8} ms  {missed}  ").append("kept" if probe.kept else "broken", style="green" if probe.kept else "red")
+    said = Text(f"{probe.rate:10,.1f}/s  p99 {_ms(report.latency.p99):>8} ms  {missed}  ")
+    said.append("kept" if probe.kept else "broken", style="green" if probe.kept else "red")
     return said.append("" if probe.kept or not report.limit else f", but {report.limit}", style="yellow")
 
 

@@ -1,10 +1,10 @@
 """The client: pictures or arrays in, predictions out, one at a time or as a stream; sync and async.
 
-    from tensign.client import Client
+from tensign.client import Client
 
-    with Client("localhost:8001") as client:
-        for answer in client.stream(Path("photos").glob("*.jpg")):
-            print(answer.source, answer.label, answer.error)
+with Client("localhost:8001") as client:
+    for answer in client.stream(Path("photos").glob("*.jpg")):
+        print(answer.source, answer.label, answer.error)
 """
 
 from tensign.client.aio import AsyncClient

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import grpc
 import numpy as np
 import numpy.typing as npt
+from PIL.Image import Image
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.client.answer import Answer
 from tensign.client.connection import MAX_RETRIES, SERVICE, Connection
 from tensign.client.exchange import Exchange, Item
-from tensign.client.metadata import ModelMetadata, ServerMetadata
 from tensign.client.messages import Input, Messages, Picture, joined
+from tensign.client.metadata import ModelMetadata, ServerMetadata
 from tensign.client.source import source_of
 from tensign.errors import InvalidConfig, InvalidInput, ModelNotFound, TensignError
 from tensign.request import Outputs
 from tensign.rpc.codec import decode_response
-from tensign.rpc.status import error_of
+from tensign.rpc.status import error_of, error_of_answer
 
 WINDOW = 64  # as many as the server reads ahead of a stream
 
@@ -57,7 +58,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -104,7 +105,11 @@ class AsyncClient:
         pieces = (await self._messages()).pieces(inputs)
         if len(pieces) == 1:
             return decode_response(await self.send(pieces[0]))
-        found = [decode_response(response.infer_response) async for response in self.send_stream(pieces) if _good(response)]
+        found: list[Outputs] = []
+        async for response in self.send_stream(pieces):
+            if error := error_of_answer(response):
+                raise error
+            found.append(decode_response(response.infer_response))
         return joined(found)
 
     async def predict(self, images: Picture | Iterable[Picture], *, top: int = 5) -> Answer | list[Answer]:
@@ -115,10 +120,10 @@ class AsyncClient:
         messages = await self._messages(top)
         if isinstance(images, np.ndarray) and images.ndim == len(messages.metadata.inputs[0].shape):
             images = list(images)
-        if not is_one(images):
+        if not isinstance(images, str | Path | bytes | bytearray | np.ndarray | Image):
             return [answer.checked() async for answer in self.stream(images, top=top)]
-        source = str(images) if isinstance(images, str | Path) else ""
-        return messages.answer(source, [await self.send(messages.of(images))], rows=False)
+        message = await asyncio.to_thread(messages.of, images)
+        return messages.answer(_source(images), [await self.send(message)], rows=False)
 
     async def stream(
         self, images: Iterable[Input] | AsyncIterable[Input], *, top: int = 5, window: int = WINDOW
@@ -131,8 +136,7 @@ class AsyncClient:
         messages = await self._messages(top)
 
         def make(value: Input) -> Item:
-            source = str(value) if isinstance(value, str | Path) else ""
-            item = Item(source, None, isinstance(value, Mapping))
+            item = Item(_source(value), None, isinstance(value, Mapping))
             try:
                 item.message = messages.of(value)
             except (OSError, ValueError, TypeError, TensignError) as error:
@@ -198,14 +202,5 @@ class AsyncClient:
         return self._opened
 
 
-def is_one(images: Any) -> bool:
-    """True for one picture, False for an iterable of them."""
-    return isinstance(images, str | Path | bytes | bytearray | np.ndarray) or hasattr(images, "convert")
-
-
-def _good(response: pb.ModelStreamInferResponse) -> bool:
-    from tensign.rpc.status import error_of_answer
-
-    if error := error_of_answer(response):
-        raise error
-    return True
+def _source(value: object) -> str:
+    return str(value) if isinstance(value, str | Path) else ""

@@ -141,7 +141,7 @@ class Exchange:
         call = self._open(metadata=self._connection.metadata())
         sender = asyncio.create_task(self._send(call))
         try:
-            while (response := await call.read()) is not grpc.aio.EOF:
+            async for response in call:
                 self._receive(response)
             if self._pending:
                 await self._recover(ModelNotReady(f"{self._connection.address}: the server ended the stream"))

@@ -66,9 +66,7 @@ class Messages:
         step = self._rows_of_a_message(arrays, rows)
         if rows <= step:
             return [self._message(arrays)]
-        return [
-            self._message({name: array[at : at + step] for name, array in arrays.items()}) for at in range(0, rows, step)
-        ]
+        return [self._message({name: array[at : at + step] for name, array in arrays.items()}) for at in range(0, rows, step)]
 
     def answer(self, source: str, responses: Sequence[pb.ModelInferResponse], *, rows: bool) -> Answer:
         """`responses`: all parts of one answer. rows: keep the axis of rows, which a picture has no use for."""

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Itera
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy.typing as npt
@@ -59,7 +58,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -95,7 +94,7 @@ class Client:
         return self._run(self._client.infer(inputs))
 
     @overload
-    def predict(self, images: Picture, *, top: int = 5) -> Answer: ...
+    def predict(self, images: Picture, *, top: int = 5) -> Answer: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, images: Iterable[Picture], *, top: int = 5) -> list[Answer]: ...
     def predict(self, images: Picture | Iterable[Picture], *, top: int = 5) -> Answer | list[Answer]:

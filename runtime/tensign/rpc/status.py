@@ -7,6 +7,7 @@ import logging
 import grpc
 
 from tensign import errors
+from tensign._pb import open_inference_pb2 as pb
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def error_of(error: grpc.RpcError, address: str) -> errors.TensignError:
     code, text = error.code(), error.details() or error.code().name
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # the server, or the way to it, is going away
         return errors.ModelNotReady(f"{address}: {text}")
-    if _NEVER_AGAIN in (error.trailing_metadata() or ()):
+    if _NEVER_AGAIN in [(key, value) for key, value in error.trailing_metadata() or ()]:
         return errors.TooLarge(text)
     return _KINDS.get(code.name, errors.TensignError)(text)
 
