@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -67,7 +68,7 @@ class Latency:
             """The least that at least q percent of the samples do not exceed."""
             if not count or (count * (100 - q) < 100 - 1e-9 and q > 50):
                 return None
-            return float(np.percentile(ordered, q, method="inverted_cdf"))
+            return float(ordered[max(math.ceil(round(count * q / 100, 6)) - 1, 0)])
 
         p50, p90, p95, p99, p999 = map(percentile, (50, 90, 95, 99, 99.9))
         mean, most = (float(ordered.mean()), float(ordered[-1])) if count else (None, None)

@@ -14,6 +14,7 @@ from tensign.errors import InvalidConfig
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter
 
 FORMATS = (".svg", ".png")
 
@@ -27,7 +28,7 @@ _STAGES = {  # what a request goes through, in its order
     "compute_input": ("input", "#8fbcdb"),
     "compute_infer": ("inference", "#1f6fb4"),
     "compute_output": ("output", "#d1660f"),
-    "rest": ("the rest: gRPC,\nnetwork, generator", "#e9e3d5"),
+    "rest": ("the rest: gRPC,\nthe way, generator", "#e9e3d5"),
 }
 _STYLE: Any = {
     "font.size": 9.5,
@@ -39,9 +40,9 @@ _STYLE: Any = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "legend.frameon": False,
-    "svg.hashsalt": "tensign",
 }
 _MOST_BARS = 16
+_LABEL_WIDTH, _LABEL_HEIGHT = 48, 16  # of a label of a point, generously
 _LINEAR = 12.0  # a wider range of latencies than this is drawn on a logarithmic axis
 
 
@@ -59,23 +60,33 @@ def draw(document: dict[str, Any], file: Path) -> None:
     """Writes the picture of a result's document, SVG or PNG by the file's name. Raises InvalidConfig, OSError."""
     check(file)
     from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "tensign"}):
+        figure(document).savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+def figure(document: dict[str, Any]) -> Figure:
+    """The picture, not yet written."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    measured = [report for report in document["reports"] if report["latency"]["samples"]]
+    bars = _bars(document, measured)
     with rc_context(_STYLE):
         figure = Figure(figsize=(11, 8.5))
         _title(figure, document)
-        measured = [report for report in document["reports"] if report["latency"]["samples"]]
         upper = figure.add_axes((0.075, 0.475, 0.9, 0.365))
-        if document["kind"] == "search":
+        if not measured:
+            _nothing(upper, "nothing was answered")
+        elif document["kind"] == "search":
             _search(upper, document, measured)
         elif len(measured) == 1:
             _percentiles(upper, measured[0])
         else:
             _trade(upper, document, measured)
-        bars = _bars(document, measured)
         _batches(figure.add_axes((0.075, 0.085, 0.33, 0.27)), bars)
-        _stages(figure.add_axes((0.565, 0.085, 0.27, 0.27)), bars)
-        figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
+        _stages(figure.add_axes((0.56, 0.085, 0.265, 0.27)), bars)
+    return figure
 
 
 def _title(figure: Figure, document: dict[str, Any]) -> None:
@@ -85,12 +96,14 @@ def _title(figure: Figure, document: dict[str, Any]) -> None:
     named = [f"{target['server']['name']} {target['server']['version']}" for target in document["targets"]]
     servers = " against ".join(dict.fromkeys(named))
     device = f" on {model['device']}" if model["device"] else ""
-    against = f", {first['name']} against {others[0]['name']}" if others else ""
+    against = f": {_shortened(first['name'])} against {_shortened(others[0]['name'])}" if others else ""
     lines = [
         f"{servers}; {_load(document)}",
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB; generator: tensign "
         f"{versions['tensign']}, grpcio {versions['grpcio']}, Python {versions['python']}; {document['made'][:10]}",
     ]
+    if ratio := document["ratios"].get("rows_per_s"):
+        lines.append(f"images/s, ratio of the rounds: {ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})")
     figure.text(0.02, 0.972, f"{model['name']}{device}{against}", fontsize=14, fontweight="bold", va="top")
     wrapped = "\n".join(part for line in lines for part in textwrap.wrap(line, 165))
     figure.text(0.02, 0.935, wrapped, fontsize=9, color=_FAINT, va="top", linespacing=1.35)
@@ -114,26 +127,39 @@ def _level(load: dict[str, Any]) -> str:
 
 def _trade(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
     """Throughput against latency: a line over the levels of a sweep, a point for each round of a comparison."""
-    line = "-" if document["kind"] == "sweep" else ""
-    several = len(document["targets"]) > 1
+    sweep, several = document["kind"] == "sweep", len(document["targets"]) > 1
     for target, color in zip(document["targets"], _TARGETS, strict=False):
         mine = [report for report in reports if report["target"] == target["name"]]
-        name = f"{target['name']}, " if several else ""
-        for figure, marker, style in (("p50", "o", line), ("p99", "s", line and "--")):
+        name = f"{_shortened(target['name'])}, " if several else ""
+        for figure, marker, style in (("p50", "o", "-"), ("p99", "s", "--")):
             points = [(report["rows_per_s"], report["latency"][figure]) for report in mine if report["latency"][figure]]
             if points:
-                axes.plot(*zip(*points, strict=True), style, marker=marker, ms=5.5, color=color, label=f"{name}{figure}")
-        if line:
-            for report in mine:
-                top = report["latency"]["p99"] or report["latency"]["max"]
-                axes.annotate(report["level"], (report["rows_per_s"], top), (0, 7), textcoords="offset points", ha="center")
-    level = "requests in flight" if reports and reports[0]["load"]["rate"] is None else "offered rate"
-    axes.set_title("Throughput against latency" + (f"; labels: {level}" if line else "; a point for each round"))
+                line = style if sweep else ""
+                axes.plot(*zip(*points, strict=True), ls=line, marker=marker, ms=5.5, color=color, label=f"{name}{figure}")
     axes.set_xlabel("throughput, images/s")
+    axes.xaxis.set_major_formatter(_numbers())
     _latency_axis(axes, [report["latency"][name] for report in reports for name in ("p50", "p99")])
-    axes.set_xlim(left=0)
-    axes.margins(x=0.06)
-    axes.legend(loc="upper left")
+    axes.margins(x=0.08)
+    _legend(axes, 2)
+    if sweep:
+        axes.set_xlim(left=0)
+        _label(axes, reports)
+        level = "requests in flight" if reports[0]["load"]["rate"] is None else "offered rate"
+        axes.set_title(f"Throughput against latency, by {level}")
+    else:
+        axes.set_title("Each round: throughput, latency")
+
+
+def _label(axes: Axes, reports: Reports) -> None:
+    """The level of each point of a sweep, where there is room; the higher ones first."""
+    axes.autoscale_view()
+    placed: list[tuple[float, float]] = []
+    for report in reversed(reports):
+        at = (report["rows_per_s"], report["latency"]["p99"] or report["latency"]["max"])
+        x, y = axes.transData.transform(at)
+        if all(abs(x - other) > _LABEL_WIDTH or abs(y - height) > _LABEL_HEIGHT for other, height in placed):
+            axes.annotate(report["level"], at, (5, 5), textcoords="offset points")
+            placed.append((x, y))
 
 
 def _search(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
@@ -148,7 +174,7 @@ def _search(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
             kind = ("broken, the generator late", "X", "#d9a321")
         groups.setdefault(kind, []).append((probe["rate"], report["latency"]["p99"] or report["latency"]["max"]))
     for (label, marker, color), points in groups.items():
-        axes.plot(*zip(*points, strict=True), "", ls="", marker=marker, ms=7, color=color, label=label)
+        axes.plot(*zip(*points, strict=True), ls="", marker=marker, ms=7, color=color, label=label)
     axes.axhline(limit, color=_INK, lw=1, ls="--")
     axes.annotate(
         f"limit {limit:g} ms", (1, limit), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right"
@@ -164,7 +190,7 @@ def _search(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
     axes.set_xscale("log")
     _plain(axes.xaxis)
     _latency_axis(axes, [limit, *(report["latency"]["p99"] for report in reports)])
-    axes.legend(loc="upper left")
+    _legend(axes)
 
 
 def _percentiles(axes: Axes, report: dict[str, Any]) -> None:
@@ -256,15 +282,26 @@ def _stages(axes: Axes, bars: list[tuple[str, dict[str, Any]]]) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03), reverse=True)
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:12]}...{name[-9:]}"
+
+
 def _bar_axis(axes: Axes, bars: list[tuple[str, dict[str, Any]]]) -> None:
-    labels = [label for label, _ in bars]
-    crowded = sum(map(len, labels)) > 44
-    axes.set_xticks(range(len(bars)), labels, rotation=35 if crowded else 0, ha="right" if crowded else "center")
-    axes.tick_params(axis="x", length=0, labelsize=8 if crowded else None)
-    axes.set_xlim(-0.6, max(len(bars), 3) - 0.4)
+    labels = ["\n".join(textwrap.wrap(_shortened(label), 15)) for label, _ in bars]
+    axes.set_xticks(range(len(bars)), labels)
+    axes.tick_params(axis="x", length=0, labelsize=8 if len(bars) > 9 else None)
+    middle, half = (len(bars) - 1) / 2, max(len(bars), 3) / 2 + 0.1
+    axes.set_xlim(middle - half, middle + half)
     levels = {report["load"]["rate"] is None for _, report in bars}
     if len({report["target"] for _, report in bars}) == 1:
         axes.set_xlabel("requests in flight" if levels == {True} else "offered rate, requests/s")
+
+
+def _legend(axes: Axes, columns: int = 4) -> None:
+    """Above the axes, where no line can run through it."""
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 0.995), ncols=columns, columnspacing=1.4, handletextpad=0.5, borderpad=0
+    )
 
 
 def _latency_axis(axes: Axes, latencies: list[float | None]) -> None:
@@ -281,12 +318,19 @@ def _latency_axis(axes: Axes, latencies: list[float | None]) -> None:
 
 
 def _plain(axis: Any) -> None:
-    """A logarithmic axis with ticks at 1, 2, 5 and numbers as people write them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    """A logarithmic axis with ticks at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_major_formatter(_numbers())
+
+
+def _numbers() -> Formatter:
+    """As people write them."""
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda value, _: f"{value:,.10g}")
 
 
 def _nothing(axes: Axes, why: str) -> None:

@@ -76,7 +76,7 @@ class Report:
         late, worst = self.generator.late_p99_ms, self.latency.p99 or self.latency.max or 0.0
         if late > max(_LATE_MS, _LATE_SHARE * worst):
             did = "noticed answers" if self.load.rate is None else "sent requests"
-            return f"the generator {did} up to {late:.1f} ms late (p99)"
+            return f"the generator, or a busy machine, {did} up to {late:.1f} ms late (p99)"
         if self.generator.cores > _BUSY:
             return f"the generator used {self.generator.cores:.2f} cores, and has one to use"
         return ""

@@ -31,8 +31,8 @@ clock = time.perf_counter
 
 
 class Sender:
-    """gone: since when the server has refused every connection, and its last word; None while it answers. held: how many
-    requests of an open loop had to wait because as many as allowed were in flight, or because their stream took no more.
+    """broken: since when the server has been of no use, and why; None while it is. held: how many requests of an open loop
+    had to wait because as many as allowed were in flight, or because their stream took no more.
     """
 
     def __init__(self, client: AsyncClient, messages: Sequence[bytes], load: Load, samples: Samples, window: Window) -> None:
@@ -42,11 +42,11 @@ class Sender:
         self._backlog: deque[float] = deque()
         self._workers = 0
         self._refused_since: float | None = None
-        self.gone: tuple[float, str] | None = None
+        self.broken: tuple[float, str] | None = None
         self.held = 0
 
     async def run(self) -> None:
-        """Until the window admits no further request and all are answered, or the server is gone."""
+        """Until the window admits no further request and all are answered, or the server is of no use."""
         load = self._load
         pulse = asyncio.create_task(self._pulse())
         try:
@@ -63,7 +63,7 @@ class Sender:
                 else:
                     for _ in range(load.concurrency):
                         group.create_task(self._worker())
-        except* _Gone:
+        except* _Broken:
             pass
         finally:
             pulse.cancel()
@@ -135,9 +135,11 @@ class Sender:
                 yield next(self._messages)
 
         while not exhausted:
+            useful = False
             try:
                 async with aclosing(self._client.send_stream(messages(), window=window)) as answers:
                     async for answer in answers:
+                        useful = True
                         if (error := error_of_answer(answer)) is not None:
                             self._samples.failure(unanswered.popleft(), error)
                         elif _is_last(answer):
@@ -145,6 +147,9 @@ class Sender:
             except TensignError as error:
                 await self._failed(unanswered, error)
                 unanswered.clear()
+                if not useful and not isinstance(error, ModelNotReady | DeadlineExceeded):
+                    self.broken = (clock(), f"the server takes no stream: {error}")
+                    raise _Broken from None
 
     def _answered(self, due: float) -> None:
         self._refused_since = None
@@ -157,8 +162,8 @@ class Sender:
             return
         self._refused_since = self._refused_since or clock()
         if clock() - self._refused_since > GONE_S:
-            self.gone = (self._refused_since, str(error))
-            raise _Gone
+            self.broken = (self._refused_since, f"the server went away: {error}")
+            raise _Broken
         await asyncio.sleep(_PAUSE_S)
 
     async def _pulse(self) -> None:
@@ -178,5 +183,5 @@ def _is_last(answer: pb.ModelStreamInferResponse) -> bool:
     return FINAL not in parameters or parameters[FINAL].bool_param
 
 
-class _Gone(Exception):
-    """The server is gone."""
+class _Broken(Exception):
+    """Going on is of no use."""

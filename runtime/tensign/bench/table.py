@@ -40,31 +40,38 @@ def one(report: Report) -> Table:
 
 
 def many(reports: Sequence[Report]) -> Table:
-    """Runs side by side, a row for each."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    targets = len({report.target for report in reports}) > 1
-    stages = any(report.served for report in reports)
-    table.add_column("target" if targets else "load")
-    for name in ("images/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "samples", "errors", *(("batch",) if stages else ())):
-        table.add_column(name, justify="right")
-    for name in STAGES.values() if stages else ():
-        table.add_column(f"{name} ms", justify="right")
+    """Runs side by side, a row for each: what the client saw."""
+    named = _named(reports)
+    table = _table(named, "images/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "samples", "errors")
     for report in reports:
-        table.add_row(*_cells(report, targets=targets, stages=stages))
+        latency = report.latency
+        times = (_ms(ms) for ms in (latency.p50, latency.p95, latency.p99, latency.max))
+        name = report.target if named == "target" else report.load.level
+        table.add_row(name, f"{report.rows_per_s:,.1f}", *times, f"{latency.samples:,}", f"{report.failed:,}")
+    return table
+
+
+def stages(reports: Sequence[Report]) -> Table:
+    """The same runs: what the server did. No row where it does not tell."""
+    named = _named(reports)
+    table = _table(named, "rows of a batch", *(f"{stage} ms" for stage in STAGES.values()))
+    for report in reports:
+        if report.served is not None:
+            times = (_ms(report.served.stage_ms[stage]) for stage in STAGES)
+            name = report.target if named == "target" else report.load.level
+            table.add_row(name, f"{report.served.mean_batch:.2f}", *times)
     return table
 
 
 def ratios(result: Result) -> Table:
     """A comparison: medians of the rounds, the median ratio, and from where to where the rounds spread."""
     first, second = (session.name for session in result.sessions)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("median of rounds")
-    for name in (first, second, "ratio", "spread", ""):
-        table.add_column(name, justify="right" if name else "left")
+    table = _table("median of rounds", first, second, "ratio", "spread")
+    table.add_column("")
     for figure, ratio in result.ratios.items():
-        said = "" if ratio.decided else "undecided: the spread holds 1"
+        undecided = "" if ratio.decided else "undecided: 1 lies in the spread"
         spread = f"{ratio.low:.3f} .. {ratio.high:.3f}"
-        table.add_row(_FIGURES[figure], _ms(ratio.first), _ms(ratio.second), f"{ratio.median:.3f}", spread, said)
+        table.add_row(_FIGURES[figure], _ms(ratio.first), _ms(ratio.second), f"{ratio.median:.3f}", spread, undecided)
     return table
 
 
@@ -116,14 +123,19 @@ def errors(result: Result) -> Iterator[str]:
         yield f"{count:,} of {total:,} requests failed with {kind}, the first: {first}"
 
 
-def _cells(report: Report, *, targets: bool, stages: bool) -> list[str]:
-    latency = report.latency
-    cells = [report.target if targets else report.load.level, f"{report.rows_per_s:,.1f}"]
-    cells += [_ms(value) for value in (latency.p50, latency.p95, latency.p99, latency.max)]
-    cells += [f"{latency.samples:,}", f"{report.failed:,}"]
-    if stages and report.served is not None:
-        cells += [f"{report.served.mean_batch:.2f}", *(f"{report.served.stage_ms[stage]:.2f}" for stage in STAGES)]
-    return cells
+def _named(reports: Sequence[Report]) -> str:
+    """What tells the runs apart."""
+    if len({report.target for report in reports}) > 1:
+        return "target"
+    return "in flight" if reports[0].load.rate is None else "offered"
+
+
+def _table(first: str, *figures: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(first)
+    for name in figures:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _ms(value: float | None) -> str:

@@ -18,6 +18,14 @@ class Window:
     end: float = _NEVER
     remaining: float = _NEVER
 
+    def open(self, now: float, requests: int | None, duration_s: float) -> None:
+        """From now on it counts: so many requests, or, where that is None, for so long."""
+        self.start = now
+        if requests is None:
+            self.end = now + duration_s
+        else:
+            self.remaining = requests
+
     def admits(self, due: float) -> bool:
         """True where a request that is due then is to be sent; it is counted."""
         if due >= self.end:

@@ -186,7 +186,7 @@ def _print(result: Result) -> None:
     elif len(result.reports) == 1:
         console.print(table.one(result.reports[0]))
     else:
-        console.print(table.many(result.reports))
+        console.print(table.many(result.reports), "", table.stages(result.reports))
     for remark in table.remarks(result):
         console.print(f"note: {remark}", soft_wrap=True, highlight=False)
 
