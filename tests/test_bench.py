@@ -151,7 +151,8 @@ def test_a_server_that_dies_leaves_what_was_measured(
     assert 1.0 < report.seconds < 15
     assert report.latency.samples > 50
     assert report.answered_per_s == pytest.approx(report.latency.samples / report.seconds, rel=0.2)
-    assert set(report.errors) <= {"ModelNotReady"}
+    # gRPC calls a write that meets a broken connection "Internal error from Core", which is a plain TensignError.
+    assert set(report.errors) <= {"ModelNotReady", "TensignError"}, report.errors
     assert report.failed < report.latency.samples
 
 

@@ -123,12 +123,6 @@ def test_sigterm_while_loading_ends_it_at_once(tmp_path: Path) -> None:
         assert server.wait(10) == 143
 
 
-def test_bench_of_what_is_no_target_says_so() -> None:
-    done = tensign("bench", "nowhere")
-    assert done.returncode == 2
-    assert "error: nowhere: no such directory, and no host:port either" in done.stderr
-
-
 def test_converting_to_weights_of_another_name_is_refused() -> None:
     done = tensign("convert", MODEL, "/tmp/never", "--weights", "int8")
     assert done.returncode == 2
@@ -144,13 +138,6 @@ def test_a_module_in_the_current_directory_is_not_run(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path / "model", capture_output=True, text=True)
     assert "needs no conversion" in done.stderr
     assert not (tmp_path / "model" / "ran").exists()
-
-
-def test_bench_of_a_directory_serves_it_for_the_time() -> None:
-    done = tensign("bench", MODEL, "--requests", "20", "--encoded", "--stream", "--json", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["errors"] == 0 and report["images_per_s"] > 0 and report["load"]["stream"] is True
 
 
 def test_serving_a_pickle_without_trust_says_why_and_what_to_type(tmp_path: Path, mlmodel: object) -> None:

@@ -287,9 +287,9 @@ def _shortened(name: str) -> str:
 
 
 def _bar_axis(axes: Axes, bars: list[tuple[str, dict[str, Any]]]) -> None:
-    labels = ["\n".join(textwrap.wrap(_shortened(label), 15)) for label, _ in bars]
+    labels = ["\n".join(textwrap.wrap(_shortened(label), 14, break_on_hyphens=False)) for label, _ in bars]
     axes.set_xticks(range(len(bars)), labels)
-    axes.tick_params(axis="x", length=0, labelsize=8 if len(bars) > 9 else None)
+    axes.tick_params(axis="x", length=0, labelsize=8 if len(bars) > 9 or max(map(len, labels), default=0) > 8 else None)
     middle, half = (len(bars) - 1) / 2, max(len(bars), 3) / 2 + 0.1
     axes.set_xlim(middle - half, middle + half)
     levels = {report["load"]["rate"] is None for _, report in bars}
