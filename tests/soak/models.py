@@ -1,0 +1,80 @@
+"""The models under soak, written as MLmodel directories with an `onnx` flavor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+import numpy as np
+
+from .identity import FACTOR
+
+WORK = 300  # additions of one, about 0.4 ms a batch: the engine is what requests wait for, so that batches fill
+
+
+def identity(folder: Path, *, work: int = WORK, reverse: bool = False) -> Path:
+    """"identity": row int64 [-1,-1] -> answer int64 [-1,-1], 5 x row + work.
+
+    reverse: wrong on purpose, each batch answered last row first.
+    """
+    constants = {"factor": FACTOR, "one": 1}
+    nodes = [helper.make_node("Mul", ["row", "factor"], ["x0"])]
+    nodes += [helper.make_node("Add", [f"x{n}", "one"], [f"x{n + 1}"]) for n in range(work)]
+    if reverse:
+        constants |= {"start": -1, "end": -(1 << 31), "axis": 0, "step": -1}
+        nodes.append(helper.make_node("Slice", [f"x{work}", "start", "end", "axis", "step"], ["answer"]))
+    else:
+        nodes.append(helper.make_node("Identity", [f"x{work}"], ["answer"]))
+    graph = helper.make_graph(
+        nodes,
+        "identity",
+        [helper.make_tensor_value_info("row", TensorProto.INT64, ["rows", "width"])],
+        [helper.make_tensor_value_info("answer", TensorProto.INT64, ["rows", "width"])],
+        [numpy_helper.from_array(np.array([value], np.int64), name) for name, value in constants.items()],
+    )
+    signature = {"inputs": [_tensor("row", "int64", [-1, -1])], "outputs": [_tensor("answer", "int64", [-1, -1])]}
+    return _written(folder / "identity", graph, signature=signature)
+
+
+def colours(folder: Path) -> Path:
+    """"colours": image uint8 [-1,32,32,3], or pictures squeezed to 32x32 -> mean float32 [-1,3] of each colour."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2], keepdims=0),
+        ],
+        "colours",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["rows", 32, 32, 3])],
+        [helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["rows", 3])],
+    )
+    steps = [{"op": "resize", "height": 32, "width": 32, "method": "squish"}]
+    return _written(
+        folder / "colours",
+        graph,
+        signature={
+            "inputs": [_tensor("image", "uint8", [-1, 32, 32, 3])],
+            "outputs": [_tensor("mean", "float32", [-1, 3])],
+        },
+        metadata={"tensign": {"preprocess": {"version": 1, "steps": steps}}},
+    )
+
+
+def _tensor(name: str, dtype: str, shape: list[int]) -> dict[str, Any]:
+    return {"name": name, "type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}
+
+
+def _written(target: Path, graph: onnx.GraphProto, *, signature: dict[str, Any], **document: Any) -> Path:
+    target.mkdir(parents=True, exist_ok=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), target / "model.onnx")
+    document |= {
+        "artifact_path": target.name,
+        "flavors": {"onnx": {"data": "model.onnx"}},
+        "signature": {part: json.dumps(specs) for part, specs in signature.items()},
+    }
+    (target / "MLmodel").write_text(yaml.safe_dump(document))
+    return target
