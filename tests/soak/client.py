@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.rpc.codec import decode_response, encode_request
@@ -14,6 +15,9 @@ from tensign.rpc.codec import decode_response, encode_request
 from .bad import bad_requests
 from .identity import WIDTHS
 from .ledger import CANCELLED, EXPIRED, FAILED, LOST, REFUSED, Entry, Ledger
+
+Infer = grpc.aio.UnaryUnaryMultiCallable[Message, pb.ModelInferResponse]
+Stream = grpc.aio.StreamStreamMultiCallable[Message, pb.ModelStreamInferResponse]
 
 SERVICE = "/inference.GRPCInferenceService/"
 PATIENCE_S = 60.0  # who has no answer by then has lost it
@@ -47,7 +51,7 @@ class Client:
                 else:
                     await self._streamed(stream)
 
-    async def _unary(self, infer: grpc.aio.UnaryUnaryMultiCallable[pb.ModelInferRequest, pb.ModelInferResponse]) -> None:
+    async def _unary(self, infer: Infer) -> None:
         """One call, again where it is refused for lack of room; one in twenty is bad."""
         if self._chance(0.05):
             wrong, message = self._bad_request()
@@ -59,12 +63,14 @@ class Client:
                 self.ledger.bad(f"{wrong}: client {self._number} got {_told(error)}", refused=expected)
             return
         fate, rows, width = self._fate(), self._size(), self._width()
-        while not await self._tried(infer, fate, rows, width):
+        while True:
+            if await self._tried(infer, fate, rows, width):
+                return
             await asyncio.sleep(self._between(0.001, 0.02))
 
     async def _tried(
         self,
-        infer: grpc.aio.UnaryUnaryMultiCallable[pb.ModelInferRequest, pb.ModelInferResponse],
+        infer: Infer,
         fate: str,
         rows: int,
         width: int,
@@ -78,9 +84,9 @@ class Client:
         try:
             self._book(entry, await call)
         except asyncio.CancelledError:
-            if fate != CANCELLED or _being_cancelled():
+            if _being_cancelled():
                 raise
-            self.ledger.settle(entry, CANCELLED)
+            self.ledger.settle(entry, fate or FAILED, "cancelled by nobody here")
         except grpc.aio.AioRpcError as error:
             if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
                 self.ledger.settle(entry, REFUSED)
@@ -88,9 +94,7 @@ class Client:
             self._failed(entry, fate, error)
         return True
 
-    async def _streamed(
-        self, stream: grpc.aio.StreamStreamMultiCallable[pb.ModelInferRequest, pb.ModelStreamInferResponse]
-    ) -> None:
+    async def _streamed(self, stream: Stream) -> None:
         """One stream; some are given up, some expire, some are read slowly."""
         fate, slow = self._fate(), self._chance(0.2)
         given_up = self._between(*STREAM_GIVEN_UP_S)
@@ -119,10 +123,10 @@ class Client:
                 if slow:
                     await asyncio.sleep(self._between(0, 0.004))
         except asyncio.CancelledError:
-            if fate != CANCELLED or _being_cancelled():
+            if _being_cancelled():
                 raise
             for entry in _entries(owed):
-                self.ledger.settle(entry, CANCELLED)
+                self.ledger.settle(entry, fate or FAILED, "cancelled by nobody here")
         except grpc.aio.AioRpcError as error:
             for entry in _entries(owed):
                 self._failed(entry, fate, error)

@@ -64,10 +64,14 @@ class Ledger:
 
     def answer(self, entry: Entry, answer: Rows, *, first: int = 0, last: bool = True) -> None:
         """Rows `first` and following of a request are answered; after the last part, what is missing is lost."""
-        expected = answer_to(rows_of(entry.client, entry.number, max(entry.rows - first, 0), entry.width, first=first), self.work)
+        expected = answer_to(
+            rows_of(entry.client, entry.number, max(entry.rows - first, 0), entry.width, first=first), self.work
+        )
         inside = min(len(answer), len(expected))
         if len(answer) > inside:
-            self._fault(STRAY, len(answer) - inside, f"request {entry.id} of {entry.rows} rows got {len(answer)} from {first} on")
+            self._fault(
+                STRAY, len(answer) - inside, f"request {entry.id} of {entry.rows} rows got {len(answer)} from {first} on"
+            )
         if answer.ndim != 2 or answer.shape[1] != entry.width:
             right = np.zeros(inside, bool)
         else:
@@ -78,8 +82,9 @@ class Ledger:
             self._fault(DOUBLED, int(again.sum()), f"request {entry.id}: rows from {first} on had their fate before")
         self.rows[RIGHT] += int((right & ~again).sum())
         if wrong := np.flatnonzero(~right & ~again).tolist():
-            told = f"request {entry.id}, row {first + wrong[0]} of {entry.rows}: {self._told(answer[wrong[0]])}"
-            self._fault(WRONG, len(wrong), told)
+            at = wrong[0]
+            told = self._told(answer[at].ravel(), expected[at])
+            self._fault(WRONG, len(wrong), f"request {entry.id}, row {first + at} of {entry.rows}: {told}")
         if entry.settled:
             return
         window[:] = True
@@ -135,8 +140,9 @@ class Ledger:
         self.rows[fault] += rows
         self.first_faults.setdefault(fault, told)
 
-    def _told(self, row: npt.NDArray[np.int64]) -> str:
+    def _told(self, got: Rows, expected: Rows) -> str:
         """Whose row this answer is."""
-        element = row.flat[0] if row.size else None
-        origin = blame(element, self.work) if element is not None else None
-        return f"got {row.flatten()[:4].tolist()}, which is {origin or 'nobody'}'s"
+        if len(got) != len(expected):
+            return f"{len(got)} columns in place of {len(expected)}"
+        column = int(np.flatnonzero(got != expected)[0])
+        return f"in column {column} stands the answer to {blame(got[column], self.work) or 'nothing that was sent'}"

@@ -15,6 +15,7 @@ from .client import SERVICE, Client
 from .ledger import Ledger
 from .models import WORK
 
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """rows: right answers that all clients together wait for. largest: rows of the server's largest batch."""
@@ -49,6 +50,18 @@ def statistics(address: str) -> pb.ModelStatistics:
         return call(pb.ModelStatisticsRequest(name="identity")).model_stats[0]
 
 
+def troubles(load: Load, book: Ledger, counted: pb.ModelStatistics) -> list[str]:
+    """What the clients, or the server's own counts, have to complain of; each line to be told with the seed."""
+    found = book.troubles()
+    if not book.faulty and book.rows["right"] < load.rows:
+        found.append(f"{book.rows['right']} rows were answered right, {load.rows} were wanted: a client stopped early")
+    ran, right = counted.inference_count, book.rows["right"]
+    given_up = book.rows["cancelled"] + book.rows["expired"]
+    if not book.faulty and not right <= ran <= right + given_up:
+        found.append(f"the engine ran {ran} rows; {right} were answered, {given_up} given up, the others refused")
+    return found
+
+
 def largest_batch(address: str) -> int:
     """Rows of the largest batch that the server runs."""
     with grpc.insecure_channel(address) as channel:
@@ -70,5 +83,3 @@ def _share(load: Load, clients: range) -> Ledger:
         return book
 
     return asyncio.run(together())
-
-

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
-
-import numpy as np
 
 from .identity import FACTOR
 
@@ -18,7 +17,7 @@ WORK = 300  # additions of one, about 0.4 ms a batch: the engine is what request
 
 
 def identity(folder: Path, *, work: int = WORK, reverse: bool = False) -> Path:
-    """"identity": row int64 [-1,-1] -> answer int64 [-1,-1], 5 x row + work.
+    """ "identity": row int64 [-1,-1] -> answer int64 [-1,-1], 5 x row + work.
 
     reverse: wrong on purpose, each batch answered last row first.
     """
@@ -42,7 +41,7 @@ def identity(folder: Path, *, work: int = WORK, reverse: bool = False) -> Path:
 
 
 def colours(folder: Path) -> Path:
-    """"colours": image uint8 [-1,32,32,3], or pictures squeezed to 32x32 -> mean float32 [-1,3] of each colour."""
+    """ "colours": image uint8 [-1,32,32,3], or pictures squeezed to 32x32 -> mean float32 [-1,3] of each colour."""
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
