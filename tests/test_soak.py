@@ -106,7 +106,7 @@ def test_the_batcher_answers_every_row_of_32_threads_right() -> None:
     book = core.run(SEED, 40_000)
     assert book.troubles() == [], f"seed {SEED}"
     assert min(book.rows["refused"], book.rows["cancelled"], book.rows["expired"]) > 0
-    assert book.requests["larger than a batch"] > 100
+    assert book.requests["split"] > 100
 
 
 class Swapping(Batcher):
@@ -143,7 +143,7 @@ def test_a_server_answers_every_row_of_32_clients_right(tmp_path: Path) -> None:
         book = load.run(plan)
         assert load.troubles(plan, book, load.statistics(address)) == [], f"seed {SEED}"
     assert min(book.rows["cancelled"], book.rows["expired"], book.requests["bad"]) > 0
-    assert book.requests["larger than a batch"] > 50
+    assert book.requests["split"] > 50
 
 
 def test_a_server_that_swaps_rows_is_noticed(tmp_path: Path) -> None:

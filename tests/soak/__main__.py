@@ -108,13 +108,13 @@ def _print(figures: dict[str, Any]) -> None:
     for name, value in figures.items():
         if name == "at_rest":
             kinds = list(flatness.TOLERANCE)
-            print("  at rest     " + "".join(f"{kind:>15}" for kind in kinds))
+            print("  at rest         " + "".join(f"{kind:>15}" for kind in kinds))
             for round_, sample in enumerate(value):
-                print(f"    round {round_:<4}" + "".join(f"{sample[kind]:>15}" for kind in kinds))
+                print(f"    round {round_:<8}" + "".join(f"{sample[kind]:>15}" for kind in kinds))
         elif isinstance(value, dict):
-            print(f"  {name:<12}" + ", ".join(f"{key} {count}" for key, count in value.items()))
+            print(f"  {name:<18}" + ", ".join(f"{key} {count}" for key, count in value.items()))
         else:
-            print(f"  {name:<12}{value}")
+            print(f"  {name:<18}{value}")
 
 
 if __name__ == "__main__":

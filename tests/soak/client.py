@@ -172,6 +172,7 @@ class Client:
             first=first.int64_param if first else 0,
             last=last.bool_param if last else True,
         )
+        self.ledger.requests["split"] += entry.settled and entry.rows > self._largest
 
     def _failed(self, entry: Entry, fate: str, error: grpc.aio.AioRpcError) -> None:
         late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -182,7 +183,6 @@ class Client:
 
     def _request(self, rows: int, width: int) -> tuple[Entry, pb.ModelInferRequest]:
         self._requests += 1
-        self.ledger.requests["larger than a batch"] += rows > self._largest
         entry = self.ledger.send(self._number, self._requests, rows, width)
         return entry, encode_request("identity", {"row": entry.array}, request_id=entry.id)
 

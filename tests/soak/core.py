@@ -56,15 +56,13 @@ def _client(batcher: Batcher, number: int, seed: int, rows: int, patience_s: flo
             requests += 1
             size = int(random.integers(1, 4) if random.random() < 0.5 else random.integers(4, 3 * LARGEST))
             entry = ledger.send(number, requests, size, int(random.choice(WIDTHS)))
-            ledger.requests["larger than a batch"] += size > LARGEST
             drawn = random.random()
             fate = CANCELLED if drawn < 0.1 else EXPIRED if drawn < 0.2 else ""
             deadline = time.monotonic() + float(random.uniform(0, 0.02)) if fate == EXPIRED else None
             try:
                 request = batcher.reserve(size, deadline)
             except QueueFull:
-                ledger.settle(entry, REFUSED)
-                batcher.room(size).result(patience_s)
+                _refused(ledger, entry, batcher.room(size), patience_s)
                 continue
             except DeadlineExceeded:
                 ledger.settle(entry, EXPIRED)
@@ -78,9 +76,19 @@ def _client(batcher: Batcher, number: int, seed: int, rows: int, patience_s: flo
     return ledger
 
 
+def _refused(ledger: Ledger, entry: Entry, room: Future[None], patience_s: float) -> None:
+    """Waits until there is room again."""
+    try:
+        room.result(patience_s)
+        ledger.settle(entry, REFUSED)
+    except TimeoutError:
+        ledger.settle(entry, LOST, f"no room within {patience_s:g} s")
+
+
 def _book(ledger: Ledger, entry: Entry, fate: str, future: Future[Outputs], patience_s: float) -> None:
     try:
         ledger.answer(entry, future.result(patience_s)["answer"])
+        ledger.requests["split"] += entry.rows > LARGEST
     except CancelledError:
         ledger.settle(entry, CANCELLED if fate == CANCELLED else FAILED, "cancelled by nobody here")
     except DeadlineExceeded as error:

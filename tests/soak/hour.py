@@ -203,7 +203,8 @@ class Visitor:
         return self._channel.unary_unary(SERVICE + "ModelInfer", *kinds)(message, timeout=timeout)
 
     def _streamed(self, messages: AsyncIterator[bytes]) -> grpc.aio.StreamStreamCall[bytes, pb.ModelStreamInferResponse]:
-        kinds = (bytes, pb.ModelStreamInferResponse.FromString)
+        as_they_are: Callable[[bytes], bytes] = bytes
+        kinds = (as_they_are, pb.ModelStreamInferResponse.FromString)
         return self._channel.stream_stream(SERVICE + "ModelStreamInfer", *kinds)(messages, timeout=60)
 
     async def _expect(self, kind: str, call: Awaitable[pb.ModelInferResponse], rows: Rows | None = None) -> None:
