@@ -128,8 +128,8 @@ def test_no_mlmodel_at_that_path(where: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"flavors: [", "not YAML: while parsing"),
-        (b"flavors: {onnx: !!python/object/apply:os.getcwd []}", "not YAML: could not determine a constructor"),
+        (b"flavors: [", "not YAML: line 1: expected the node content"),
+        (b"flavors: {onnx: !!python/object/apply:os.getcwd []}", "not YAML: line 1: could not determine a constructor"),
         (b"\xff\xfe\x00flavors", "not UTF-8 text"),
         (b"", "wanted a YAML map, got NoneType"),
         (b"- flavors\n- signature\n", "wanted a YAML map, got list"),

@@ -60,11 +60,19 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     child = subprocess.run([*python, *options, str(source), str(target)], stdout=subprocess.PIPE, text=True)
     lines = child.stdout.strip().splitlines()
     try:
-        said = json.loads(lines[-1])
-    except (IndexError, json.JSONDecodeError):
+        said = dict(json.loads(lines[-1]))
+    except (IndexError, TypeError, ValueError, RecursionError):
         raise errors.UnsupportedModel(
             f"{source}: the converter ended with status {child.returncode} and said nothing"
         ) from None
     if "error" in said:
-        raise getattr(errors, said["error"], getattr(builtins, said["error"], OSError))(said["text"])
-    return str(said["report"])
+        raise _error(str(said["error"]), str(said.get("text")))
+    return str(said.get("report"))
+
+
+def _error(kind: str, text: str) -> Exception:
+    """The error that the child names, if it is one of ours or the system's: the child may have run a stranger's code."""
+    named = getattr(errors, kind, None) or getattr(builtins, kind, None)
+    if isinstance(named, type) and issubclass(named, errors.TensignError | OSError):
+        return named(text)
+    return OSError(text)

@@ -22,9 +22,18 @@ Knows nothing of gRPC or HTTP: `rpc/status.py` holds the one table that maps the
 
 from __future__ import annotations
 
+MAX_TEXT = 1000  # bytes of a text that anybody is shown: a status travels in a trailer, and a long one reaches nobody
+
 
 class TensignError(Exception):
-    """Base of all; its text may be shown to a client and never echoes a payload."""
+    """Base of all; its text may be shown to a client: one printable line of at most MAX_TEXT bytes, which echoes no payload."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if not text.isprintable():
+            text = "".join(letter if letter.isprintable() else " " for letter in text)
+        encoded = text.encode()
+        return text if len(encoded) <= MAX_TEXT else encoded[: MAX_TEXT - 3].decode(errors="ignore") + "..."
 
 
 class InvalidInput(TensignError):

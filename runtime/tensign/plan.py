@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,7 @@ class ModelPlan:
             )
         declared = manifest.flavors[flavor]
         activation, threshold = declared.get("activation", "none"), declared.get("threshold")
-        scores = threshold is None or (type(threshold) in (int, float) and math.isfinite(threshold))
-        if activation not in ACTIVATIONS or not scores:
+        if activation not in ACTIVATIONS or not (threshold is None or _is_number(threshold)):
             raise UnsupportedModel(f"activation {activation!r} or threshold {threshold!r} is none that a converter writes")
         preprocess = _declared_preprocess(manifest)
         labels = _read_labels(_inside(manifest, declared["labels"])) if "labels" in declared else ()
@@ -86,7 +86,12 @@ def refusal(manifest: ModelManifest) -> str:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    numbers = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", version)
+    return tuple(map(int, numbers.groups())) if numbers else ()
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -math.inf < value < math.inf
 
 
 def _declared_preprocess(manifest: ModelManifest) -> PreprocessSpec | None:
@@ -108,19 +113,25 @@ def _read_labels(file: Path) -> tuple[str, ...]:
     """A JSON list of class names, in the order of the scores."""
     try:
         labels = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         labels = None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+    if not isinstance(labels, list) or not all(isinstance(label, str) and _is_text(label) for label in labels):
         raise UnsupportedModel(f"{file.name}: wanted a JSON list of names")
     return tuple(labels)
 
 
+def _is_text(label: str) -> bool:
+    """False where JSON's escapes left half a surrogate pair, which no message can carry."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in label)
+
+
 def _inside(manifest: ModelManifest, name: Any) -> Path:
-    """A file of the model directory; a name that leads out of it is refused."""
+    """A file of the model directory; a name, or a link, that leads out of it is refused."""
     file = manifest.path / str(name)
     try:
-        inside = ".." not in Path(str(name)).parts and not Path(str(name)).is_absolute() and file.is_file()
-    except (OSError, ValueError):  # no name that a file could have
+        inside = file.is_file() and file.resolve().is_relative_to(manifest.path.resolve())
+        inside = inside and ".." not in Path(str(name)).parts
+    except (OSError, ValueError, RuntimeError):  # no name that a file could have, or links in a circle
         inside = False
     if not inside:
         raise UnsupportedModel(f'{manifest.path}: the MLmodel names "{str(name)[:100]}", which is no file of the directory')

@@ -51,6 +51,7 @@ class Resize:
         _check_choice(self.op, "interpolation", self.interpolation, _INTERPOLATION)
 
     def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+        """The picture, height x width. Raises UndecodableImage where padding would need more than max_pixels."""
         target = (self.width, self.height)
         if self.method != "squish":
             across, down = image.width / self.width, image.height / self.height
@@ -73,6 +74,7 @@ class CropPad:
         _check_choice(self.op, "pad_mode", self.pad_mode, _PAD_MODE)
 
     def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+        """The picture, height x width. Raises UndecodableImage where that is more than max_pixels."""
         return _centre(image, self.width, self.height, self.pad_mode, max_pixels)
 
 
@@ -120,7 +122,7 @@ class PreprocessSpec:
             steps = tuple(_parse_step(step) for step in document.get("steps", ()))
             spec = cls(steps, document.get("exif_orientation", "ignore"), tuple(document.get("graph", ())))
             digest = spec.digest
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise UnsupportedModel(f"preprocess: {type(error).__name__}: {error}") from None
         if document.get("sha256", digest) != digest:
             raise UnsupportedModel(f"preprocess: changed since it was hashed: {document['sha256']} became {digest}")
@@ -201,6 +203,8 @@ def _centre(
 def _check_size(op: str, height: Any, width: Any) -> None:
     if not all(type(side) is int and side > 0 for side in (height, width)):
         raise UnsupportedModel(f"preprocess: {op}: wanted positive height and width, got {height!r} and {width!r}")
+    if height * width > MAX_PIXELS:
+        raise UnsupportedModel(f"preprocess: {op}: {height}x{width} pixels are more than the limit of {MAX_PIXELS}")
 
 
 def _check_choice(op: str, option: str, given: str, known: Sequence[str] | Mapping[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,10 @@ from tensign.errors import EngineError, InvalidInput, SignatureMismatch, Unsuppo
 from tensign.mlmodel import read_mlmodel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+MAX_RANK = 32  # as in numpy before 2.0; a product over a million axes would take minutes
+_MAX_NAME = 256
+_MAX_BYTES = 1 << 31  # of one row, or of the whole where the rows are fixed: protobuf ends there
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class TensorSpec:
         return f"{self.dtype} [{','.join(map(str, self.shape))}]"
 
     def matches(self, array: npt.NDArray[Any]) -> bool:
+        """True where dtype, rank and every fixed axis are as declared; text of any width is an object tensor's."""
         return (
             (array.dtype == self.dtype or (array.dtype.kind in "OSU" and self.dtype.kind == "O"))
             and len(self.shape) == array.ndim
@@ -95,6 +102,9 @@ class Signature:
             raise SignatureMismatch(f"inputs disagree on the number of rows: {rows}")
         if 0 in rows.values():
             raise SignatureMismatch(f'input "{self.inputs[0].name}": expected at least 1 row, got 0')
+        for name in wanted:
+            if arrays[name].size == 0:
+                raise SignatureMismatch(f'input "{name}": expected axes of at least 1, got {_described(arrays[name])}')
         return {name: arrays[name] for name in wanted}
 
     def enforce_outputs(self, data: Arrays, rows: int) -> dict[str, npt.NDArray[Any]]:
@@ -118,24 +128,38 @@ def _parse_specs(kind: str, entries: Any) -> tuple[TensorSpec, ...]:
             f"signature {kind}s: column-based ({len(columns)} columns such as {columns[0].get('name')!r} of type"
             f" {columns[0].get('type')!r}); this version serves tensor signatures"
         )
-    named = [entry for entry in entries if entry.get("name") is not None]
-    if len(entries) > 1 and len({entry["name"] for entry in named}) != len(entries):
+    specs = tuple(_parse_spec(kind, index, entry) for index, entry in enumerate(entries))
+    if len(specs) > 1 and len({spec.name for spec in specs if spec.named}) != len(specs):
         raise UnsupportedModel(f"signature {kind}s: several tensors need a name each")
-    return tuple(_parse_spec(kind, index, entry) for index, entry in enumerate(entries))
+    return specs
 
 
 def _parse_spec(kind: str, index: int, entry: Mapping[str, Any]) -> TensorSpec:
     given = entry.get("name")
     name = f"{kind}-{index}" if given is None else str(given)
+    if not name.isprintable() or len(name) > _MAX_NAME:
+        raise UnsupportedModel(f"signature {kind}s: wanted a name of at most {_MAX_NAME} printable letters, got {name[:64]!a}")
     try:
         tensor = entry["tensor-spec"]
-        dtype = datatypes.of_numpy(np.dtype(tensor["dtype"])).numpy
-        shape = tuple(operator.index(axis) for axis in tensor["shape"])
+        dtype = _parse_dtype(tensor["dtype"])
+        shape = tuple(int(operator.index(axis)) for axis in tensor["shape"])
     except (KeyError, TypeError, ValueError, InvalidInput) as error:
-        raise UnsupportedModel(f'signature {kind} "{name}": not a tensor-spec that MLflow writes: {error}') from None
-    if not shape or any(axis < -1 for axis in shape):
-        raise UnsupportedModel(f'signature {kind} "{name}": wanted a shape of axes >= -1, rows first, got {list(shape)}')
+        raise UnsupportedModel(
+            f'signature {kind} "{name}": not a tensor-spec that MLflow writes: {type(error).__name__}: {str(error)[:200]}'
+        ) from None
+    if not 0 < len(shape) <= MAX_RANK or any(axis < -1 or axis == 0 for axis in shape):
+        few = f"{list(shape[:8])}{' and more' if len(shape) > 8 else ''}"
+        raise UnsupportedModel(f'signature {kind} "{name}": wanted 1 to {MAX_RANK} axes of -1 or more than 0, got {few}')
+    if math.prod(map(abs, shape)) * dtype.itemsize > _MAX_BYTES:
+        raise UnsupportedModel(f'signature {kind} "{name}": {list(shape[:8])} of {dtype} is more than any message can carry')
     return TensorSpec(name, dtype, shape, named=given is not None)
+
+
+def _parse_dtype(name: Any) -> np.dtype[np.generic]:
+    """One word: numpy's grammar of dtypes has lists, records and sub-arrays besides."""
+    if not isinstance(name, str) or not re.fullmatch(r"[<>=|]?[A-Za-z]{1,16}\d{0,4}", name):
+        raise InvalidInput(f"dtype {str(name)[:64]!a} is none of numpy's")
+    return datatypes.of_numpy(np.dtype(name)).numpy
 
 
 def _described(array: npt.NDArray[Any]) -> str:

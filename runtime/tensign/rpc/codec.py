@@ -8,24 +8,52 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError, Message
 
 from tensign import datatypes
 from tensign._pb import open_inference_pb2 as pb
 from tensign.classification import classified
 from tensign.errors import InvalidInput
-from tensign.signature import Arrays
+from tensign.signature import MAX_RANK, Arrays
 
-MAX_RANK = 32  # as in numpy before 2.0; a product over a million axes would take minutes
+# Parameters of an answer that is one part of several: its first row, and, in Triton's word, whether it is the last part.
+FIRST_ROW = "first_row"
+FINAL = "triton_final_response"
 
+MAX_ID = 1024  # letters of a request's id, which comes back with its answer
+_MAX_INPUTS = 4096
+_MAX_ELEMENTS = 1 << 16  # of one BYTES tensor, which is a picture each; as objects they take many times their bytes
+_MAX_BESIDE_RAW = 16 << 20  # bytes of a message that are no raw contents; parsed they take up to 44 times as many
+_SMALLEST_FIELD = 64
+_RAW = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
+
+M = TypeVar("M", bound=Message)
 Tensor = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
+
+
+def parse(kind: type[M], content: bytes) -> M:
+    """The message of that kind in the bytes of a call. Raises InvalidInput for bytes that are none.
+
+    Large tensors travel raw: a large message of much else, such as a million inputs of no bytes, is refused unparsed.
+    """
+    if len(content) > _MAX_BESIDE_RAW and _beside_raw(content) > _MAX_BESIDE_RAW:
+        raise InvalidInput(
+            f"the message has more than {_MAX_BESIDE_RAW} bytes beside raw_input_contents; send large tensors in those"
+        )
+    try:
+        return kind.FromString(content)
+    except DecodeError:
+        raise InvalidInput(f"{len(content)} bytes are no {kind.DESCRIPTOR.name}") from None
 
 
 def decode_request(request: pb.ModelInferRequest) -> dict[str, npt.NDArray[Any]]:
     """{name: array} of a request, read-only views where it came raw. Raises InvalidInput."""
+    if len(request.id) > MAX_ID:
+        raise InvalidInput(f"id: expected at most {MAX_ID} letters, got {len(request.id)}")
     return _decode("input", request.inputs, request.raw_input_contents)
 
 
@@ -69,6 +97,8 @@ def requested_outputs(request: pb.ModelInferRequest, known: Iterable[str]) -> di
     for output in request.outputs:
         if output.name not in names:
             raise InvalidInput(f'output "{output.name[:64]}" is unknown; the model gives {", ".join(names)}')
+        if output.name in wanted:
+            raise InvalidInput(f'output "{output.name}" is asked for twice')
         wanted[output.name] = 0
         if "classification" in output.parameters:
             asked = output.parameters["classification"]
@@ -81,6 +111,8 @@ def requested_outputs(request: pb.ModelInferRequest, known: Iterable[str]) -> di
 def _decode(kind: str, tensors: Sequence[Tensor], raw: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
     if raw and len(raw) != len(tensors):
         raise InvalidInput(f"raw_{kind}_contents: expected one for each of the {len(tensors)} {kind}s, got {len(raw)}")
+    if len(tensors) > _MAX_INPUTS:
+        raise InvalidInput(f"expected at most {_MAX_INPUTS} {kind}s, got {len(tensors)}")
     arrays: dict[str, npt.NDArray[Any]] = {}
     for index, tensor in enumerate(tensors):
         name = tensor.name
@@ -94,7 +126,9 @@ def _decode(kind: str, tensors: Sequence[Tensor], raw: Sequence[bytes]) -> dict[
                 raise InvalidInput(f"{len(tensor.shape)} axes are more than the {MAX_RANK} that a tensor may have")
             shape = tuple(tensor.shape)
             if any(axis < 0 for axis in shape):
-                raise InvalidInput(f"shape {list(shape)} has a negative axis")
+                raise InvalidInput(f"shape {_shown(shape)} has a negative axis")
+            if datatype.numpy.kind == "O" and kind == "input" and math.prod(shape) > _MAX_ELEMENTS:
+                raise InvalidInput(f"BYTES {_shown(shape)}: expected at most {_MAX_ELEMENTS} elements")
             arrays[name] = _from_raw(raw[index], datatype, shape) if raw else _from_typed(tensor.contents, datatype, shape)
         except (InvalidInput, ValueError) as error:  # ValueError: more axes, or longer ones, than numpy has
             raise InvalidInput(f'{kind} "{name[:64]}": {error}') from None
@@ -107,7 +141,7 @@ def _from_raw(raw: bytes, datatype: datatypes.Datatype, shape: tuple[int, ...]) 
         return _objects(_split_elements(raw, elements), elements, shape)
     wanted = elements * datatype.numpy.itemsize
     if len(raw) != wanted:
-        raise InvalidInput(f"{datatype.protocol} {list(shape)} takes {wanted} bytes, got {len(raw)}")
+        raise InvalidInput(f"{datatype.protocol} {_shown(shape)} takes {_count(wanted)} bytes, got {len(raw)}")
     if datatype.protocol == "BOOL" and raw.strip(b"\0\1"):
         raise InvalidInput("BOOL: each byte is 0 or 1")
     return np.frombuffer(raw, datatype.numpy).reshape(shape)
@@ -119,7 +153,12 @@ def _from_typed(contents: pb.InferTensorContents, datatype: datatypes.Datatype, 
     values = getattr(contents, datatype.contents)
     elements = math.prod(shape)
     if len(values) != elements:
-        raise InvalidInput(f"{datatype.protocol} {list(shape)} takes {elements} {datatype.contents}, got {len(values)}")
+        raise InvalidInput(
+            f"{datatype.protocol} {_shown(shape)} takes {_count(elements)} {datatype.contents}, got {len(values)}"
+        )
+    others = [field.name for field, _ in contents.ListFields() if field.name != datatype.contents]
+    if others:
+        raise InvalidInput(f"{datatype.protocol} travels in {datatype.contents}, got {others[0]} besides")
     if datatype.numpy.kind == "O":
         return _objects(list(values), elements, shape)
     if datatype.numpy.kind in "iu" and elements:  # numpy would wrap what does not fit
@@ -148,10 +187,48 @@ def _split_elements(raw: bytes, elements: int) -> list[bytes]:
 def _objects(values: list[bytes], elements: int, shape: tuple[int, ...]) -> npt.NDArray[np.object_]:
     if len(values) != elements:
         more = "more" if len(values) > elements else str(len(values))
-        raise InvalidInput(f"BYTES {list(shape)} takes {elements} elements, got {more}")
+        raise InvalidInput(f"BYTES {_shown(shape)} takes {_count(elements)} elements, got {more}")
     array = np.empty(elements, object)
     array[:] = values
     return array.reshape(shape)
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return str(list(shape)) if len(shape) <= 8 else f"{str(list(shape[:8]))[:-1]}, ... {len(shape)} axes]"
+
+
+def _count(number: int) -> str:
+    return str(number) if number.bit_length() <= 128 else "more than 2^128"
+
+
+def _beside_raw(message: bytes) -> int:
+    """Bytes of a message that are no raw_input_contents, where each field counts for at least _SMALLEST_FIELD.
+
+    Stops as soon as it is too much, or what follows is no field.
+    """
+    at, beside = 0, 0
+    while at < len(message) and beside <= _MAX_BESIDE_RAW:
+        tag, at = _varint(message, at)
+        length, wire = 0, tag & 7
+        if wire == 0:
+            _, at = _varint(message, at)
+        elif wire == 2:
+            length, at = _varint(message, at)
+        else:
+            length = {1: 8, 5: 4}.get(wire, 0)
+        at += length
+        beside += _SMALLEST_FIELD if tag >> 3 == _RAW else max(length, _SMALLEST_FIELD)
+    return beside
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """(value, where the next field begins); a varint that is cut or too long ends the message."""
+    value = 0
+    for place in range(at, min(at + 10, len(message))):
+        value |= (message[place] & 0x7F) << 7 * (place - at)
+        if message[place] < 0x80:
+            return value, place + 1
+    return value, len(message)
 
 
 def _to_bytes(array: npt.NDArray[Any]) -> bytes:
