@@ -245,7 +245,7 @@ def encode(kind: str, image: PIL.Image.Image | None = None, **options: Any) -> b
     return buffer.getvalue()
 
 
-def seen(encoded: bytes, *, upright: bool = False) -> Callable[[], Array]:
+def seen(encoded: bytes) -> Callable[[], Array]:
     """What the model answers to a picture as Pillow, and so fastai, reads it."""
 
     def answer() -> Array:
@@ -253,7 +253,7 @@ def seen(encoded: bytes, *, upright: bool = False) -> Callable[[], Array]:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.crop((left, top, left + side, top + side)).resize((8, 8), PIL.Image.Resampling.BILINEAR)
-        return np.asarray(square).mean((0, 1), dtype=np.float32)[None]
+        return MODELS["picture"].answer(np.asarray(square)[None])
 
     return answer
 
@@ -507,6 +507,16 @@ def linked(name: str, target: str) -> Callable[[Path], None]:
     return make
 
 
+def leaving(path: Path) -> None:
+    write(path, document(flavors={"onnx": {"data": "../outside.onnx"}}))
+    (path.parent / "outside.onnx").write_bytes(network())
+
+
+def external_above(path: Path) -> None:
+    write(path, document(), external("../secret"))
+    (path.parent / "secret").write_bytes(bytes(12))
+
+
 def external_link(path: Path) -> None:
     write(path, document(), external("weights"))
     (path.parent / "secret").write_bytes(bytes(12))
@@ -529,8 +539,8 @@ DIRECTORIES = [
     Directory("a file", lambda path: path.write_text("x"), ModelNotFound, ("no MLmodel file there",)),
     Directory("MLmodel is a directory", lambda path: (path / "MLmodel").mkdir(parents=True), UnsupportedModel, ("MLmodel: cannot be read: Is a directory",)),
     Directory("MLmodel is a link to itself", linked("MLmodel", "MLmodel"), UnsupportedModel, ("MLmodel: cannot be read: Too many levels of symbolic links",)),
-    Directory("MLmodel is a link to what is nobody's business", lambda path: (write(path), (path / "MLmodel").unlink(), (path / "MLmodel").symlink_to("/etc/passwd")), UnsupportedModel, ("MLmodel: ",)),
-    Directory("an MLmodel without an end", lambda path: (write(path), (path / "MLmodel").unlink(), (path / "MLmodel").symlink_to("/dev/zero")), UnsupportedModel, ("MLmodel: more than 1048576 bytes",)),
+    Directory("MLmodel is a link to what is nobody's business", linked("MLmodel", "/etc/passwd"), UnsupportedModel, ("MLmodel: ",)),
+    Directory("an MLmodel without an end", linked("MLmodel", "/dev/zero"), UnsupportedModel, ("MLmodel: more than 1048576 bytes",)),
     # YAML
     Directory("empty", mlmodel(""), UnsupportedModel, ("MLmodel: wanted a YAML map, got NoneType",)),
     Directory("no YAML", mlmodel("flavors: ["), UnsupportedModel, (YAML, "line 1",)),
@@ -602,7 +612,7 @@ DIRECTORIES = [
     Directory("no name of a network", flavored(data=None), UnsupportedModel, ('names "None"',)),
     Directory("a network in a list", flavored(data=["model.onnx"]), UnsupportedModel, ("which is no file of the directory",)),
     Directory("a network above", linked("link", "../outside.onnx"), UnsupportedModel, ("which is no file of the directory",)),
-    Directory("a path that leaves", lambda path: (write(path, document(flavors={"onnx": {"data": "../outside.onnx"}})), (path.parent / "outside.onnx").write_bytes(network())), UnsupportedModel, ('names "../outside.onnx", which is no file of the directory',)),
+    Directory("a path that leaves", leaving, UnsupportedModel, ('names "../outside.onnx", which is no file of the directory',)),
     Directory("a path that leaves and returns", lambda path: write(path, document(flavors={"onnx": {"data": f"../{path.name}/model.onnx"}}), network()), UnsupportedModel, ("which is no file of the directory",)),
     Directory("an absolute path", flavored(data="/etc/passwd"), UnsupportedModel, ('names "/etc/passwd", which is no file of the directory',)),
     Directory("a link that leaves", linked("model.onnx", "../outside.onnx"), UnsupportedModel, ('names "model.onnx", which is no file of the directory',)),
@@ -614,7 +624,7 @@ DIRECTORIES = [
     Directory("a network of no bytes", lambda path: write(path, document(), b""), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
     Directory("a network of random bytes", lambda path: write(path, document(), random.Random(0).randbytes(9999)), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
     Directory("half a network", lambda path: write(path, document(), network()[:-100]), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
-    Directory("weights above", lambda path: (write(path, document(), external("../secret")), (path.parent / "secret").write_bytes(bytes(12))), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
+    Directory("weights above", external_above, UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
     Directory("weights at an absolute path", lambda path: write(path, document(), external("/etc/passwd")), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
     Directory("weights behind a link that leaves", external_link, UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
     Directory("weights that are not there", lambda path: write(path, document(), external("weights")), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
