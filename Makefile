@@ -1,5 +1,6 @@
 # make demo and make test are all the set-up there is; see README.md.
-.PHONY: help demo test fuzz check format stubs bench demo-bundle clean
+.PHONY: help demo test fuzz check format stubs docs release-check bench demo-bundle clean
+.PHONY: check-format check-lint check-types check-layers check-dockerfile check-stubs environment
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -16,13 +17,27 @@ fuzz:  ## what strangers can send, 200,000 inputs for each of three entries (abo
 	@.ci/environment full
 	@build/full/bin/python tests/fuzz/run.py $(ARGS)
 
-check:  ## ruff, mypy strict, import order, fresh stubs, hadolint
+check: check-format check-lint check-types check-layers check-dockerfile check-stubs  ## all that pre-commit runs: ruff, mypy strict, import order, hadolint, fresh stubs
+
+environment:
 	@.ci/environment full
+
+check-format: environment
 	build/full/bin/python -m ruff format --check .
+
+check-lint: environment
 	build/full/bin/python -m ruff check .
+
+check-types: environment
 	build/full/bin/python -m mypy
-	build/full/bin/python -m pytest -q tests/test_layers.py tests/test_public_api.py
+
+check-layers: environment
+	build/full/bin/python -m pytest -q tests/test_layers.py tests/test_public_api.py tests/test_release.py
+
+check-dockerfile: environment
 	build/full/packages/bin/hadolint Dockerfile.gpu
+
+check-stubs:
 	@$(MAKE) --no-print-directory stubs OUT=build/fresh
 	diff build/fresh/tensign/_pb/open_inference_pb2.py runtime/tensign/_pb/open_inference_pb2.py
 	diff build/fresh/tensign/_pb/open_inference_pb2.pyi runtime/tensign/_pb/open_inference_pb2.pyi
@@ -39,6 +54,16 @@ stubs:  ## generate runtime/tensign/_pb from proto/, in a private descriptor poo
 	build/stubs/bin/python -m grpc_tools.protoc -Itensign/_pb=proto --python_out=$(OUT) --pyi_out=$(OUT) tensign/_pb/open_inference.proto
 	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(OUT)/tensign/_pb/open_inference_pb2.py
 	@grep -q 'DESCRIPTOR = _descriptor_pool.DescriptorPool()' $(OUT)/tensign/_pb/open_inference_pb2.py
+
+docs:  ## the API reference, from the docstrings of what __all__ names, into build/docs; a warning fails
+	@.ci/environment full
+	@rm -rf build/docs
+	build/full/bin/python -W error -c 'from tensign import *; from pdoc.__main__ import cli; cli()' \
+	  --no-show-source -o build/docs tensign tensign_converters
+
+release-check:  ## build sdist and wheel, use the wheel in a fresh environment away from here, leave both in dist
+	@.ci/environment full
+	@.ci/release-check
 
 bench:  ## every figure of the README: footprint, fidelity, what serving costs (needs h2load; five minutes)
 	@.ci/environment full

@@ -42,7 +42,7 @@ def ready_and_memory() -> tuple[float, float]:
     assert address is not None
     ready = time.perf_counter() - started
     with Client(address[1]) as client:
-        for _ in client.classify(pictures() * 13):
+        for _ in client.stream(pictures() * 13):
             pass
     status = Path(f"/proc/{server.pid}/status").read_text()
     resident = re.search(r"VmRSS:\s+(\d+) kB", status)

@@ -103,7 +103,7 @@ def test_serve_says_when_it_is_ready_drains_on_sigterm_and_exits_0(pictures: lis
     assert found is not None, ready
     answered = 0
     with Client(found[1]) as client:
-        answers = client.classify(itertools.repeat(pictures[3]), window=8)  # would never end by itself
+        answers = client.stream(itertools.repeat(pictures[3]), window=8)  # would never end by itself
         with pytest.raises(ModelNotReady, match="the server is draining"):
             for answer in answers:
                 assert isinstance(answer, list) and answer[0].label == "espresso"

@@ -3,3 +3,5 @@
 Run as `python -m tensign_converters SRC DST`, always in a process of its own. On the way: convert asks learner
 (what the model does), package writes it by graph (as ONNX) and parity (the proof).
 """
+
+__all__ = ["convert"]

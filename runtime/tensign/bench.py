@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensign import datatypes
 from tensign._pb import open_inference_pb2 as pb
 from tensign.client import Client
 from tensign.errors import TensignError
@@ -86,12 +85,12 @@ def _messages(client: Client, load: Load, images: Sequence[bytes]) -> list[bytes
     """Serialized requests of `load.rows` rows, to be sent in turn."""
     metadata = client.metadata()
     inputs: dict[str, npt.NDArray[Any]] = {}
-    for tensor in metadata.inputs:
-        sides = [axis if axis != -1 else 224 for axis in tensor.shape[1:]]
-        inputs[tensor.name] = np.zeros((load.rows, *sides), datatypes.of_protocol(tensor.datatype).numpy)
+    for spec in metadata.inputs:
+        sides = [axis if axis != -1 else 224 for axis in spec.shape[1:]]
+        inputs[spec.name] = np.zeros((load.rows, *sides), spec.dtype)
     if not load.encoded:
         return [encode_request(client.model, inputs).SerializeToString()]
-    name = metadata.parameters["encoded_images"].string_param
+    name = metadata.image
     if not name:
         raise TensignError(f'model "{client.model}" declares no preprocessing, so it takes no encoded images')
     messages = []

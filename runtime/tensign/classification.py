@@ -36,8 +36,7 @@ def classified(scores: npt.NDArray[Any], count: int, labels: Sequence[str] = ())
         raise InvalidInput(f"classification needs an output of rank 2, got shape {list(scores.shape)}")
     if scores.dtype.kind not in "biuf":
         raise InvalidInput(f"classification needs an output of numbers, got {scores.dtype}")
-    descending = -scores if scores.dtype.kind == "f" else ~scores  # of integers `-` wraps, `~` does not
-    best = np.argsort(descending, axis=1, kind="stable")[:, :count]
+    best = _best(scores, count)
     texts = np.empty(best.shape, object)
     for row, column in np.ndindex(*best.shape):
         index = int(best[row, column])
@@ -47,5 +46,14 @@ def classified(scores: npt.NDArray[Any], count: int, labels: Sequence[str] = ())
 
 
 def predictions(scores: npt.NDArray[Any], count: int, labels: Sequence[str] = ()) -> list[list[Prediction]]:
-    """[n,classes] -> for each row its `count` best classes, best first. Raises InvalidInput for scores of another rank."""
-    return [[Prediction.parse(text) for text in row] for row in classified(scores, count, labels)]
+    """[n,classes] -> for each row its `count` best classes, best first; where there is no label its index stands in."""
+    return [
+        [Prediction(labels[i] if i < len(labels) else str(i), float(row[i]), int(i)) for i in best]
+        for row, best in zip(scores, _best(scores, count), strict=True)
+    ]
+
+
+def _best(scores: npt.NDArray[Any], count: int) -> npt.NDArray[np.intp]:
+    """[n,classes] -> [n,k] indices, best first."""
+    descending = -scores if scores.dtype.kind == "f" else ~scores  # of integers `-` wraps, `~` does not
+    return np.argsort(descending, axis=1, kind="stable")[:, :count]

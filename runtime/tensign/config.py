@@ -1,4 +1,4 @@
-"""Every knob, as frozen values that validate themselves. `cli.py` resolves them once; no other module reads the environment."""
+"""Every knob, as frozen values that validate themselves. `cli/` resolves them once; no other module reads the environment."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class ServerConfig:
 
     grpc_port: 0 asks the system for a free one; timeout_s: the deadline of a request that brings none; drain_s: how long
     a stopping server lets requests in flight finish, less than the 30 s that Kubernetes gives it; max_message_bytes: one
-    gRPC message, both ways.
+    gRPC message, both ways; max_inflight_bytes: messages of requests that are on their way, all together;
+    max_connection_age_s: after so long a client has to connect again, so that a balancer can spread them; 0 is never.
     """
 
     host: str = "127.0.0.1"
@@ -46,11 +47,15 @@ class ServerConfig:
     timeout_s: float = 60.0
     drain_s: float = 20.0
     max_message_bytes: int = 256 * MIB
+    max_inflight_bytes: int = 1024 * MIB
+    max_connection_age_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.grpc_port <= 65535:
             raise InvalidConfig(f"grpc_port: wanted 0 to 65535, got {self.grpc_port}")
-        for knob in ("timeout_s", "drain_s", "max_message_bytes"):
+        if self.max_connection_age_s < 0:
+            raise InvalidConfig(f"max_connection_age_s: wanted 0 or more, got {self.max_connection_age_s}")
+        for knob in ("timeout_s", "drain_s", "max_message_bytes", "max_inflight_bytes"):
             if getattr(self, knob) <= 0:
                 raise InvalidConfig(f"{knob}: wanted more than 0, got {getattr(self, knob)}")
 
@@ -61,4 +66,5 @@ class ServerConfig:
 
     @property
     def address(self) -> str:
+        """What gRPC listens on."""
         return f"{self.bracketed_host}:{self.grpc_port}"

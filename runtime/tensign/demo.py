@@ -11,7 +11,6 @@ from rich.table import Table
 from tensign.bench import Load, run
 from tensign.child import served
 from tensign.client import Client
-from tensign.errors import TensignError
 
 BUNDLE = Path(__file__).parent / "_demo"
 MODEL = BUNDLE / "efficientnet-lite0"
@@ -26,18 +25,16 @@ def pictures() -> list[Path]:
 def run_demo(console: Console, *, model: Path = MODEL, repeats: int = 20) -> None:
     """Serves `model` in a child process, streams every picture once, then `repeats` times more for the table.
 
-    Raises ModelNotReady when the server does not start.
+    Raises ModelNotReady when the server does not start, and what is wrong with a picture.
     """
     files = pictures()
     started = time.perf_counter()
     with served(model) as address, Client(address) as client:
         console.print(f"ready at {address} after {time.perf_counter() - started:.1f} s: {_signature(client)}\n", soft_wrap=True)
         seen = Table("picture", "bytes", "label", "probability", box=None)
-        for file, answer in zip(files, client.classify(files), strict=True):
-            if isinstance(answer, TensignError):
-                seen.add_row(file.name, f"{file.stat().st_size:,}", f"[red]{answer}", "")
-            else:
-                seen.add_row(file.name, f"{file.stat().st_size:,}", answer[0].label, f"{answer[0].score:.3f}")
+        for file, answer in zip(files, client.stream(files), strict=True):
+            answer.checked()
+            seen.add_row(file.name, f"{file.stat().st_size:,}", answer.label, f"{answer.scores[0]:.3f}")
         console.print(seen, "")
         figures = Table("stream of pictures", "images/s", "p50 ms", "p95 ms", "p99 ms", "mean batch", box=None)
         for concurrency in (1, 8):
@@ -49,11 +46,11 @@ def run_demo(console: Console, *, model: Path = MODEL, repeats: int = 20) -> Non
                 f"{report.mean_batch:.1f}",
             )
         console.print(figures)
-        sizes = client.metadata().parameters["batch_sizes"].string_param
+        sizes = ", ".join(map(str, client.metadata().batch_sizes))
         console.print(f"\nbatch sizes that pay on this machine, as warm-up measured them: {sizes}")
 
 
 def _signature(client: Client) -> str:
     metadata = client.metadata()
-    sides = (" ".join(f"{t.datatype}{list(t.shape)}" for t in side) for side in (metadata.inputs, metadata.outputs))
-    return f"{metadata.name} {' -> '.join(sides)} on {metadata.parameters['device'].string_param}"
+    sides = (" ".join(map(str, side)) for side in (metadata.inputs, metadata.outputs))
+    return f"{metadata.name} {' -> '.join(sides)} on {metadata.device}"

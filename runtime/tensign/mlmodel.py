@@ -37,6 +37,7 @@ class ModelManifest:
 
     @property
     def flavors(self) -> Mapping[str, Mapping[str, Any]]:
+        """{flavor: what MLflow wrote of it}, such as {"onnx": {"data": "model.onnx", ...}}."""
         return self.document["flavors"]  # type: ignore[no-any-return]
 
     @property

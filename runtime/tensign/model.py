@@ -55,11 +55,18 @@ class Model:
 
     @property
     def device(self) -> str:
+        """Where it really runs: "cpu" or "cuda:N"."""
         return self._engine.device
 
     @property
     def signature(self) -> Signature:
+        """The tensors it takes and gives, as the MLmodel declares them."""
         return self.plan.signature
+
+    @property
+    def largest_batch(self) -> int:
+        """Rows that run at once, and that the queue can hold."""
+        return min(self.buckets.largest, self.config.max_queue_rows)
 
     def infer(self, inputs: npt.NDArray[Any] | Arrays, *, timeout_s: float | None = None) -> Outputs:
         """{input: [n,...]} -> {output: [n,...]}, for any n, waiting for room and for the answer.
@@ -67,7 +74,7 @@ class Model:
         Raises what `submit` raises but QueueFull and TooLarge, what its future raises, and DeadlineExceeded.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        arrays = self._enforced(inputs)
+        arrays = self.enforced(inputs)
         rows, step = _rows(arrays), self.config.max_queue_rows
         pieces: list[Future[Outputs]] = []
         try:
@@ -88,7 +95,7 @@ class Model:
         deadline: on time.monotonic(), in seconds. Raises SignatureMismatch, QueueFull, TooLarge, ModelNotReady or
         DeadlineExceeded at once. Callbacks of the future must not wait for anything.
         """
-        arrays = self._enforced(inputs)
+        arrays = self.enforced(inputs)
         request = self._batcher.reserve(_rows(arrays), deadline)
         try:
             if self._needs_pixels(arrays):
@@ -109,7 +116,8 @@ class Model:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._engine.close()
 
-    def _enforced(self, inputs: npt.NDArray[Any] | Arrays) -> Outputs:
+    def enforced(self, inputs: npt.NDArray[Any] | Arrays) -> Outputs:
+        """{input: [n,...]} as the signature wants it, encoded images among them. Raises SignatureMismatch."""
         return self.signature.enforce_inputs(inputs, (self.plan.image,) if self.plan.image else ())
 
     def _patiently(self, arrays: Arrays, rows: slice, deadline: float | None) -> Future[Outputs]:

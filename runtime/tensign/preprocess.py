@@ -51,6 +51,7 @@ class Resize:
         _check_choice(self.op, "interpolation", self.interpolation, _INTERPOLATION)
 
     def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+        """The picture, height x width. Raises UndecodableImage where padding would need more than max_pixels."""
         target = (self.width, self.height)
         if self.method != "squish":
             across, down = image.width / self.width, image.height / self.height
@@ -73,6 +74,7 @@ class CropPad:
         _check_choice(self.op, "pad_mode", self.pad_mode, _PAD_MODE)
 
     def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+        """The picture, height x width. Raises UndecodableImage where that is more than max_pixels."""
         return _centre(image, self.width, self.height, self.pad_mode, max_pixels)
 
 

@@ -40,6 +40,7 @@ class TensorSpec:
         return f"{self.dtype} [{','.join(map(str, self.shape))}]"
 
     def matches(self, array: npt.NDArray[Any]) -> bool:
+        """True where dtype, rank and every fixed axis are as declared; text of any width is an object tensor's."""
         return (
             (array.dtype == self.dtype or (array.dtype.kind in "OSU" and self.dtype.kind == "O"))
             and len(self.shape) == array.ndim

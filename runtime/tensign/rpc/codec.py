@@ -20,6 +20,10 @@ from tensign.classification import classified
 from tensign.errors import InvalidInput
 from tensign.signature import MAX_RANK, Arrays
 
+# Parameters of an answer that is one part of several: its first row, and, in Triton's word, whether it is the last part.
+FIRST_ROW = "first_row"
+FINAL = "triton_final_response"
+
 MAX_ID = 1024  # letters of a request's id, which comes back with its answer
 _MAX_INPUTS = 4096
 _MAX_ELEMENTS = 1 << 16  # of one BYTES tensor, which is a picture each; as objects they take many times their bytes

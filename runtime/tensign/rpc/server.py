@@ -21,6 +21,9 @@ from tensign.rpc.service import SERVICE, InferenceService
 
 log = logging.getLogger(__name__)
 
+_KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 60_000, 20_000  # a dead client's streams are given up within 80 s
+_CLIENTS_MAY_PING_MS = 10_000  # gRPC's default of 5 minutes ends connections of clients that keep theirs alive
+
 _LAST_ANSWERS_S = 1.0  # for what is written, but not yet sent
 
 
@@ -30,7 +33,7 @@ class Server:
     def __init__(self, repository: Repository, config: ServerConfig) -> None:
         self._repository = repository
         self._config = config
-        self._service = InferenceService(repository, timeout_s=config.timeout_s)
+        self._service = InferenceService(repository, config)
         self._health = aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self.port = 0
@@ -38,13 +41,7 @@ class Server:
     async def start(self) -> None:
         """Raises OSError when the port is taken, or the host is not one of this machine."""
         _check_free(self._config)
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", self._config.max_message_bytes),
-                ("grpc.max_send_message_length", self._config.max_message_bytes),
-                ("grpc.so_reuseport", 0),  # two servers on one port by accident would share its requests
-            ]
-        )
+        self._server = grpc.aio.server(options=_options(self._config))
         self._server.add_generic_rpc_handlers((self._service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -76,6 +73,24 @@ class Server:
     async def _set_health(self, status: int) -> None:
         for name in ("", SERVICE.full_name, *(model.name for model in self._repository)):
             await self._health.set(name, status)
+
+
+def _options(config: ServerConfig) -> list[tuple[str, int]]:
+    options = [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.so_reuseport", 0),  # two servers on one port by accident would share its requests
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _CLIENTS_MAY_PING_MS),
+    ]
+    if config.max_connection_age_s:
+        age_ms = int(config.max_connection_age_s * 1000)
+        # A stream ends itself at that age, the youngest one as much later than the connection.
+        grace_ms = age_ms + int(config.drain_s * 1000)
+        options += [("grpc.max_connection_age_ms", age_ms), ("grpc.max_connection_age_grace_ms", grace_ms)]
+    return options
 
 
 def _check_free(config: ServerConfig) -> None:

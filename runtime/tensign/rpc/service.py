@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import time
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
 
 from tensign._pb import open_inference_pb2 as pb
-from tensign.datatypes import of_numpy
-from tensign.errors import DeadlineExceeded, ModelNotFound, ModelNotReady, QueueFull
-from tensign.metrics import Duration, Snapshot
-from tensign.model import Model
+from tensign.config import ServerConfig
+from tensign.errors import ModelNotFound, ModelNotReady
 from tensign.repository import Repository
-from tensign.rpc.codec import MAX_ID, decode_request, encode_response, parse, requested_outputs
-from tensign.rpc.status import status_of
-from tensign.signature import MAX_RANK
+from tensign.rpc.budget import Budget
+from tensign.rpc.codec import MAX_ID, parse
+from tensign.rpc.description import metadata, statistics
+from tensign.rpc.inference import Inference
+from tensign.rpc.status import STATUS, status_of, trailer_of
+from tensign.rpc.stream import Stream
 from tensign.version import __version__
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 EXTENSIONS = ("classification", "statistics", "encoded_images")
-
-# Requests of one stream that may be on their way at once; a reader that stops reading stops its own stream here.
-STREAM_WINDOW = 64
-
-_FEW_ELEMENTS = 1024
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -37,20 +33,21 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class InferenceService:
     """Methods are named as their RPCs."""
 
-    def __init__(self, repository: Repository, *, timeout_s: float) -> None:
+    def __init__(self, repository: Repository, config: ServerConfig) -> None:
         self._repository = repository
-        self._timeout_s = timeout_s
+        self._config = config
+        self._budget = Budget(config.max_inflight_bytes)
         self.ready = True
         self.active = 0
-        self._readers: set[asyncio.Task[None]] = set()
+        self._streams: set[Stream] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def drain(self, timeout_s: float) -> None:
         """Says not ready, refuses new calls with UNAVAILABLE, stops reading streams, waits until what was taken is answered."""
         self.ready = False
-        for reader in self._readers:
-            reader.cancel()
+        for stream in self._streams:
+            stream.end(ModelNotReady("the server is draining and reads no further requests"))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
 
@@ -100,116 +97,57 @@ class InferenceService:
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         model = self._repository.get(request.name, request.version)
-        response = pb.ModelMetadataResponse(
-            name=model.name, versions=self._repository.versions(model.name), platform="onnxruntime_onnx"
-        )
-        for tensors, specs in ((response.inputs, model.signature.inputs), (response.outputs, model.signature.outputs)):
-            for spec in specs:
-                tensors.add(name=spec.name, datatype=of_numpy(spec.dtype).protocol, shape=spec.shape)
-        response.parameters["activation"].string_param = model.plan.activation
-        response.parameters["device"].string_param = model.device
-        response.parameters["batch_sizes"].string_param = ",".join(map(str, model.buckets.rows))
-        if model.plan.threshold is not None:
-            response.parameters["threshold"].double_param = model.plan.threshold
-        if model.plan.image and model.plan.preprocess:
-            response.parameters["encoded_images"].string_param = model.plan.image
-            response.parameters["preprocess_sha256"].string_param = model.plan.preprocess.digest
-        return response
+        message = metadata(model, self._repository.versions(model.name))
+        message.parameters["max_message_bytes"].int64_param = self._config.max_message_bytes
+        return message
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        with self._admitted():
-            return await self._infer(request, context)
+        with self._admitted(), self._budget.holding(request.ByteSize()):
+            return await (await self._inference(request, context)).whole()
 
     async def ModelStreamInfer(
-        self, requests: AsyncIterator[bytes], context: Context
+        self, messages: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        stream = Stream(partial(self._respond, context), self._budget)
+        self._streams.add(stream)
+        age = self._end_of_age(stream)
         try:
             with self._admitted():
-                async with contextlib.aclosing(self._answers(requests, context)) as answers:
+                async with contextlib.aclosing(stream.answers(messages)) as answers:
                     async for answer in answers:
                         yield answer
         except Exception as error:
             await context.abort(*status_of(error))
-
-    async def _answers(
-        self, requests: AsyncIterator[bytes], context: Context
-    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
-        """Reads ahead of the answers by at most a window, so that requests of one stream share batches.
-
-        A draining server stops reading; what was read is answered.
-        """
-        owed: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
-        window = asyncio.Semaphore(STREAM_WINDOW)
-
-        async def read() -> None:
-            while True:
-                await window.acquire()  # before reading, so that what was read is always answered
-                try:
-                    request = parse(pb.ModelInferRequest, await anext(requests))
-                except StopAsyncIteration:
-                    return
-                owed.put_nowait(asyncio.create_task(self._infer_part(request, context)))
-
-        reader = asyncio.create_task(read())
-        reader.add_done_callback(lambda _: owed.put_nowait(None))
-        self._readers.add(reader)
-        try:
-            while (answer := await owed.get()) is not None:
-                yield await answer
-                window.release()
-            if reader.cancelled():
-                raise ModelNotReady("the server is draining and reads no further requests")
-            reader.result()  # raises what reading raised
         finally:
-            self._readers.discard(reader)
-            reader.cancel()
-            while not owed.empty():
-                if (left := owed.get_nowait()) is not None:
-                    left.cancel()
+            age.cancel()
+            self._streams.discard(stream)
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
         models = [self._repository.get(request.name, request.version)] if request.name else list(self._repository)
-        return pb.ModelStatisticsResponse(model_stats=[_statistics(model) for model in models])
+        return pb.ModelStatisticsResponse(model_stats=[statistics(model) for model in models])
 
-    async def _infer_part(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelStreamInferResponse:
+    async def _respond(
+        self, context: Context, request: pb.ModelInferRequest
+    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        """The answers to one request of a stream; an error is one of them, so that the stream lives on."""
         try:
-            return pb.ModelStreamInferResponse(infer_response=await self._infer(request, context, patient=True))
+            async for part in (await self._inference(request, context)).parts():
+                yield pb.ModelStreamInferResponse(infer_response=part)
         except Exception as error:
-            _, text = status_of(error)
+            code, text = status_of(error)
             failed = pb.ModelInferResponse(model_name=request.model_name[:MAX_ID], id=request.id[:MAX_ID])
-            return pb.ModelStreamInferResponse(error_message=text, infer_response=failed)
+            failed.parameters[STATUS].string_param = code.name
+            yield pb.ModelStreamInferResponse(error_message=text, infer_response=failed)
 
-    async def _infer(self, request: pb.ModelInferRequest, context: Context, *, patient: bool = False) -> pb.ModelInferResponse:
-        """patient: wait for room in a full queue, which holds back the stream; a unary caller is told at once."""
-        model = self._repository.get(request.model_name, request.model_version)
-        wanted = requested_outputs(request, (spec.name for spec in model.signature.outputs))
+    async def _inference(self, request: pb.ModelInferRequest, context: Context) -> Inference:
         remaining = context.time_remaining()
-        timeout_s = self._timeout_s if remaining is None else remaining
-        deadline = time.monotonic() + timeout_s
-        arrays = await asyncio.to_thread(decode_request, request) if _is_slow(request) else decode_request(request)
-        try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    try:
-                        future = model.submit(arrays, deadline=deadline)
-                        break
-                    except QueueFull:
-                        if not patient:
-                            raise
-                        await asyncio.wrap_future(model.room(len(next(iter(arrays.values())))))
-                outputs = await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise DeadlineExceeded(f"no answer within {timeout_s:.3g} s") from None
-        if any(wanted.values()):  # sorting and writing many classes takes milliseconds
-            return await asyncio.to_thread(encode_response, request, model.version, outputs, model.plan.labels)
-        return encode_response(request, model.version, outputs, model.plan.labels)
+        return await Inference.of(request, self._repository, self._config.timeout_s if remaining is None else remaining)
 
-
-def _is_slow(request: pb.ModelInferRequest) -> bool:
-    """True where decoding goes element by element, which would hold up the event loop; raw tensors are views."""
-    if not request.raw_input_contents:
-        return True
-    return any(tensor.datatype == "BYTES" and math.prod(tensor.shape[:MAX_RANK]) > _FEW_ELEMENTS for tensor in request.inputs)
+    def _end_of_age(self, stream: Stream) -> asyncio.TimerHandle:
+        """Streams end with the age of their connection, between two requests; gRPC itself would cut them off."""
+        age_s = self._config.max_connection_age_s or threading.TIMEOUT_MAX
+        reason = ModelNotReady(f"the connection is {age_s:g} s old; connect again, perhaps to another server")
+        return asyncio.get_running_loop().call_later(age_s, stream.end, reason)
 
 
 def _guarded(request: type[Message], behaviour: Any) -> Any:
@@ -219,47 +157,6 @@ def _guarded(request: type[Message], behaviour: Any) -> Any:
         try:
             return await behaviour(parse(request, content), context)
         except Exception as error:
-            await context.abort(*status_of(error))
+            await context.abort(*status_of(error), trailing_metadata=trailer_of(error))
 
     return call
-
-
-def _statistics(model: Model) -> pb.ModelStatistics:
-    seen = model.statistics.snapshot()
-    message = pb.ModelStatistics(
-        name=model.name,
-        version=model.version,
-        last_inference=seen.last_inference_ms,
-        inference_count=seen.rows,
-        execution_count=seen.executions,
-        inference_stats=_inference_statistics(seen),
-    )
-    for rows, times in sorted(seen.batches.items()):
-        message.batch_stats.add(
-            batch_size=rows,
-            compute_input=_duration(times.compute_input),
-            compute_infer=_duration(times.compute_infer),
-            compute_output=_duration(times.compute_output),
-        )
-    return message
-
-
-def _inference_statistics(seen: Snapshot) -> pb.InferStatistics:
-    def total(stage: str) -> pb.StatisticDuration:
-        stages = [getattr(times, stage) for times in seen.batches.values()]
-        return pb.StatisticDuration(count=sum(s.count for s in stages), ns=sum(s.ns for s in stages))
-
-    prepared = total("compute_input")
-    prepared.ns += seen.preprocess.ns
-    return pb.InferStatistics(
-        success=_duration(seen.success),
-        fail=_duration(seen.fail),
-        queue=_duration(seen.queue),
-        compute_input=prepared,
-        compute_infer=total("compute_infer"),
-        compute_output=total("compute_output"),
-    )
-
-
-def _duration(duration: Duration) -> pb.StatisticDuration:
-    return pb.StatisticDuration(count=duration.count, ns=duration.ns)

@@ -1,0 +1,21 @@
+"""tensign convert: an MLmodel directory with graph, preprocessing and proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tensign import conversion
+from tensign.cli.options import Trust
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="An MLmodel directory with a fastai flavor.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The directory to write; must not exist.")],
+    trust: Trust = False,
+    weights: Annotated[str, typer.Option(help="fp32, or fp16 for half the size: stored as fp16, computed as fp32.")] = "fp32",
+) -> None:
+    """Turn a model into an MLmodel directory with graph, preprocessing and proof, which MLflow opens too."""
+    print(conversion.convert(source, target, trust=trust, weights=weights))

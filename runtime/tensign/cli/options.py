@@ -1,0 +1,36 @@
+"""What several commands share: their options, the console, how a model is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+import typer
+from rich.console import Console
+
+from tensign import conversion
+from tensign.config import ModelConfig
+from tensign.errors import TensignError
+from tensign.model import Model
+
+console = Console()
+
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An MLmodel directory.")]
+Device = Annotated[
+    str, typer.Option(envvar="TENSIGN_DEVICE", help="auto, cpu, cuda or cuda:N; auto is the GPU where there is one.")
+]
+Trust = Annotated[bool, typer.Option("--trust", help="Allow the model's own code to run: loading a pickle executes it.")]
+MaxBatch = Annotated[int, typer.Option(envvar="TENSIGN_MAX_BATCH_SIZE", help="Largest batch that warm-up tries, in rows.")]
+CacheDir = Annotated[
+    Path,
+    typer.Option(envvar="TENSIGN_CACHE_DIR", help="Where converted models are kept.", show_default="the user's cache folder"),
+]
+CACHE = platformdirs.user_cache_path("tensign") / "models"
+
+
+def load(path: Path, name: str, config: ModelConfig, *, trust: bool, cache: Path) -> Model:
+    try:
+        return Model.load(conversion.servable(path, trust=trust, cache=cache), config, name=name)
+    except TensignError as error:
+        raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from None

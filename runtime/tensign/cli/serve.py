@@ -1,0 +1,67 @@
+"""tensign serve: models on a port, until they are told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tensign.cli.options import CACHE, CacheDir, Device, MaxBatch, Trust, load
+from tensign.config import ModelConfig, ServerConfig
+from tensign.errors import InvalidConfig
+from tensign.mlmodel import read_mlmodel
+from tensign.model import Model
+from tensign.version import __version__
+
+
+def serve(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="MLmodel directories.")],
+    name: Annotated[
+        list[str] | None, typer.Option(help="What to call each model, in order; else by its artifact path.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(envvar="TENSIGN_HOST", help="Address to listen on; 0.0.0.0 for every interface.")
+    ] = "127.0.0.1",
+    grpc_port: Annotated[int, typer.Option(envvar="TENSIGN_GRPC_PORT", help="0 takes a free one.")] = 8001,
+    device: Device = "auto",
+    trust: Trust = False,
+    max_batch_size: MaxBatch = 64,
+    timeout: Annotated[
+        float, typer.Option(envvar="TENSIGN_TIMEOUT", help="Deadline of requests that bring none, in seconds.")
+    ] = 60.0,
+    cache_dir: CacheDir = CACHE,
+) -> None:
+    """Serve models until SIGTERM or Ctrl-C, then drain."""
+    if name and len(name) != len(models):
+        raise InvalidConfig(f"--name: {len(name)} for {len(models)} MODEL; give one for each, or none")
+    config = ModelConfig(device=device, max_batch_size=max_batch_size)
+    server = ServerConfig(host=host, grpc_port=grpc_port, timeout_s=timeout)
+    called = name or [read_mlmodel(path).name for path in models]
+    if twice := {one for one in called if called.count(one) > 1}:
+        raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
+    loaded = [load(path, one, config, trust=trust, cache=cache_dir) for path, one in zip(models, called, strict=True)]
+    asyncio.run(_serve(loaded, server))
+
+
+async def _serve(models: list[Model], config: ServerConfig) -> None:
+    from tensign.repository import Repository
+    from tensign.rpc.server import Server
+
+    server = Server(Repository(models), config)
+    stop = asyncio.Event()
+
+    def drain() -> None:
+        if stop.is_set():
+            os._exit(130)  # asked twice: whoever asks does not want to wait
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, drain)
+    await server.start()
+    served = "; ".join(f"{model.name} {model.signature} on {model.device}" for model in models)
+    print(f"tensign {__version__} ready: grpc://{config.bracketed_host}:{server.port} serves {served}", flush=True)
+    await server.wait(stop)

@@ -1,0 +1,99 @@
+"""Where a server is and how to speak to it: TLS, token, limits, retries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tensign.errors import InvalidConfig
+
+SERVICE = "/inference.GRPCInferenceService/"
+MAX_RETRIES = 4  # gRPC itself tries five times at most
+
+_FIRST_BACKOFF_S, _MAX_BACKOFF_S, _BACKOFF_FACTOR = 0.1, 2.0, 3.0
+_KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 30_000, 10_000  # a dead peer is noticed within 40 s, also by a stream that waits
+_RETRIED_BYTES = 1 << 30  # gRPC forgets how to repeat a larger message; its default is less than one photograph
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """address: "host:port", or any other name that gRPC resolves ("unix:///run/x.sock", "dns:///host:port").
+
+    tls: True trusts the system's authorities, a path names a PEM file of others. certificate: (certificate, key) PEM files
+    that show the server who we are. token: sent as `authorization: Bearer ...`; a function is asked anew for every call.
+    retries: how often something is tried again that the server did not take up, 0 to 4. Raises InvalidConfig.
+    """
+
+    address: str
+    tls: bool | str | Path = False
+    certificate: tuple[str | Path, str | Path] | None = None
+    token: str | Callable[[], str] | None = None
+    retries: int = MAX_RETRIES
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.retries <= MAX_RETRIES:
+            raise InvalidConfig(f"retries: wanted 0 to {MAX_RETRIES}, got {self.retries}")
+        if self.certificate is not None and self.tls is False:
+            raise InvalidConfig("certificate: needs tls")
+        if self.token is not None and self.tls is False and not self._is_local:
+            raise InvalidConfig(f"token: would travel to {self.address} in the clear; needs tls")
+
+    def open(self) -> grpc.aio.Channel:
+        """A channel of the running event loop; it connects when it is used. Raises OSError where a PEM file cannot be read."""
+        if self.tls is False:
+            return grpc.aio.insecure_channel(self.address, options=self._options)
+        roots = None if self.tls is True else Path(self.tls).read_bytes()
+        chain, key = (None, None) if self.certificate is None else map(_read, self.certificate)
+        credentials = grpc.ssl_channel_credentials(roots, key, chain)
+        return grpc.aio.secure_channel(self.address, credentials, options=self._options)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Sent with every call."""
+        if self.token is None:
+            return ()
+        return (("authorization", f"Bearer {self.token if isinstance(self.token, str) else self.token()}"),)
+
+    def backoff_s(self, failures: int) -> float:
+        """How long to wait after so many failures in a row."""
+        return min(_FIRST_BACKOFF_S * _BACKOFF_FACTOR ** (failures - 1), _MAX_BACKOFF_S)
+
+    @property
+    def _is_local(self) -> bool:
+        host = self.address.removeprefix("dns:///").rpartition(":")[0]
+        return self.address.startswith("unix:") or host in ("localhost", "[::1]") or host.startswith("127.")
+
+    @property
+    def _options(self) -> list[tuple[str, Any]]:
+        return [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+            ("grpc.use_local_subchannel_pool", 1),  # else clients of one process would share one connection
+            ("grpc.per_rpc_retry_buffer_size", _RETRIED_BYTES),
+            ("grpc.enable_retries", int(self.retries > 0)),
+            ("grpc.service_config", json.dumps(self._service_config)),
+        ]
+
+    @property
+    def _service_config(self) -> dict[str, Any]:
+        if not self.retries:
+            return {}
+        policy = {
+            "maxAttempts": self.retries + 1,
+            "initialBackoff": f"{_FIRST_BACKOFF_S}s",
+            "maxBackoff": f"{_MAX_BACKOFF_S}s",
+            "backoffMultiplier": _BACKOFF_FACTOR,
+            # Either means that nothing was computed, or that computing it again gives the same.
+            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+        }
+        return {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
+
+
+def _read(file: str | Path) -> bytes:
+    return Path(file).read_bytes()

@@ -1,0 +1,69 @@
+"""Bytes of requests that the server holds at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tensign.errors import QueueFull
+
+
+class Budget:
+    """Of one event loop. What is too large for it ever may still have it alone; who waits is served in turn."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def held(self) -> int:
+        """Bytes taken and not yet given back."""
+        return self._held
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Takes `size` bytes for as long as the block runs. Raises QueueFull at once where they are not to be had."""
+        if self._waiting or not self._fits(size):
+            raise QueueFull(
+                f"{self._held} bytes of requests are on their way, {self._limit} may be, this one has {size}; try again later"
+            )
+        self._held += size
+        try:
+            yield
+        finally:
+            self.give_back(size)
+
+    async def take(self, size: int) -> None:
+        """Waits until `size` bytes are to be had; whoever took them gives them back."""
+        if self._waiting or not self._fits(size):
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((size, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self.give_back(size)
+                else:
+                    self._waiting.remove((size, turn))
+                    self._wake()
+                raise
+            return
+        self._held += size
+
+    def give_back(self, size: int) -> None:
+        """Ends what `take` began."""
+        self._held -= size
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and self._fits(self._waiting[0][0]):
+            size, turn = self._waiting.popleft()
+            if not turn.cancelled():
+                self._held += size
+                turn.set_result(None)
+
+    def _fits(self, size: int) -> bool:
+        return not self._held or self._held + size <= self._limit

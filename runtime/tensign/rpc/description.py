@@ -1,0 +1,72 @@
+"""What the service says of a model: its contract, its statistics."""
+
+from __future__ import annotations
+
+import json
+
+from tensign._pb import open_inference_pb2 as pb
+from tensign.datatypes import of_numpy
+from tensign.metrics import Duration, Snapshot
+from tensign.model import Model
+
+
+def metadata(model: Model, versions: list[str]) -> pb.ModelMetadataResponse:
+    """The signature, and in `parameters` what the protocol has no field for."""
+    response = pb.ModelMetadataResponse(name=model.name, versions=versions, platform="onnxruntime_onnx")
+    for tensors, specs in ((response.inputs, model.signature.inputs), (response.outputs, model.signature.outputs)):
+        for spec in specs:
+            tensors.add(name=spec.name, datatype=of_numpy(spec.dtype).protocol, shape=spec.shape)
+    response.parameters["activation"].string_param = model.plan.activation
+    response.parameters["device"].string_param = model.device
+    response.parameters["batch_sizes"].string_param = ",".join(map(str, model.buckets.rows))
+    if model.plan.threshold is not None:
+        response.parameters["threshold"].double_param = model.plan.threshold
+    if model.plan.image and model.plan.preprocess:
+        response.parameters["encoded_images"].string_param = model.plan.image
+        response.parameters["preprocess_sha256"].string_param = model.plan.preprocess.digest
+    if model.plan.labels:
+        response.parameters["labels"].string_param = json.dumps(model.plan.labels, ensure_ascii=False)
+    response.parameters["max_request_rows"].int64_param = model.config.max_queue_rows
+    return response
+
+
+def statistics(model: Model) -> pb.ModelStatistics:
+    """Counts and times since the model was loaded."""
+    seen = model.statistics.snapshot()
+    message = pb.ModelStatistics(
+        name=model.name,
+        version=model.version,
+        last_inference=seen.last_inference_ms,
+        inference_count=seen.rows,
+        execution_count=seen.executions,
+        inference_stats=_inference_statistics(seen),
+    )
+    for rows, times in sorted(seen.batches.items()):
+        message.batch_stats.add(
+            batch_size=rows,
+            compute_input=_duration(times.compute_input),
+            compute_infer=_duration(times.compute_infer),
+            compute_output=_duration(times.compute_output),
+        )
+    return message
+
+
+def _inference_statistics(seen: Snapshot) -> pb.InferStatistics:
+    def total(stage: str) -> pb.StatisticDuration:
+        stages = [getattr(times, stage) for times in seen.batches.values()]
+        return pb.StatisticDuration(count=sum(s.count for s in stages), ns=sum(s.ns for s in stages))
+
+    prepared = total("compute_input")
+    prepared.ns += seen.preprocess.ns
+    return pb.InferStatistics(
+        success=_duration(seen.success),
+        fail=_duration(seen.fail),
+        queue=_duration(seen.queue),
+        compute_input=prepared,
+        compute_infer=total("compute_infer"),
+        compute_output=total("compute_output"),
+    )
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=duration.ns)

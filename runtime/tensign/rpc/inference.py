@@ -1,0 +1,116 @@
+"""One request over one model, from message to answer: whole, or in parts as they finish."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable
+from dataclasses import dataclass
+from functools import partial
+
+from tensign._pb import open_inference_pb2 as pb
+from tensign.errors import DeadlineExceeded, InvalidInput, QueueFull
+from tensign.model import Model
+from tensign.repository import Repository
+from tensign.request import Outputs
+from tensign.rpc.codec import FINAL, FIRST_ROW, decode_request, encode_response, requested_outputs
+from tensign.signature import MAX_RANK, Arrays
+
+_FEW_ELEMENTS = 1024
+_PARTS_AHEAD = 4  # of one request, so that it fills the batches behind the one that runs, and not the queue
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """A request that was checked as far as its envelope goes; `arrays` are views into its message.
+
+    timeout_s: what is left of its deadline now; deadline: the same on time.monotonic().
+    """
+
+    request: pb.ModelInferRequest
+    model: Model
+    arrays: Arrays
+    classifies: bool
+    timeout_s: float
+    deadline: float
+
+    @classmethod
+    async def of(cls, request: pb.ModelInferRequest, repository: Repository, timeout_s: float) -> Inference:
+        """timeout_s: what the call allows; the request's own `timeout`, in microseconds, may be less. Raises InvalidInput."""
+        model = repository.get(request.model_name, request.model_version)
+        wanted = requested_outputs(request, (spec.name for spec in model.signature.outputs))
+        if asked_s := _timeout_s(request):
+            timeout_s = min(timeout_s, asked_s)
+        deadline = time.monotonic() + timeout_s
+        arrays = await asyncio.to_thread(decode_request, request) if _is_slow(request) else decode_request(request)
+        return cls(request, model, arrays, any(wanted.values()), timeout_s, deadline)
+
+    async def whole(self) -> pb.ModelInferResponse:
+        """The one answer to all rows. Raises QueueFull at once, for the caller can try another server."""
+        future = self.model.submit(self.arrays, deadline=self.deadline)
+        return await self._encoded(await self._in_time(asyncio.wrap_future(future)))
+
+    async def parts(self) -> AsyncGenerator[pb.ModelInferResponse, None]:
+        """Answers to as many rows as a batch holds, each as it finishes, in order; waits for room in a full queue.
+
+        Where there are several, each says its first row and whether it is the final one.
+        """
+        arrays = self.model.enforced(self.arrays)
+        rows, step = len(next(iter(arrays.values()))), self.model.largest_batch
+        if rows <= step:
+            yield await self._encoded(await self._in_time(self._patiently(arrays)))
+            return
+        starts = deque(range(0, rows, step))
+        running: deque[tuple[int, asyncio.Task[Outputs]]] = deque()
+        try:
+            while starts or running:
+                while starts and len(running) < _PARTS_AHEAD:
+                    first = starts.popleft()
+                    piece = {name: array[first : first + step] for name, array in arrays.items()}
+                    running.append((first, asyncio.create_task(self._patiently(piece))))
+                first, task = running[0]
+                response = await self._encoded(await self._in_time(task))
+                running.popleft()
+                response.parameters[FIRST_ROW].int64_param = first
+                response.parameters[FINAL].bool_param = not (starts or running)
+                yield response
+        finally:
+            for _, task in running:
+                task.cancel()
+
+    async def _in_time(self, work: Awaitable[Outputs]) -> Outputs:
+        try:
+            async with asyncio.timeout(self.deadline - time.monotonic()):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer within {self.timeout_s:.3g} s") from None
+
+    async def _patiently(self, arrays: Arrays) -> Outputs:
+        while True:
+            try:
+                return await asyncio.wrap_future(self.model.submit(arrays, deadline=self.deadline))
+            except QueueFull:
+                await asyncio.wrap_future(self.model.room(len(next(iter(arrays.values())))))
+
+    async def _encoded(self, outputs: Outputs) -> pb.ModelInferResponse:
+        encode = partial(encode_response, self.request, self.model.version, outputs, self.model.plan.labels)
+        return await asyncio.to_thread(encode) if self.classifies else encode()  # writing many classes takes milliseconds
+
+
+def _timeout_s(request: pb.ModelInferRequest) -> float:
+    """The request's own deadline, 0 where it has none. Raises InvalidInput."""
+    if "timeout" not in request.parameters:
+        return 0.0
+    asked = request.parameters["timeout"]
+    if asked.WhichOneof("parameter_choice") != "int64_param" or asked.int64_param < 0:
+        raise InvalidInput('parameter "timeout": wanted an int64 of microseconds, 0 or more')
+    return asked.int64_param / 1e6
+
+
+def _is_slow(request: pb.ModelInferRequest) -> bool:
+    """True where decoding goes element by element, which would hold up the event loop; raw tensors are views."""
+    if not request.raw_input_contents:
+        return True
+    return any(tensor.datatype == "BYTES" and math.prod(tensor.shape[:MAX_RANK]) > _FEW_ELEMENTS for tensor in request.inputs)
