@@ -67,6 +67,7 @@ class Case:
     """A message and the status it gets, in gRPC's words; "OK" where it is answered, with `expected` if that is known.
 
     says: words of the text. ends_stream: on a stream it ends the call instead of getting an error_message of its own.
+    in_parts: on a stream it is answered all the same, in several parts.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Case:
     says: tuple[str, ...] = ()
     expected: Callable[[], Array] | None = None
     ends_stream: bool = False
+    in_parts: bool = False
 
 
 # requests
@@ -107,6 +109,10 @@ def asking(**parameter: Any) -> bytes:
         request.outputs.add(name="output").parameters["classification"].CopyFrom(pb.InferParameter(**parameter))
 
     return changed(good(), ask)
+
+
+def timing(**parameter: Any) -> bytes:
+    return changed(good(), lambda request: request.parameters["timeout"].CopyFrom(pb.InferParameter(**parameter)))
 
 
 def good(rows: int = 2) -> bytes:
@@ -146,7 +152,7 @@ REQUESTS = [
     Case("zero rows of pictures", lambda: raw("image", "BYTES", [0], b"", "picture"), INVALID, (IMAGE, "expected at least 1 row, got 0")),
     Case("text for pixels", lambda: raw("image", "BYTES", [1], b"\x0b\0\0\0" + PAYLOAD), INVALID, (IMAGE, "expected uint8 [-1,4,5,3], got object [1]")),
     Case("pictures of rank 2", lambda: raw("image", "BYTES", [1, 1], b"\x0b\0\0\0" + PAYLOAD, "picture"), INVALID, (IMAGE, "expected uint8 [-1,8,8,3] or encoded images BYTES [-1], got object [1,1]")),
-    Case("more rows than the queue holds", lambda: arrays("pixels", image=np.zeros((513, 4, 5, 3), np.uint8)), "RESOURCE_EXHAUSTED", ("513 rows", "512")),
+    Case("more rows than the queue holds", lambda: arrays("pixels", image=np.zeros((513, 4, 5, 3), np.uint8)), "RESOURCE_EXHAUSTED", ("513 rows", "512"), in_parts=True),
     # shapes and lengths
     Case("too few bytes", lambda: raw("image", "UINT8", [1, 4, 5, 3], SENT[:59]), INVALID, (IMAGE, "UINT8 [1, 4, 5, 3] takes 60 bytes, got 59")),
     Case("too many bytes", lambda: raw("image", "UINT8", [1, 4, 5, 3], SENT), INVALID, (IMAGE, "takes 60 bytes, got 66")),
@@ -210,6 +216,10 @@ REQUESTS = [
     Case("classes without a number", lambda: asking(), INVALID, ("classification: wanted",)),
     Case("2^63 - 1 classes", lambda: asking(int64_param=2**63 - 1), "OK"),
     Case("classes of what is NaN", lambda: changed(arrays("pair", a=ODD, b=ODD), lambda request: request.outputs.add(name="output").parameters["classification"].CopyFrom(pb.InferParameter(int64_param=3))), "OK"),
+    Case("a timeout in words", lambda: timing(string_param="soon"), INVALID, ('parameter "timeout": wanted an int64 of microseconds',)),
+    Case("a timeout before now", lambda: timing(int64_param=-1), INVALID, ('parameter "timeout": wanted an int64 of microseconds',)),
+    Case("a timeout that is NaN", lambda: timing(double_param=float("nan")), INVALID, ('parameter "timeout": wanted an int64 of microseconds',)),
+    Case("a timeout of 292000 years", lambda: timing(int64_param=2**63 - 1), "OK", expected=lambda: MODELS["pixels"].answer(pixels())),
     # messages
     Case("no message", lambda: b"", "NOT_FOUND", ('model "" is not served here',)),
     Case("bytes that are no message", lambda: b"\xff" * 40, INVALID, ("40 bytes are no ModelInferRequest",), ends_stream=True),

@@ -30,3 +30,12 @@ def test_every_error_is_a_tensign_error_with_its_own_words(kind: type[Exception]
     assert issubclass(kind, errors.TensignError)
     assert kind.__doc__
     assert str(kind("what went wrong")) == "what went wrong"
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 5000, "\U0001f600" * 5000, "two\nlines\r\n", "\x1b[2J\0", "half a pair \ud800", "wide\u2028\u00a0\u200b"]
+)
+def test_text_is_one_printable_line_of_a_thousand_bytes(text: str) -> None:
+    said = str(errors.InvalidInput(text))
+    assert said.isprintable() and len(said.encode()) <= errors.MAX_TEXT
+    assert said[:9].rstrip() == text[:9].translate({ord(letter): " " for letter in "\n\r\x1b\0"}).rstrip()
