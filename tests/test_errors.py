@@ -33,9 +33,16 @@ def test_every_error_is_a_tensign_error_with_its_own_words(kind: type[Exception]
 
 
 @pytest.mark.parametrize(
-    "text", ["x" * 5000, "\U0001f600" * 5000, "two\nlines\r\n", "\x1b[2J\0", "half a pair \ud800", "wide\u2028\u00a0\u200b"]
+    ("text", "said"),
+    [
+        ("x" * 5000, "x" * 997 + "..."),
+        ("\U0001f600" * 5000, "\U0001f600" * 249 + "..."),
+        ("two\nlines\r\n", "two lines  "),
+        ("\x1b[2J\0", " [2J "),
+        ("half a pair \ud800", "half a pair  "),
+        ("wide\u2028\u00a0\u200b", "wide   "),
+    ],
 )
-def test_text_is_one_printable_line_of_a_thousand_bytes(text: str) -> None:
-    said = str(errors.InvalidInput(text))
-    assert said.isprintable() and len(said.encode()) <= errors.MAX_TEXT
-    assert said[:9].rstrip() == text[:9].translate({ord(letter): " " for letter in "\n\r\x1b\0"}).rstrip()
+def test_text_is_one_printable_line_of_a_thousand_bytes(text: str, said: str) -> None:
+    assert str(errors.InvalidInput(text)) == said
+    assert len(said.encode()) <= errors.MAX_TEXT
