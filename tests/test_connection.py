@@ -32,10 +32,6 @@ from tensign.testing import serving
 PIXELS = np.arange(60, dtype=np.uint8).reshape(1, 4, 5, 3)
 
 
-Handler = Any  # grpc.RpcMethodHandler, which only type checkers may subscript
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
-
-
 class Door(grpc.aio.ServerInterceptor):
     """Lets nobody in without the token, as a proxy in front of the server would."""
 
@@ -53,7 +49,7 @@ class Door(grpc.aio.ServerInterceptor):
         async def refuse(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token, or a wrong one")
 
-        return grpc.unary_unary_rpc_method_handler(refuse)  # type: ignore[arg-type]
+        return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 @contextmanager
@@ -228,7 +224,7 @@ def test_unary_calls_try_again_where_nothing_was_computed(mean_model: Path) -> N
         from tensign.client import AsyncClient
 
         server = grpc.aio.server()
-        methods = {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}  # type: ignore[arg-type]
+        methods: dict[str, Any] = {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
