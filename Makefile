@@ -1,5 +1,5 @@
 # make demo and make test are all the set-up there is; see README.md.
-.PHONY: help demo test check format stubs docs release-check bench demo-bundle clean
+.PHONY: help demo test soak fuzz check format stubs docs release-check bench demo-bundle clean
 .PHONY: check-format check-lint check-types check-layers check-dockerfile check-stubs environment
 
 help:  ## this list
@@ -12,6 +12,10 @@ demo:  ## serve the bundled model and stream photographs to it (light install, n
 test:  ## every test, with the full environment
 	@.ci/environment full
 	@build/full/bin/python -m pytest $(ARGS)
+
+fuzz:  ## what strangers can send, 200,000 inputs for each of three entries (about 15 minutes); ARGS="--runs 5000 codec"
+	@.ci/environment full
+	@build/full/bin/python tests/fuzz/run.py $(ARGS)
 
 check: check-format check-lint check-types check-layers check-dockerfile check-stubs  ## all that pre-commit runs: ruff, mypy strict, import order, hadolint, fresh stubs
 
@@ -66,6 +70,10 @@ bench:  ## every figure of the README: footprint, fidelity, what serving costs (
 	build/full/bin/python benchmarks/footprint.py
 	build/full/bin/python benchmarks/fidelity.py
 	build/full/bin/python benchmarks/served.py
+
+soak:  ## a million rows with identities, an hour's mixed requests: every row accounted for, the server flat (three minutes)
+	@.ci/environment full
+	build/full/bin/python -m tests.soak $(ARGS)
 
 demo-bundle:  ## make runtime/tensign/_demo again from packages
 	@.ci/environment full

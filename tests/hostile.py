@@ -67,6 +67,7 @@ class Case:
     """A message and the status it gets, in gRPC's words; "OK" where it is answered, with `expected` if that is known.
 
     says: words of the text. ends_stream: on a stream it ends the call instead of getting an error_message of its own.
+    in_parts: on a stream it is answered all the same, in several parts.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Case:
     says: tuple[str, ...] = ()
     expected: Callable[[], Array] | None = None
     ends_stream: bool = False
+    in_parts: bool = False
 
 
 # requests
@@ -107,6 +109,10 @@ def asking(**parameter: Any) -> bytes:
         request.outputs.add(name="output").parameters["classification"].CopyFrom(pb.InferParameter(**parameter))
 
     return changed(good(), ask)
+
+
+def timing(**parameter: Any) -> bytes:
+    return changed(good(), lambda request: request.parameters["timeout"].CopyFrom(pb.InferParameter(**parameter)))
 
 
 def good(rows: int = 2) -> bytes:
@@ -146,7 +152,7 @@ REQUESTS = [
     Case("zero rows of pictures", lambda: raw("image", "BYTES", [0], b"", "picture"), INVALID, (IMAGE, "expected at least 1 row, got 0")),
     Case("text for pixels", lambda: raw("image", "BYTES", [1], b"\x0b\0\0\0" + PAYLOAD), INVALID, (IMAGE, "expected uint8 [-1,4,5,3], got object [1]")),
     Case("pictures of rank 2", lambda: raw("image", "BYTES", [1, 1], b"\x0b\0\0\0" + PAYLOAD, "picture"), INVALID, (IMAGE, "expected uint8 [-1,8,8,3] or encoded images BYTES [-1], got object [1,1]")),
-    Case("more rows than the queue holds", lambda: arrays("pixels", image=np.zeros((513, 4, 5, 3), np.uint8)), "RESOURCE_EXHAUSTED", ("513 rows", "512")),
+    Case("more rows than the queue holds", lambda: arrays("pixels", image=np.zeros((513, 4, 5, 3), np.uint8)), "RESOURCE_EXHAUSTED", ("513 rows", "512"), in_parts=True),
     # shapes and lengths
     Case("too few bytes", lambda: raw("image", "UINT8", [1, 4, 5, 3], SENT[:59]), INVALID, (IMAGE, "UINT8 [1, 4, 5, 3] takes 60 bytes, got 59")),
     Case("too many bytes", lambda: raw("image", "UINT8", [1, 4, 5, 3], SENT), INVALID, (IMAGE, "takes 60 bytes, got 66")),
@@ -210,6 +216,10 @@ REQUESTS = [
     Case("classes without a number", lambda: asking(), INVALID, ("classification: wanted",)),
     Case("2^63 - 1 classes", lambda: asking(int64_param=2**63 - 1), "OK"),
     Case("classes of what is NaN", lambda: changed(arrays("pair", a=ODD, b=ODD), lambda request: request.outputs.add(name="output").parameters["classification"].CopyFrom(pb.InferParameter(int64_param=3))), "OK"),
+    Case("a timeout in words", lambda: timing(string_param="soon"), INVALID, ('parameter "timeout": wanted an int64 of microseconds',)),
+    Case("a timeout before now", lambda: timing(int64_param=-1), INVALID, ('parameter "timeout": wanted an int64 of microseconds',)),
+    Case("a timeout that is NaN", lambda: timing(double_param=float("nan")), INVALID, ('parameter "timeout": wanted an int64 of microseconds',)),
+    Case("a timeout of 292000 years", lambda: timing(int64_param=2**63 - 1), "OK", expected=lambda: MODELS["pixels"].answer(pixels())),
     # messages
     Case("no message", lambda: b"", "NOT_FOUND", ('model "" is not served here',)),
     Case("bytes that are no message", lambda: b"\xff" * 40, INVALID, ("40 bytes are no ModelInferRequest",), ends_stream=True),
@@ -245,7 +255,7 @@ def encode(kind: str, image: PIL.Image.Image | None = None, **options: Any) -> b
     return buffer.getvalue()
 
 
-def seen(encoded: bytes, *, upright: bool = False) -> Callable[[], Array]:
+def seen(encoded: bytes) -> Callable[[], Array]:
     """What the model answers to a picture as Pillow, and so fastai, reads it."""
 
     def answer() -> Array:
@@ -253,7 +263,7 @@ def seen(encoded: bytes, *, upright: bool = False) -> Callable[[], Array]:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.crop((left, top, left + side, top + side)).resize((8, 8), PIL.Image.Resampling.BILINEAR)
-        return np.asarray(square).mean((0, 1), dtype=np.float32)[None]
+        return MODELS["picture"].answer(np.asarray(square)[None])
 
     return answer
 
@@ -507,6 +517,16 @@ def linked(name: str, target: str) -> Callable[[Path], None]:
     return make
 
 
+def leaving(path: Path) -> None:
+    write(path, document(flavors={"onnx": {"data": "../outside.onnx"}}))
+    (path.parent / "outside.onnx").write_bytes(network())
+
+
+def external_above(path: Path) -> None:
+    write(path, document(), external("../secret"))
+    (path.parent / "secret").write_bytes(bytes(12))
+
+
 def external_link(path: Path) -> None:
     write(path, document(), external("weights"))
     (path.parent / "secret").write_bytes(bytes(12))
@@ -529,8 +549,8 @@ DIRECTORIES = [
     Directory("a file", lambda path: path.write_text("x"), ModelNotFound, ("no MLmodel file there",)),
     Directory("MLmodel is a directory", lambda path: (path / "MLmodel").mkdir(parents=True), UnsupportedModel, ("MLmodel: cannot be read: Is a directory",)),
     Directory("MLmodel is a link to itself", linked("MLmodel", "MLmodel"), UnsupportedModel, ("MLmodel: cannot be read: Too many levels of symbolic links",)),
-    Directory("MLmodel is a link to what is nobody's business", lambda path: (write(path), (path / "MLmodel").unlink(), (path / "MLmodel").symlink_to("/etc/passwd")), UnsupportedModel, ("MLmodel: ",)),
-    Directory("an MLmodel without an end", lambda path: (write(path), (path / "MLmodel").unlink(), (path / "MLmodel").symlink_to("/dev/zero")), UnsupportedModel, ("MLmodel: more than 1048576 bytes",)),
+    Directory("MLmodel is a link to what is nobody's business", linked("MLmodel", "/etc/passwd"), UnsupportedModel, ("MLmodel: ",)),
+    Directory("an MLmodel without an end", linked("MLmodel", "/dev/zero"), UnsupportedModel, ("MLmodel: more than 1048576 bytes",)),
     # YAML
     Directory("empty", mlmodel(""), UnsupportedModel, ("MLmodel: wanted a YAML map, got NoneType",)),
     Directory("no YAML", mlmodel("flavors: ["), UnsupportedModel, (YAML, "line 1",)),
@@ -602,7 +622,7 @@ DIRECTORIES = [
     Directory("no name of a network", flavored(data=None), UnsupportedModel, ('names "None"',)),
     Directory("a network in a list", flavored(data=["model.onnx"]), UnsupportedModel, ("which is no file of the directory",)),
     Directory("a network above", linked("link", "../outside.onnx"), UnsupportedModel, ("which is no file of the directory",)),
-    Directory("a path that leaves", lambda path: (write(path, document(flavors={"onnx": {"data": "../outside.onnx"}})), (path.parent / "outside.onnx").write_bytes(network())), UnsupportedModel, ('names "../outside.onnx", which is no file of the directory',)),
+    Directory("a path that leaves", leaving, UnsupportedModel, ('names "../outside.onnx", which is no file of the directory',)),
     Directory("a path that leaves and returns", lambda path: write(path, document(flavors={"onnx": {"data": f"../{path.name}/model.onnx"}}), network()), UnsupportedModel, ("which is no file of the directory",)),
     Directory("an absolute path", flavored(data="/etc/passwd"), UnsupportedModel, ('names "/etc/passwd", which is no file of the directory',)),
     Directory("a link that leaves", linked("model.onnx", "../outside.onnx"), UnsupportedModel, ('names "model.onnx", which is no file of the directory',)),
@@ -614,7 +634,7 @@ DIRECTORIES = [
     Directory("a network of no bytes", lambda path: write(path, document(), b""), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
     Directory("a network of random bytes", lambda path: write(path, document(), random.Random(0).randbytes(9999)), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
     Directory("half a network", lambda path: write(path, document(), network()[:-100]), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
-    Directory("weights above", lambda path: (write(path, document(), external("../secret")), (path.parent / "secret").write_bytes(bytes(12))), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
+    Directory("weights above", external_above, UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
     Directory("weights at an absolute path", lambda path: write(path, document(), external("/etc/passwd")), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
     Directory("weights behind a link that leaves", external_link, UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),
     Directory("weights that are not there", lambda path: write(path, document(), external("weights")), UnsupportedModel, ("model.onnx: ONNX Runtime cannot load it",)),

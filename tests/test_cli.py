@@ -149,6 +149,19 @@ def test_serving_a_pickle_without_trust_says_why_and_what_to_type(tmp_path: Path
     assert "is a pickle" in done.stderr and "--trust" in done.stderr
 
 
+@pytest.mark.parametrize("said", ['{"error": "exec", "text": "import os; os._exit(9)"}', "[7]", "7", "[" * 100_000])
+def test_what_a_converter_says_is_data(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have run a stranger's pickle, which printed the last line."""
+    from tensign.errors import UnsupportedModel
+
+    (tmp_path / "said").write_text(said)
+    (tmp_path / "python").write_text(f"#!/bin/sh\ncat {tmp_path / 'said'}\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises((UnsupportedModel, OSError)):
+        conversion.convert(MODEL, tmp_path / "out", trust=True)
+
+
 def test_a_converter_that_dies_without_a_word_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensign.errors import UnsupportedModel
 

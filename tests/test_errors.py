@@ -30,3 +30,19 @@ def test_every_error_is_a_tensign_error_with_its_own_words(kind: type[Exception]
     assert issubclass(kind, errors.TensignError)
     assert kind.__doc__
     assert str(kind("what went wrong")) == "what went wrong"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x" * 5000, "x" * 997 + "..."),
+        ("\U0001f600" * 5000, "\U0001f600" * 249 + "..."),
+        ("two\nlines\r\n", "two lines  "),
+        ("\x1b[2J\0", " [2J "),
+        ("half a pair \ud800", "half a pair  "),
+        ("wide\u2028\u00a0\u200b", "wide   "),
+    ],
+)
+def test_text_is_one_printable_line_of_a_thousand_bytes(text: str, said: str) -> None:
+    assert str(errors.InvalidInput(text)) == said
+    assert len(said.encode()) <= errors.MAX_TEXT

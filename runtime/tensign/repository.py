@@ -47,4 +47,4 @@ class Repository:
 
 def _newest(version: str) -> tuple[int, str]:
     """Numbers by value, before them whatever is no number."""
-    return (int(version), version) if version.isdigit() else (-1, version)
+    return (int(version), version) if version.isdecimal() else (-1, version)

@@ -47,7 +47,8 @@ class Budget:
                 if turn.done() and not turn.cancelled():
                     self.give_back(size)
                 else:
-                    self._waiting.remove((size, turn))
+                    if (size, turn) in self._waiting:  # else it was passed over already
+                        self._waiting.remove((size, turn))
                     self._wake()
                 raise
             return
