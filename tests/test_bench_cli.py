@@ -79,7 +79,7 @@ def test_pictures_of_a_folder_or_a_glob_and_failures_in_the_exit_code(
 
 def test_ctrl_c_shows_what_was_measured_until_then(mean_address: str, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
-    command = [sys.executable, "-m", "tensign", "bench", mean_address, "--p99-under", "500", "--keep", kept]
+    command = [sys.executable, "-m", "tensign", "bench", mean_address, "--p99-under", "500", "--keep", str(kept)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None and running.stderr is not None
         first = running.stderr.readline()
