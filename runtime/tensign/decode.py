@@ -11,6 +11,7 @@ import simplejpeg
 from tensign.errors import UndecodableImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _MAX_SCANS = 100  # of a JPEG, each a pass over all pixels for as little as 17 bytes; what libraries write has 10 or so
 
 

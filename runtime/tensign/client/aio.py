@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL.Image import Image
 
 from tensign._pb import open_inference_pb2 as pb
-from tensign.client.answer import Answer
+from tensign.client.answer import Answer, failed
 from tensign.client.connection import MAX_RETRIES, SERVICE, Connection
 from tensign.client.exchange import Exchange, Item
 from tensign.client.messages import Input, Messages, Picture, joined
@@ -145,8 +145,7 @@ class AsyncClient:
 
         async for item in self._exchange(images, make, window):
             if isinstance(item.outcome, TensignError):
-                prefix = f"{item.source}: " if item.source else ""
-                yield Answer(item.source, error=type(item.outcome)(f"{prefix}{item.outcome}"))
+                yield failed(item.source, item.outcome)
             else:
                 yield messages.answer(item.source, item.outcome or [], rows=item.rows)
 

@@ -45,3 +45,9 @@ class Answer:
         if self.error is not None:
             raise self.error
         return self
+
+
+def failed(source: str, error: TensignError) -> Answer:
+    """The answer for a picture that failed; the text names its file in place of the row it was in its request."""
+    text = str(error).removeprefix("row 0: ")
+    return Answer(source, error=type(error)(f"{source}: {text}" if source else text))
