@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import signal
 import subprocess
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.bench import campaign, table
+from tensign.bench.arrivals import poisson
 from tensign.bench.load import Load
 from tensign.bench.report import Report
 from tensign.bench.session import Session, run
@@ -68,6 +71,14 @@ def test_without_warm_up_the_server_counts_what_the_generator_counts(mean_addres
     report = measured(mean_address, Load(concurrency=4, requests=40, streams=streams, warmup_s=0))
     assert report.served is not None
     assert sum(rows * runs for rows, runs in report.served.batches.items()) == 40
+
+
+def test_a_streamed_request_that_is_answered_in_parts_is_one_request(mean_address: str) -> None:
+    report = measured(mean_address, Load(concurrency=2, requests=6, rows=200, streams=1, warmup_s=0))
+    assert report.requests == report.latency.samples == 6
+    assert report.served is not None
+    assert max(report.served.batches) < 200
+    assert sum(rows * runs for rows, runs in report.served.batches.items()) == 1200
 
 
 def test_warm_up_by_count_is_not_measured(mean_address: str) -> None:
@@ -179,7 +190,7 @@ def test_errors_are_counted_by_kind_with_the_first_text(demo_address: str, pictu
     report = measured(demo_address, load, images=[pictures[0].read_bytes(), b"no picture"])
     assert report.requests == 10 and report.latency.samples == 5
     (failures,) = report.errors.values()
-    assert set(report.errors) == {"InvalidInput"}
+    assert set(report.errors) == {"UndecodableImage"}
     assert failures.count == 5 and "10 bytes are no JPEG" in failures.first
 
 
@@ -238,9 +249,19 @@ def test_the_search_finds_a_rate_on_a_real_server(mean_address: str) -> None:
 
 
 class Foreign:
-    """Another server of the protocol, which offers what it must: no streams, no statistics."""
+    """Another server of the protocol, which offers what it must: no streams, no statistics.
+
+    service_s: how long each request takes it, one after the other.
+    """
+
+    def __init__(self, service_s: float = 0.0) -> None:
+        self._service_s = service_s
+        self._free = 0.0
 
     async def answer(self, request: bytes, context: Any) -> bytes:
+        clock = asyncio.get_running_loop().time
+        self._free = done = max(self._free, clock()) + self._service_s
+        await asyncio.sleep(done - clock())
         asked = pb.ModelInferRequest.FromString(request)
         return pb.ModelInferResponse(model_name=asked.model_name, id=asked.id).SerializeToString()
 
@@ -254,8 +275,8 @@ class Foreign:
         return pb.ServerMetadataResponse(name="foreign", version="9").SerializeToString()
 
 
-async def against_foreign(work: Callable[[str], Any]) -> Any:
-    foreign = Foreign()
+async def against_foreign(work: Callable[[str], Any], service_s: float = 0.0) -> Any:
+    foreign = Foreign(service_s)
     methods = {"ModelInfer": foreign.answer, "ModelMetadata": foreign.metadata, "ServerMetadata": foreign.server}
     handlers: Any = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
     server = grpc.aio.server()
@@ -266,6 +287,24 @@ async def against_foreign(work: Callable[[str], Any]) -> Any:
         return await work(f"127.0.0.1:{port}")
     finally:
         await server.stop(0)
+
+
+def test_an_open_loop_measures_what_the_arithmetic_of_a_queue_foretells() -> None:
+    """10 ms a request, 60 arrivals a second: what each has to wait follows from the arrivals."""
+    service_s, load = 0.010, Load(rate=60.0, requests=150, warmup_s=0, seed=2)
+
+    async def work(address: str) -> Report:
+        async with Session(address, model="other") as session:
+            return await session.measure(load)
+
+    report = run(against_foreign(work, service_s))
+    due = np.array(list(itertools.islice(poisson(60.0, seed=2), 150)))
+    turn = service_s * np.arange(150)
+    foretold = np.sort(turn + np.maximum.accumulate(due - turn) + service_s - due) * 1000
+    excess = np.sort(report.latencies_ms) - foretold
+    assert foretold.mean() > 12 and foretold.max() > 20  # there was a queue
+    assert excess.min() > -1.0  # nothing is answered sooner than the queue allows
+    assert np.median(excess) < 10.0
 
 
 def test_a_server_without_statistics_is_measured_all_the_same() -> None:

@@ -71,7 +71,7 @@ def test_pictures_of_a_folder_or_a_glob_and_failures_in_the_exit_code(
     (tmp_path / "bad.png").write_bytes(b"no picture")
     done = bench(demo_address, *QUICK, "--images", tmp_path, "--json")
     assert done.returncode == 1
-    assert "error: 10 of 20 requests failed with InvalidInput, the first: " in done.stderr
+    assert "error: 10 of 20 requests failed with UndecodableImage, the first: " in done.stderr
     assert json.loads(done.stdout)["reports"][0]["latency"]["samples"] == 10
     assert bench(demo_address, *QUICK, "--images", f"{tmp_path}/*.jpg").returncode == 0
     assert "no file there" in bench(demo_address, "--images", f"{tmp_path}/*.gif").stderr
