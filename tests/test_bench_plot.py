@@ -59,7 +59,7 @@ def document(kind: str) -> dict[str, Any]:
             for n, probe in enumerate(probes)
         ]
         answer = Answer(rate=80.0, broke=160.0, finished=True, probes=probes)
-        extra = {"limit_ms": 50.0, "answer": asdict(answer)}
+        extra = {"limit_ms": 50.0, "answer": answer.document()}
     else:
         targets = ["127.0.0.1:8001", "some-other-model-of-a-long-name"]
         for number, (place, target) in itertools.product(range(5), enumerate(targets)):

@@ -22,7 +22,7 @@ Reports = list[dict[str, Any]]
 
 _INK, _FAINT = "#222222", "#666666"
 _TARGETS = ("#1f6fb4", "#d1660f")
-_KEPT, _BROKEN = "#2a8a4a", "#c0392b"
+_KEPT, _BROKEN, _LIMITED = "#2a8a4a", "#c0392b", "#d9a321"
 _STAGES = {  # what a request goes through, in its order
     "queue": ("queue", "#bdbdbd"),
     "compute_input": ("input", "#8fbcdb"),
@@ -41,7 +41,7 @@ _STYLE: Any = {
     "axes.titlelocation": "left",
     "legend.frameon": False,
 }
-_MOST_BARS = 16
+_MOST_BARS = 9
 _LABEL_WIDTH, _LABEL_HEIGHT = 48, 16  # of a label of a point, generously
 _LINEAR = 12.0  # a wider range of latencies than this is drawn on a logarithmic axis
 
@@ -118,7 +118,8 @@ def _load(document: dict[str, Any]) -> str:
     way = f"{load['streams']} stream{'s' * (load['streams'] > 1)}" if load["streams"] else "unary"
     what = "encoded pictures" if load["encoded"] else "raw tensors"
     lasted = f"{load['requests']:,} requests" if load["requests"] else f"{load['duration_s']:g} s"
-    return f"{loop}, {way}, {load['rows']} row{'s' * (load['rows'] > 1)} of {what} a request, {lasted} each"
+    lasted = "" if kind == "search" else f", {lasted} each"
+    return f"{loop}, {way}, {load['rows']} row{'s' * (load['rows'] > 1)} of {what} a request{lasted}"
 
 
 def _level(load: dict[str, Any]) -> str:
@@ -164,15 +165,14 @@ def _label(axes: Axes, reports: Reports) -> None:
 
 def _search(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
     """The p99 of each probe at the rate that it offered, and the limit."""
-    probes = [probe for probe in (document["answer"] or {"probes": []})["probes"]]
     limit = document["limit_ms"]
     groups: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    for report, probe in zip(reports, probes, strict=False):
-        kept = probe["misses"] <= 0.01 * probe["requests"]
-        kind = ("kept", "o", _KEPT) if kept else ("broken", "X", _BROKEN)
-        if probe["limited"] and not kept:
-            kind = ("broken, the generator late", "X", "#d9a321")
-        groups.setdefault(kind, []).append((probe["rate"], report["latency"]["p99"] or report["latency"]["max"]))
+    for report, probe in _probes(document):
+        kind = ("kept", "o", _KEPT) if probe["kept"] else ("broken", "X", _BROKEN)
+        if probe["limited"] and not probe["kept"]:
+            kind = ("broken, the generator late", "X", _LIMITED)
+        if (ms := report["latency"]["p99"] or report["latency"]["max"]) is not None:
+            groups.setdefault(kind, []).append((probe["rate"], ms))
     for (label, marker, color), points in groups.items():
         axes.plot(*zip(*points, strict=True), ls="", marker=marker, ms=7, color=color, label=label)
     axes.axhline(limit, color=_INK, lw=1, ls="--")
@@ -191,6 +191,11 @@ def _search(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
     _plain(axes.xaxis)
     _latency_axis(axes, [limit, *(report["latency"]["p99"] for report in reports)])
     _legend(axes)
+
+
+def _probes(document: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(report, probe) of a search."""
+    return list(zip(document["reports"], (document["answer"] or {"probes": []})["probes"], strict=False))
 
 
 def _percentiles(axes: Axes, report: dict[str, Any]) -> None:
@@ -216,7 +221,10 @@ def _percentiles(axes: Axes, report: dict[str, Any]) -> None:
 
 
 def _bars(document: dict[str, Any], reports: Reports) -> list[tuple[str, dict[str, Any]]]:
-    """(label, report) of each bar: the levels of a sweep, or the median round of each target of a comparison."""
+    """(label, report) of each bar: the levels of a sweep, the rates of a search that held, the median round of each target."""
+    if document["kind"] == "search":
+        held = {probe["rate"]: report for report, probe in _probes(document) if probe["kept"]}
+        reports = list(held.values())
     if document["kind"] != "comparison":
         ordered = sorted(reports, key=lambda report: report["load"]["rate"] or report["load"]["concurrency"])
         step = -(-len(ordered) // _MOST_BARS) if ordered else 1
@@ -287,9 +295,9 @@ def _shortened(name: str) -> str:
 
 
 def _bar_axis(axes: Axes, bars: list[tuple[str, dict[str, Any]]]) -> None:
-    labels = ["\n".join(textwrap.wrap(_shortened(label), 14, break_on_hyphens=False)) for label, _ in bars]
+    labels = ["\n".join(textwrap.wrap(_shortened(label), 14)) for label, _ in bars]
     axes.set_xticks(range(len(bars)), labels)
-    axes.tick_params(axis="x", length=0, labelsize=8 if len(bars) > 9 or max(map(len, labels), default=0) > 8 else None)
+    axes.tick_params(axis="x", length=0, labelsize=8 if len(bars) > 7 or max(map(len, labels), default=0) > 8 else None)
     middle, half = (len(bars) - 1) / 2, max(len(bars), 3) / 2 + 0.1
     axes.set_xlim(middle - half, middle + half)
     levels = {report["load"]["rate"] is None for _, report in bars}

@@ -65,6 +65,6 @@ class Result:
             "targets": [session.document() for session in self.sessions],
             "reports": [report.document() for report in self.reports],
             "limit_ms": self.limit_ms,
-            "answer": asdict(self.answer) if self.answer else None,
+            "answer": self.answer.document() if self.answer else None,
             "ratios": {name: asdict(ratio) for name, ratio in self.ratios.items()},
         }

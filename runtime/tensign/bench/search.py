@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 ALLOWED = 0.01  # of all requests may miss the limit: that is what a p99 says
 PRECISION = 0.05
@@ -27,6 +28,10 @@ class Probe:
         """True where the promise held."""
         return self.requests > 0 and self.misses <= ALLOWED * self.requests
 
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "kept": self.kept}
+
     @property
     def clear(self) -> bool:
         """True where chance cannot have decided."""
@@ -46,6 +51,10 @@ class Answer:
     limited: bool = False
     finished: bool = False
     probes: list[Probe] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "probes": [probe.document() for probe in self.probes]}
 
 
 async def highest_rate(

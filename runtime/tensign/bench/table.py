@@ -104,11 +104,11 @@ def remarks(result: Result) -> Iterator[str]:
     """What has to be said beside the figures."""
     for session in result.sessions:
         yield from session.notes
-    said = set()
-    for report in result.reports:
-        if report.limit and result.kind != "search" and report.limit not in said:
-            said.add(report.limit)
-            yield f"{report.load.level}: {report.limit}: this may be the generator's limit, not the server's"
+    late = [report for report in result.reports if report.limit]
+    if late and result.kind != "search":  # which says it of each probe
+        worst = max(late, key=lambda report: report.generator.late_p99_ms)
+        runs = f"in {len(late)} of {len(result.reports)} runs " if len(result.reports) > 1 else ""
+        yield f"{runs}{worst.limit}: this may be the generator's limit, not the server's"
 
 
 def errors(result: Result) -> Iterator[str]:
