@@ -1,5 +1,5 @@
 # make demo and make test are all the set-up there is; see README.md.
-.PHONY: help demo test fuzz check format stubs docs release-check bench demo-bundle clean
+.PHONY: help demo test soak fuzz check format stubs docs release-check bench demo-bundle clean
 .PHONY: check-format check-lint check-types check-layers check-dockerfile check-stubs environment
 
 help:  ## this list
@@ -70,6 +70,10 @@ bench:  ## every figure of the README: footprint, fidelity, what serving costs (
 	build/full/bin/python benchmarks/footprint.py
 	build/full/bin/python benchmarks/fidelity.py
 	build/full/bin/python benchmarks/served.py
+
+soak:  ## a million rows with identities, an hour's mixed requests: every row accounted for, the server flat (three minutes)
+	@.ci/environment full
+	build/full/bin/python -m tests.soak $(ARGS)
 
 demo-bundle:  ## make runtime/tensign/_demo again from packages
 	@.ci/environment full

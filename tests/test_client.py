@@ -1,25 +1,53 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import CPU
 from tensign.classification import Prediction
-from tensign.client import Client
-from tensign.errors import InvalidInput, ModelNotFound, ModelNotReady
+from tensign.client import Answer, AsyncClient, Client
+from tensign.config import ModelConfig
+from tensign.errors import InvalidConfig, InvalidInput, ModelNotFound, ModelNotReady, UndecodableImage
 from tensign.model import Model
 from tensign.testing import serving
 
 
-def test_paths_bytes_and_arrays_of_one_picture_agree(demo_address: str, pictures: list[Path]) -> None:
+def test_paths_bytes_arrays_and_pillow_images_of_one_picture_agree(demo_address: str, pictures: list[Path]) -> None:
+    picture = next(file for file in pictures if file.suffix == ".png")
+    pillow = Image.open(picture).convert("RGB")
     with Client(demo_address) as client:
-        path, data = client.classify([pictures[0], pictures[0].read_bytes()], top=3)
-        [array] = client.classify([np.zeros((256, 256, 3), np.uint8)])
-    assert path == data
-    assert isinstance(array, list) and len(array) == 1
+        answers = client.predict([picture, str(picture), picture.read_bytes(), pillow, np.asarray(pillow)], top=3)
+        alone = client.predict(picture, top=3)
+    assert {tuple(answer.labels) for answer in [*answers, alone]} == {tuple(alone.labels)}
+    assert [len(answer.predictions) for answer in answers] == [3] * 5
+    assert [answer.source for answer in answers] == [str(picture)] * 2 + [""] * 3
+    np.testing.assert_array_equal(alone.outputs["probabilities"], answers[0].outputs["probabilities"])
+    assert alone.outputs["probabilities"].shape == (1000,)
+    assert alone.scores[0] == alone.outputs["probabilities"].max()
+
+
+def test_a_batch_of_arrays_is_several_pictures(demo_address: str) -> None:
+    with Client(demo_address) as client:
+        one = client.predict(np.zeros((256, 256, 3), np.uint8))
+        several = client.predict(np.zeros((3, 256, 256, 3), np.uint8))
+    assert isinstance(one, Answer)
+    assert isinstance(several, list) and [answer.label for answer in several] == [one.label] * 3
+
+
+def test_predict_raises_what_a_stream_would_tell(demo_address: str, pictures: list[Path]) -> None:
+    with Client(demo_address) as client:
+        with pytest.raises(InvalidInput, match="no JPEG"):
+            client.predict(b"no picture")
+        with pytest.raises(InvalidInput, match="no JPEG"):
+            client.predict([pictures[0], b"no picture"])
+        with pytest.raises(FileNotFoundError):
+            client.predict("missing.jpg")
 
 
 def test_a_stream_of_pictures_is_read_lazily(demo_address: str, pictures: list[Path]) -> None:
@@ -32,10 +60,10 @@ def test_a_stream_of_pictures_is_read_lazily(demo_address: str, pictures: list[P
             yield pictures[0]
 
     with Client(demo_address) as client:
-        answers = client.classify(endless(), window=4)
+        answers = client.stream(endless(), window=4)
         for _ in range(10):
             next(answers)
-        assert asked <= 15
+        assert asked <= 10 + 2 * 4 + 1
         answers.close()  # type: ignore[attr-defined]
 
 
@@ -43,33 +71,59 @@ def test_a_file_that_cannot_be_read_is_an_answer_like_any_other(
     demo_address: str, pictures: list[Path], tmp_path: Path
 ) -> None:
     good, missing = str(pictures[0]), tmp_path / "missing.jpg"
-    orders: list[list[str | Path]] = [[missing, good, missing, missing, good], [good, missing], [missing]]
+    orders: list[list[str | Path]] = [[missing, good, missing, missing, good], [good, missing], [missing], []]
     with Client(demo_address) as client:
         for order in orders:
-            answers = list(client.classify(order))
-            assert [isinstance(answer, list) for answer in answers] == [image is good for image in order]
-            assert all(
-                "missing.jpg: No such file or directory" in str(answer) for answer in answers if not isinstance(answer, list)
-            )
+            answers = list(client.stream(order, window=2))
+            assert [answer.error is None for answer in answers] == [image is good for image in order]
+            assert [answer.source for answer in answers] == [str(image) for image in order]
+            for answer in answers:
+                assert answer.error is None or str(answer.error) == f"{missing}: No such file or directory"
 
 
-def test_an_error_of_the_iterable_reaches_the_caller(demo_address: str, pictures: list[Path]) -> None:
+def test_an_answer_that_is_not_ready_does_not_hold_back_what_nobody_sends(demo_address: str, pictures: list[Path]) -> None:
+    """Answers come while the iterable still thinks about its next picture."""
+    told = threading.Event()
+
+    def slow() -> Iterator[str | Path]:
+        yield "missing.jpg"
+        yield pictures[0]
+        assert told.wait(30)
+
+    with Client(demo_address) as client:
+        answers = client.stream(slow())
+        assert next(answers).error is not None
+        assert next(answers).error is None
+        told.set()
+        assert list(answers) == []
+
+
+def test_an_error_of_the_iterable_reaches_the_caller_after_the_answers(demo_address: str, pictures: list[Path]) -> None:
     def broken() -> Iterator[Path]:
         yield pictures[0]
         raise KeyError("mine")
 
     with Client(demo_address) as client:
-        answers = client.classify(broken())
-        assert isinstance(next(answers), list)
+        answers = client.stream(broken())
+        assert next(answers).error is None
         with pytest.raises(KeyError, match="mine"):
             next(answers)
 
 
-def test_one_picture_needs_no_list(demo_address: str, pictures: list[Path]) -> None:
-    with Client(demo_address) as client:
-        for image in (pictures[0], str(pictures[0]), pictures[0].read_bytes(), np.zeros((256, 256, 3), np.uint8)):
-            [answer] = client.classify(image)
-            assert isinstance(answer, list)
+def test_rows_of_several_inputs_stream_as_mappings(mean_address: str) -> None:
+    rows = [{"input-0": np.full((n, 4, 5, 3), n, np.uint8)} for n in (1, 3, 100)]
+    with Client(mean_address) as client:
+        answers = list(client.stream(rows))
+    for n, answer in zip((1, 3, 100), answers, strict=True):
+        np.testing.assert_array_equal(answer.checked().outputs["output-0"], np.full((n, 3), n, np.float32))
+
+
+def test_more_than_the_server_takes_at_once_is_split_and_joined(mean_model: Path) -> None:
+    small = ModelConfig(device="cpu", max_queue_rows=16, max_batch_size=4)
+    rows = np.random.default_rng(0).integers(0, 256, (1000, 4, 5, 3), np.uint8)
+    with serving(Model.load(mean_model, small)) as address, Client(address) as client:
+        assert client.metadata().max_request_rows == 16
+        np.testing.assert_allclose(client.infer(rows)["output-0"], rows.mean((1, 2)), rtol=1e-6)
 
 
 def test_arrays_lists_and_lists_of_pictures_become_tensors(demo_address: str, mean_address: str, pictures: list[Path]) -> None:
@@ -78,21 +132,28 @@ def test_arrays_lists_and_lists_of_pictures_become_tensors(demo_address: str, me
         np.testing.assert_array_equal(client.infer(pixels)["output-0"], np.full((2, 3), 7))
         with pytest.raises(InvalidInput, match="got int64"):
             client.infer({"input-0": pixels.tolist()})
-        with pytest.raises(InvalidInput, match="takes no encoded images"):
-            list(client.classify(pictures[0]))
+        with pytest.raises(InvalidInput, match="takes no encoded pictures"):
+            client.predict(pictures[0])
+        with pytest.raises(InvalidInput, match=r"expected a picture: .*; got float"):
+            client.predict(1.5)  # type: ignore[call-overload]
     with Client(demo_address) as client:
         encoded = [picture.read_bytes() for picture in pictures]
         assert client.infer({"image": encoded})["probabilities"].shape == (len(pictures), 1000)
 
 
-def test_a_running_server_is_ready(mean_address: str) -> None:
+def test_a_running_server_is_ready_and_says_what_it_is(mean_address: str) -> None:
     with Client(mean_address) as client:
         assert client.ready()
+        assert client.server().name == "tensign"
+        assert client.model == "mean"
 
 
 def test_no_server_is_a_model_that_is_not_ready() -> None:
-    with Client("127.0.0.1:1") as client, pytest.raises(ModelNotReady, match=r"127\.0\.0\.1:1"):
-        client.infer({"x": np.zeros((1, 1), np.float32)})
+    with Client("127.0.0.1:1", retries=1) as client:
+        with pytest.raises(ModelNotReady, match=r"127\.0\.0\.1:1"):
+            client.infer({"x": np.zeros((1, 1), np.float32)})
+        with pytest.raises(ModelNotReady, match=r"127\.0\.0\.1:1"):
+            list(client.send_stream([b""]))
 
 
 def test_several_models_need_a_name(mean_model: Path) -> None:
@@ -103,6 +164,78 @@ def test_several_models_need_a_name(mean_model: Path) -> None:
             client.infer(pixels)
         with Client(address, model="two") as client:
             np.testing.assert_array_equal(client.infer(pixels)["output-0"], [[9, 9, 9]])
+
+
+def test_the_async_client_does_the_same(demo_address: str, pictures: list[Path]) -> None:
+    async def endless() -> AsyncIterator[Path]:
+        while True:
+            for picture in pictures:
+                yield picture
+
+    async def use() -> tuple[Answer, list[str]]:
+        async with AsyncClient(demo_address) as client:
+            one = await client.predict(pictures[0])
+            assert isinstance(one, Answer)
+            labels: list[str] = []
+            answers = client.stream(endless(), window=4)
+            async for answer in answers:
+                labels.append(answer.checked().label)
+                if len(labels) == 12:
+                    break
+            await answers.aclose()
+            assert await client.ready()
+            return one, labels
+
+    one, labels = asyncio.run(use())
+    with Client(demo_address) as client:
+        expected = [answer.label for answer in client.predict(pictures)]
+    assert one.label == expected[0]
+    assert labels == (expected * 2)[:12]
+
+
+def test_many_threads_share_one_client(mean_address: str) -> None:
+    failures: list[BaseException] = []
+
+    def use(number: int) -> None:
+        try:
+            for _ in range(20):
+                rows = np.full((1, 4, 5, 3), number, np.uint8)
+                np.testing.assert_array_equal(client.infer(rows)["output-0"], np.full((1, 3), number, np.float32))
+        except BaseException as error:
+            failures.append(error)
+
+    with Client(mean_address) as client:
+        threads = [threading.Thread(target=use, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+def test_a_closed_client_leaves_no_thread(mean_address: str) -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        client = Client(mean_address)
+        answers = client.stream([{"input-0": np.zeros((1, 4, 5, 3), np.uint8)}] * 50, window=2)
+        next(answers)
+        client.close()
+        client.close()
+    assert threading.active_count() <= before + 3  # a source that was being read ends by itself
+
+
+@pytest.mark.parametrize("window", [0, -1])
+def test_a_window_holds_something(mean_address: str, window: int) -> None:
+    with Client(mean_address) as client, pytest.raises(InvalidConfig, match="window"):
+        list(client.send_stream([], window=window))
+
+
+def test_errors_of_a_stream_are_the_errors_of_a_call(demo_address: str) -> None:
+    with Client(demo_address) as client:
+        [answer] = client.stream([b"no picture"])
+        assert type(answer.error) is UndecodableImage
+        with pytest.raises(UndecodableImage):
+            client.predict(b"no picture")
 
 
 def test_a_prediction_without_a_label_shows_its_index() -> None:

@@ -19,7 +19,6 @@ import yaml
 
 from conftest import CPU, SHARED
 from tensign import conversion
-from tensign.classification import Prediction
 from tensign.client import Client
 from tensign.conversion import convert, servable
 from tensign.errors import ParityFailed, UnsupportedModel, UntrustedModel
@@ -140,8 +139,7 @@ def test_labels_threshold_and_activation_come_along(converted: Callable[..., Pat
 def test_the_stream_gives_the_frameworks_decoded_labels(converted: Callable[..., Path]) -> None:
     name = "faces-fastai-2.8"
     with serving(Model.load(converted(name), CPU)) as address, Client(address) as client:
-        answers = list(client.classify(golden_images(name)))
-    labels = [answer[0].label for answer in answers if isinstance(answer, list) and isinstance(answer[0], Prediction)]
+        labels = [answer.checked().label for answer in client.stream(golden_images(name))]
     assert labels == [str(label) for label in golden(name)["decoded_images"]]
 
 

@@ -40,7 +40,7 @@ HOMES = {
     "torch": set(),
     "fastai": set(),
     "mlflow": set(),
-    "PIL": {"decode", "preprocess"},
+    "PIL": {"client", "decode", "preprocess"},
     "simplejpeg": {"decode"},
     "yaml": {"mlmodel"},
     "typer": {"cli"},

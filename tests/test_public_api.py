@@ -17,7 +17,6 @@ import tensign_converters
 PACKAGES = (tensign, tensign_converters)
 NAMES = [f"{package.__name__}.{name}" for package in PACKAGES for name in package.__all__]
 MODULES = [package.__name__ for package in PACKAGES] + [name for name in NAMES if find_spec(name)]
-UNDOCUMENTED = {"tensign.client.Client.close", "tensign.client.Client.model", "tensign.config.ServerConfig.address"}
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: str(package.__name__))
@@ -43,7 +42,7 @@ def test_every_public_class_function_method_and_property_has_a_docstring(module:
     file = Path(spec.origin)
     files = file.parent.rglob("*.py") if file.name == "__init__.py" and module in NAMES else [file]
     bare = {name for file in files for name in undocumented(ast.parse(file.read_text(encoding="utf-8")), module)}
-    assert bare <= UNDOCUMENTED
+    assert not bare
 
 
 def undocumented(node: ast.Module | ast.ClassDef, name: str) -> Iterator[str]:
@@ -52,7 +51,8 @@ def undocumented(node: ast.Module | ast.ClassDef, name: str) -> Iterator[str]:
         yield name
     for child in node.body:
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
-            if ast.get_docstring(child) is None:
+            overloaded = any(isinstance(mark, ast.Name) and mark.id == "overload" for mark in child.decorator_list)
+            if ast.get_docstring(child) is None and not overloaded:
                 yield f"{name}.{child.name}"
             if isinstance(child, ast.ClassDef):
                 yield from undocumented(child, f"{name}.{child.name}")

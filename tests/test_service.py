@@ -16,12 +16,14 @@ import pytest
 
 from conftest import CPU
 from tensign._pb import open_inference_pb2 as pb
+from tensign.classification import Prediction
 from tensign.client import Client
 from tensign.config import ModelConfig, ServerConfig
 from tensign.demo import MODEL
-from tensign.errors import DeadlineExceeded, InvalidInput, ModelNotFound, ModelNotReady
+from tensign.errors import DeadlineExceeded, InvalidInput, ModelNotFound, ModelNotReady, QueueFull, TooLarge
 from tensign.model import Model
 from tensign.rpc.codec import decode_response, encode_request
+from tensign.signature import TensorSpec
 from tensign.testing import serving
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -57,17 +59,18 @@ def test_live_ready_and_metadata(mean_address: str) -> None:
 
 def test_metadata_is_the_signature(client: Client) -> None:
     metadata = client.metadata()
-    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [("input-0", "UINT8", [-1, 4, 5, 3])]
-    assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [("output-0", "FP32", [-1, 3])]
-    assert "encoded_images" not in metadata.parameters
+    assert metadata.inputs == (TensorSpec("input-0", np.dtype(np.uint8), (-1, 4, 5, 3)),)
+    assert metadata.outputs == (TensorSpec("output-0", np.dtype(np.float32), (-1, 3)),)
+    assert (metadata.image, metadata.labels, metadata.threshold) == ("", (), None)
+    assert (metadata.max_request_rows, metadata.max_message_bytes) == (512, 256 << 20)
 
 
 def test_the_metadata_of_a_model_with_preprocessing_announces_encoded_images(demo_address: str) -> None:
     with Client(demo_address) as client:
-        parameters = client.metadata().parameters
-    assert parameters["encoded_images"].string_param == "image"
-    assert len(parameters["preprocess_sha256"].string_param) == 64
-    assert parameters["activation"].string_param == "softmax"
+        metadata = client.metadata()
+    assert (metadata.image, metadata.activation, metadata.device) == ("image", "softmax", "cpu")
+    assert len(metadata.preprocess_sha256) == 64
+    assert len(metadata.labels) == 1000 and metadata.labels[967] == "espresso"
 
 
 def test_raw_and_typed_contents_give_the_same_answer(client: Client) -> None:
@@ -118,9 +121,9 @@ def test_a_stream_answers_in_order_and_survives_bad_requests(client: Client) -> 
 
 def test_a_bad_picture_in_a_stream_fails_alone(demo_address: str, pictures: list[Path]) -> None:
     with Client(demo_address) as client:
-        answers = list(client.classify([pictures[3], b"no picture", pictures[3]]))
-    assert isinstance(answers[0], list) and answers[0] == answers[2]
-    assert "no JPEG, PNG, WEBP, BMP picture" in str(answers[1])
+        first, bad, last = client.stream([pictures[3], b"no picture", pictures[3]])
+    assert first.labels == last.labels and first.label == "espresso"
+    assert isinstance(bad.error, InvalidInput) and "no JPEG, PNG, WEBP, BMP picture" in str(bad.error)
 
 
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
@@ -172,7 +175,7 @@ def test_many_streams_share_a_small_queue(mean_model: Path) -> None:
 
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(lambda _: stream(), range(16)))
-    assert answers == [[""] * 50] * 16
+    assert answers == [[""] * 150] * 16  # three rows each, one row a batch
 
 
 def test_a_stream_of_more_rows_than_the_queue_holds_is_slowed_not_refused(mean_model: Path) -> None:
@@ -180,9 +183,93 @@ def test_a_stream_of_more_rows_than_the_queue_holds_is_slowed_not_refused(mean_m
     rows = np.zeros((5, 4, 5, 3), np.uint8)
     with serving(Model.load(mean_model, small, name="mean")) as address, Client(address) as client:
         answers = list(client.send_stream([message(rows)] * 200, window=100))
-        assert [answer.error_message for answer in answers] == [""] * 200
-        [refused] = client.send_stream([message(np.zeros((9, 4, 5, 3), np.uint8))])
-        assert "9 rows in one request are more than the queue's 8" in refused.error_message
+        assert {answer.error_message for answer in answers} == {""}
+        with pytest.raises(TooLarge, match="9 rows in one request are more than the queue's 8"):
+            client.send(message(np.zeros((9, 4, 5, 3), np.uint8)))
+
+
+def test_more_rows_than_a_batch_holds_are_answered_in_parts_on_a_stream_and_whole_on_unary(mean_model: Path) -> None:
+    rows = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 5, 3), np.uint8)
+    with serving(Model.load(mean_model, ModelConfig(device="cpu", max_batch_size=4), name="mean")) as address:
+        with Client(address) as client:
+            largest = client.metadata().batch_sizes[-1]
+            parts = [answer.infer_response for answer in client.send_stream([message(rows, request_id="x"), message(rows[:1])])]
+            whole = decode_response(client.send(message(rows)))["output-0"]
+    single = parts.pop()
+    assert not {"first_row", "triton_final_response"} & set(single.parameters)
+    assert [part.parameters["first_row"].int64_param for part in parts] == list(range(0, 10, largest))
+    assert [part.parameters["triton_final_response"].bool_param for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert {part.id for part in parts} == {"x"}
+    np.testing.assert_array_equal(np.concatenate([decode_response(part)["output-0"] for part in parts]), whole)
+    np.testing.assert_array_equal(whole[:, 0], np.arange(10))
+
+
+def test_an_error_in_a_stream_says_its_status(client: Client) -> None:
+    refused, answered = client.send_stream([message(np.zeros((1, 3, 4, 5), np.float32)), message()])
+    assert refused.infer_response.parameters["status"].string_param == "INVALID_ARGUMENT"
+    assert "status" not in answered.infer_response.parameters
+
+
+def test_a_request_may_bring_its_own_deadline(client: Client) -> None:
+    request = pb.ModelInferRequest.FromString(message())
+    request.parameters["timeout"].int64_param = 1  # microseconds
+    with pytest.raises(DeadlineExceeded):
+        client.send(request.SerializeToString())
+    late, answered = client.send_stream([request.SerializeToString(), message()])
+    assert late.infer_response.parameters["status"].string_param == "DEADLINE_EXCEEDED"
+    assert answered.infer_response.outputs
+    request.parameters["timeout"].string_param = "soon"
+    with pytest.raises(InvalidInput, match="timeout"):
+        client.send(request.SerializeToString())
+
+
+def test_bytes_on_their_way_are_bounded(mean_model: Path) -> None:
+    """A unary call is refused, streams wait; neither is lost."""
+    rows = np.zeros((100, 4, 5, 3), np.uint8)
+    size = len(message(rows))
+    tight = ServerConfig(grpc_port=0, drain_s=5.0, max_inflight_bytes=size + 1)
+    with serving(Model.load(mean_model, CPU, name="mean"), config=tight) as address, ThreadPoolExecutor(8) as pool:
+
+        def stream(_: int) -> set[str]:
+            with Client(address) as client:
+                return {answer.error_message for answer in client.send_stream([message(rows)] * 50)}
+
+        def unary(_: int) -> str:
+            with Client(address, retries=0) as client:
+                try:
+                    for _ in range(20):
+                        client.send(message(rows))
+                    return "never refused"
+                except QueueFull as error:
+                    return str(error)
+
+        streams = [pool.submit(stream, number) for number in range(4)]
+        unaries = [pool.submit(unary, number) for number in range(4)]
+        assert [done.result() for done in streams] == [{""}] * 4
+        told = {done.result() for done in unaries}
+    assert any(f"{size} bytes of requests are on their way" in text for text in told), told
+
+
+def test_streams_end_with_the_age_of_their_connection_after_all_answers(mean_model: Path) -> None:
+    young = ServerConfig(grpc_port=0, drain_s=5.0, max_connection_age_s=0.3)
+    with serving(Model.load(mean_model, CPU, name="mean"), config=young) as address:
+        with grpc.insecure_channel(address) as channel:
+            sent = 0
+
+            def endless() -> Iterator[bytes]:
+                nonlocal sent
+                while True:
+                    sent += 1
+                    yield message()
+
+            call = channel.stream_stream(SERVICE + "ModelStreamInfer", bytes, bytes)(endless())
+            with pytest.raises(grpc.RpcError) as ended:
+                answers = 0
+                for _ in call:
+                    answers += 1
+            assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert "connect again" in str(ended.value.details())
+            assert 0 < answers <= sent
 
 
 def test_a_text_of_an_error_is_never_too_long_to_arrive(client: Client) -> None:
@@ -237,8 +324,10 @@ def test_messages_far_above_grpcs_usual_4_mib(demo_address: str) -> None:
 
 def test_top_classes_come_as_the_classification_extension(demo_address: str, pictures: list[Path]) -> None:
     with Client(demo_address) as client:
-        [best] = client.classify([pictures[3]], top=5)
-    assert isinstance(best, list)
+        request = pb.ModelInferRequest.FromString(client.request(pictures[3]))
+        request.outputs.add(name="probabilities").parameters["classification"].int64_param = 5
+        [texts] = decode_response(client.send(request.SerializeToString()))["probabilities"]
+    best = [Prediction.parse(text) for text in texts]
     assert best[0].label == "espresso"
     assert [prediction.score for prediction in best] == sorted((prediction.score for prediction in best), reverse=True)
     assert len(best) == 5

@@ -10,7 +10,6 @@ from tensign import Client
 def test_a_photograph_of_an_espresso_is_an_espresso(demo_address: str, pictures: list[Path]) -> None:
     coffee = next(picture for picture in pictures if picture.name.startswith("coffee"))
     with Client(demo_address) as client:
-        [best] = client.classify([coffee])
-    assert isinstance(best, list)
-    assert best[0].label == "espresso"
-    assert best[0].score > 0.8
+        answer = client.predict(coffee)
+    assert answer.label == "espresso"
+    assert answer.scores[0] > 0.8

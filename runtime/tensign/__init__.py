@@ -14,13 +14,14 @@ from tensign.version import __version__
 
 if TYPE_CHECKING:
     from tensign import classification, client, config, conversion, mlmodel, model, preprocess, signature, testing
-    from tensign.client import Client
+    from tensign.client import AsyncClient, Client
     from tensign.mlmodel import ModelManifest, read_mlmodel
     from tensign.model import Model
     from tensign.preprocess import PreprocessSpec
     from tensign.signature import Signature, TensorSpec
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "Model",
     "ModelManifest",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncClient": "client",
     "Client": "client",
     "Model": "model",
     "ModelManifest": "mlmodel",

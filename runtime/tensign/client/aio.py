@@ -22,7 +22,7 @@ from tensign.client.source import source_of
 from tensign.errors import InvalidConfig, InvalidInput, ModelNotFound, TensignError
 from tensign.request import Outputs
 from tensign.rpc.codec import decode_response
-from tensign.rpc.status import error_of, error_of_answer
+from tensign.rpc.status import error_of_answer
 
 WINDOW = 64  # as many as the server reads ahead of a stream
 
@@ -120,7 +120,7 @@ class AsyncClient:
         messages = await self._messages(top)
         if isinstance(images, np.ndarray) and images.ndim == len(messages.metadata.inputs[0].shape):
             images = list(images)
-        if not isinstance(images, str | Path | bytes | bytearray | np.ndarray | Image):
+        if isinstance(images, Iterable) and not isinstance(images, str | bytes | bytearray | np.ndarray | Image):
             return [answer.checked() async for answer in self.stream(images, top=top)]
         message = await asyncio.to_thread(messages.of, images)
         return messages.answer(_source(images), [await self.send(message)], rows=False)
@@ -193,7 +193,7 @@ class AsyncClient:
         try:
             return await call(message, timeout=timeout_s or self._timeout_s, metadata=self._connection.metadata())
         except grpc.RpcError as error:
-            raise error_of(error, self.address) from None
+            raise self._connection.failure(error) from None
 
     @property
     def _channel(self) -> grpc.aio.Channel:

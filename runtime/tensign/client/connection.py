@@ -10,13 +10,15 @@ from typing import Any
 
 import grpc
 
-from tensign.errors import InvalidConfig
+from tensign.errors import InvalidConfig, ModelNotReady, TensignError
+from tensign.rpc.status import error_of
 
 SERVICE = "/inference.GRPCInferenceService/"
 MAX_RETRIES = 4  # gRPC itself tries five times at most
 
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S, _BACKOFF_FACTOR = 0.1, 2.0, 3.0
 _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 30_000, 10_000  # a dead peer is noticed within 40 s, also by a stream that waits
+_WRITTEN_TOO_LATE = "Internal error from Core"  # to a call that had ended: grpc/grpc#36066
 _RETRIED_BYTES = 1 << 30  # gRPC forgets how to repeat a larger message; its default is less than one photograph
 
 
@@ -57,6 +59,13 @@ class Connection:
         if self.token is None:
             return ()
         return (("authorization", f"Bearer {self.token if isinstance(self.token, str) else self.token()}"),)
+
+    def failure(self, error: grpc.RpcError) -> TensignError:
+        """What a failed call means."""
+        if error.details() == _WRITTEN_TOO_LATE:
+            return ModelNotReady(f"{self.address}: the connection broke")
+        trailer: Any = error.trailing_metadata()
+        return error_of(error.code(), error.details(), self.address, trailer or ())
 
     def backoff_s(self, failures: int) -> float:
         """How long to wait after so many failures in a row."""

@@ -14,7 +14,7 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.client.connection import SERVICE, Connection
 from tensign.errors import DeadlineExceeded, ModelNotReady, TensignError
 from tensign.rpc.codec import FINAL
-from tensign.rpc.status import error_of, error_of_answer
+from tensign.rpc.status import error_of_answer
 
 _LAST_WORD_S = 5.0  # how much longer than a request's own deadline its answer may take to arrive
 
@@ -123,7 +123,11 @@ class Exchange:
                 try:
                     await self._over_one_connection()
                 except grpc.RpcError as error:
-                    await self._recover(error_of(error, self._connection.address))
+                    await self._recover(self._connection.failure(error))
+                except asyncio.CancelledError:
+                    if (task := asyncio.current_task()) is None or task.cancelling():
+                        raise
+                    await self._recover(ModelNotReady(f"{self._connection.address}: the connection broke"))  # by grpc itself
         except Exception as error:
             self._broken = error
             self._answered.set()

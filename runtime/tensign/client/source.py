@@ -3,64 +3,89 @@
 from __future__ import annotations
 
 import asyncio
-import queue
+import contextlib
 import threading
-import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from functools import partial
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
 from tensign.client.exchange import Item
 
-_AT_MOST_S = 0.002  # so long is gathered before what there is is sent
-
 
 class FromIterable:
-    """Reads in a thread, since a file or a caller's generator may block; never more than what is asked for.
+    """Reads in a thread, since a file or a caller's generator may block; never more than there is room for.
 
     make: an element as an Item; it runs in that thread too.
     """
 
     def __init__(self, values: Iterable[Any], make: Callable[[Any], Item]) -> None:
         self._values, self._make = values, make
-        self._asked: queue.SimpleQueue[tuple[int, asyncio.Future[list[Item]]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._read = asyncio.Event()
+        self._told = False  # the loop is awake, or about to be: waking it for every item would cost more than the item
+        self._changed = threading.Condition()
+        self._room = 0
+        self._items: deque[Item] = deque()
+        self._ended = False
+        self._error: Exception | None = None
         # A daemon: an iterable that blocks for ever must not keep the program from ending.
         threading.Thread(target=self._serve, name="tensign-source", daemon=True).start()
 
     async def take(self, limit: int) -> list[Item]:
-        """1 to `limit` items, none at the end. Raises what the iterable raises."""
-        taken: asyncio.Future[list[Item]] = self._loop.create_future()
-        self._asked.put((limit, taken))
-        return await taken
+        """1 to `limit` items, none at the end. Raises what the iterable raised, once what was read before it was taken."""
+        with self._changed:
+            self._room = limit
+            self._changed.notify()
+        while True:
+            self._read.clear()
+            with self._changed:
+                self._told = False
+                if self._items:
+                    found = list(self._items)
+                    self._items.clear()
+                    self._room = limit - len(found)
+                    return found
+                if self._ended:
+                    break
+            await self._read.wait()
+        if self._error is not None:
+            raise self._error
+        return []
 
     def close(self) -> None:
         """Lets the thread end, once the iterable lets it."""
-        self._asked.put(None)
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
 
     def _serve(self) -> None:
-        values: Iterator[Any] | None = None
-        late: Exception | None = None
-        while (asked := self._asked.get()) is not None:
-            limit, taken = asked
-            found: list[Item] = []
-            error, late = late, None
-            try:
-                values = values or iter(self._values)
-                until = time.perf_counter() + _AT_MOST_S
-                while error is None and len(found) < limit and (not found or time.perf_counter() < until):
-                    try:
-                        found.append(self._make(next(values)))
-                    except StopIteration:
-                        break
-            except Exception as raised:
-                error = raised
-            if error is not None and found:
-                error, late = None, error  # first what was read before it
-            try:
-                self._loop.call_soon_threadsafe(partial(_settle, taken, found, error))
-            except RuntimeError:  # the loop is closed: nobody waits any longer
+        try:
+            values = iter(self._values)
+            while self._has_room():
+                self._put(self._make(next(values)))
+        except StopIteration:
+            pass
+        except Exception as error:
+            self._error = error
+        self._put(None)
+
+    def _has_room(self) -> bool:
+        """Waits for it; False once nobody reads any longer."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or len(self._items) < self._room)
+            return not self._ended
+
+    def _put(self, item: Item | None) -> None:
+        with self._changed:
+            if item is None:
+                self._ended = True
+            else:
+                self._items.append(item)
+            if self._told:
                 return
+            self._told = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any longer
+            self._loop.call_soon_threadsafe(self._read.set)
 
 
 class FromAsync:
@@ -85,12 +110,3 @@ class FromAsync:
 def source_of(values: Iterable[Any] | AsyncIterable[Any], make: Callable[[Any], Item]) -> FromIterable | FromAsync:
     """The source for either kind of iterable."""
     return FromAsync(values, make) if isinstance(values, AsyncIterable) else FromIterable(values, make)
-
-
-def _settle(taken: asyncio.Future[list[Item]], found: list[Item], error: Exception | None) -> None:
-    if taken.done():  # cancelled meanwhile
-        return
-    if error is None:
-        taken.set_result(found)
-    else:
-        taken.set_exception(error)

@@ -20,7 +20,7 @@ from tensign.rpc.budget import Budget
 from tensign.rpc.codec import MAX_ID, parse
 from tensign.rpc.description import metadata, statistics
 from tensign.rpc.inference import Inference
-from tensign.rpc.status import STATUS, status_of, trailer_of
+from tensign.rpc.status import failed_answer, status_of, trailer_of
 from tensign.rpc.stream import Stream
 from tensign.version import __version__
 
@@ -117,7 +117,7 @@ class InferenceService:
                     async for answer in answers:
                         yield answer
         except Exception as error:
-            await context.abort(*status_of(error))
+            await context.abort(*status_of(error), trailing_metadata=trailer_of(error))
         finally:
             age.cancel()
             self._streams.discard(stream)
@@ -134,10 +134,9 @@ class InferenceService:
             async for part in (await self._inference(request, context)).parts():
                 yield pb.ModelStreamInferResponse(infer_response=part)
         except Exception as error:
-            code, text = status_of(error)
-            failed = pb.ModelInferResponse(model_name=request.model_name[:MAX_ID], id=request.id[:MAX_ID])
-            failed.parameters[STATUS].string_param = code.name
-            yield pb.ModelStreamInferResponse(error_message=text, infer_response=failed)
+            failed = failed_answer(error)
+            failed.infer_response.model_name, failed.infer_response.id = request.model_name[:MAX_ID], request.id[:MAX_ID]
+            yield failed
 
     async def _inference(self, request: pb.ModelInferRequest, context: Context) -> Inference:
         remaining = context.time_remaining()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import grpc
 
@@ -25,15 +26,32 @@ _CODES: dict[type[errors.TensignError], grpc.StatusCode] = {
     errors.ProviderUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
-_KINDS = {code.name: kind for kind, code in reversed(_CODES.items())}  # of two with one code, the first
+_BY_STATUS = {code.name: kind for kind, code in reversed(_CODES.items())}  # of two with one status, the first
+_BY_NAME = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
 
-STATUS = "status"  # the parameter of a stream's answer that says which status its error has
+# How an error says its name beside its status: in the trailer of a call, in the parameters of a stream's answer.
+TRAILER = "tensign-error"
+ERROR, STATUS = "error", "status"
+
 _NEVER_AGAIN = ("grpc-retry-pushback-ms", "-1")  # gRPC's own word for: trying this again is in vain
 
 
 def trailer_of(error: Exception) -> tuple[tuple[str, str], ...]:
     """What goes with the status of an error, beside code and text."""
-    return (_NEVER_AGAIN,) if isinstance(error, errors.TooLarge) else ()
+    if not isinstance(error, errors.TensignError):
+        return ()
+    name = (TRAILER, type(error).__name__)
+    return (name, _NEVER_AGAIN) if isinstance(error, errors.TooLarge) else (name,)
+
+
+def failed_answer(error: Exception) -> pb.ModelStreamInferResponse:
+    """The answer of a stream that is an error."""
+    code, text = status_of(error)
+    answer = pb.ModelStreamInferResponse(error_message=text)
+    answer.infer_response.parameters[STATUS].string_param = code.name
+    if isinstance(error, errors.TensignError):
+        answer.infer_response.parameters[ERROR].string_param = type(error).__name__
+    return answer
 
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
@@ -45,18 +63,23 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     return grpc.StatusCode.INTERNAL, INTERNAL_TEXT
 
 
-def error_of(error: grpc.RpcError, address: str) -> errors.TensignError:
-    """The client's way back: the error that the status of a failed call stands for."""
-    code, text = error.code(), error.details() or error.code().name
+def error_of(
+    code: grpc.StatusCode, text: str | None, address: str, trailer: Iterable[tuple[str, str | bytes]] = ()
+) -> errors.TensignError:
+    """The client's way back: the error that a status stands for, or that the trailer names."""
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # the server, or the way to it, is going away
-        return errors.ModelNotReady(f"{address}: {text}")
-    if _NEVER_AGAIN in [(key, value) for key, value in error.trailing_metadata() or ()]:
-        return errors.TooLarge(text)
-    return _KINDS.get(code.name, errors.TensignError)(text)
+        return errors.ModelNotReady(f"{address}: {text or 'no answer'}")
+    name = next((str(value) for key, value in trailer if key == TRAILER), "")
+    return _kind(name, code.name)(text or code.name)
 
 
 def error_of_answer(response: pb.ModelStreamInferResponse) -> errors.TensignError | None:
     """The same for one answer of a stream; None where it is no error."""
     if not response.error_message:
         return None
-    return _KINDS.get(response.infer_response.parameters[STATUS].string_param, errors.TensignError)(response.error_message)
+    said = response.infer_response.parameters
+    return _kind(said[ERROR].string_param, said[STATUS].string_param)(response.error_message)
+
+
+def _kind(name: str, status: str) -> type[errors.TensignError]:
+    return _BY_NAME.get(name) or _BY_STATUS.get(status, errors.TensignError)

@@ -1,0 +1,246 @@
+"""Where things go wrong between client and server: TLS, tokens, servers that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import trustme
+
+from conftest import CPU
+from tensign.child import served
+from tensign.client import Client
+from tensign.client.connection import Connection
+from tensign.config import ServerConfig
+from tensign.errors import DeadlineExceeded, InvalidConfig, ModelNotReady, QueueFull, TensignError, TooLarge
+from tensign.model import Model
+from tensign.repository import Repository
+from tensign.rpc.service import InferenceService
+from tensign.rpc.status import trailer_of
+from tensign.testing import serving
+
+PIXELS = np.arange(60, dtype=np.uint8).reshape(1, 4, 5, 3)
+
+
+class Door(grpc.aio.ServerInterceptor):
+    """Lets nobody in without the token, as a proxy in front of the server would."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        call: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        if ("authorization", f"Bearer {self.token}") in list(call.invocation_metadata):
+            return await continuation(call)
+
+        async def refuse(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token, or a wrong one")
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+@contextmanager
+def serving_tls(model: Model, authority: trustme.CA, *, token: str = "", clients: bool = False) -> Iterator[str]:
+    """The real service behind a real TLS port; `clients`: they show a certificate too."""
+    started: Future[tuple[int, Callable[[], object]]] = Future()
+
+    async def run() -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        certificate = authority.issue_cert("localhost")
+        pair = certificate.private_key_pem.bytes(), b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+        credentials = grpc.ssl_server_credentials([pair], authority.cert_pem.bytes() if clients else None, clients)
+        server = grpc.aio.server(interceptors=[Door(token)] if token else [])
+        server.add_generic_rpc_handlers((InferenceService(Repository([model]), ServerConfig()).handler(),))
+        port = server.add_secure_port("localhost:0", credentials)
+        await server.start()
+        started.set_result((port, lambda: loop.call_soon_threadsafe(stop.set)))
+        await stop.wait()
+        await server.stop(None)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    port, stop = started.result()
+    try:
+        yield f"localhost:{port}"
+    finally:
+        stop()
+        thread.join()
+        model.close()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> tuple[trustme.CA, Path]:
+    """A certificate authority of the test's own, and the file that says so."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return authority, tmp_path / "ca.pem"
+
+
+def test_tls_with_an_authority_of_ones_own(mean_model: Path, authority: tuple[trustme.CA, Path]) -> None:
+    ca, file = authority
+    with serving_tls(Model.load(mean_model, CPU), ca) as address:
+        with Client(address, tls=file) as client:
+            assert client.infer(PIXELS)["output-0"].shape == (1, 3)
+        with Client(address, tls=True, retries=0, timeout_s=5) as stranger, pytest.raises((ModelNotReady, DeadlineExceeded)):
+            stranger.infer(PIXELS)
+        with Client(address, retries=0, timeout_s=5) as plain, pytest.raises((ModelNotReady, DeadlineExceeded)):
+            plain.infer(PIXELS)
+
+
+def test_a_client_shows_its_certificate(mean_model: Path, authority: tuple[trustme.CA, Path], tmp_path: Path) -> None:
+    ca, file = authority
+    mine = ca.issue_cert("client@example.org")
+    mine.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    for blob in mine.cert_chain_pems:
+        blob.write_to_path(str(tmp_path / "cert.pem"), append=True)
+    with serving_tls(Model.load(mean_model, CPU), ca, clients=True) as address:
+        with Client(address, tls=file, certificate=(tmp_path / "cert.pem", tmp_path / "key.pem")) as client:
+            assert client.infer(PIXELS)["output-0"].shape == (1, 3)
+        with Client(address, tls=file, retries=0, timeout_s=5) as nobody, pytest.raises((ModelNotReady, DeadlineExceeded)):
+            nobody.infer(PIXELS)
+
+
+def test_a_token_travels_with_every_call_and_every_stream(mean_model: Path, authority: tuple[trustme.CA, Path]) -> None:
+    ca, file = authority
+    asked = 0
+
+    def fresh() -> str:
+        nonlocal asked
+        asked += 1
+        return "secret"
+
+    with serving_tls(Model.load(mean_model, CPU), ca, token="secret") as address:
+        with Client(address, tls=file, token=fresh) as client:
+            client.infer(PIXELS)
+            assert [answer.error for answer in client.stream([{"input-0": PIXELS}] * 3)] == [None] * 3
+        assert asked >= 3
+        with Client(address, tls=file, token="wrong") as client, pytest.raises(TensignError, match="no token, or a wrong one"):
+            client.infer(PIXELS)
+
+
+def test_what_could_not_be_safe_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(InvalidConfig, match=r"token: would travel to example\.org:8001 in the clear"):
+        Client("example.org:8001", token="secret")
+    with pytest.raises(InvalidConfig, match="certificate: needs tls"):
+        Client("localhost:8001", certificate=("cert.pem", "key.pem"))
+    with pytest.raises(InvalidConfig, match="retries: wanted 0 to 4, got 9"):
+        Client("localhost:8001", retries=9)
+    for address in ("localhost:1", "127.0.0.1:1", "[::1]:1", "unix:///run/x.sock"):
+        Connection(address, token="secret")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_a_stream_goes_on_over_servers_that_come_and_go(mean_model: Path) -> None:
+    """Servers are killed in mid-stream; every answer arrives once, in order."""
+    config = ServerConfig(grpc_port=free_port(), drain_s=0.01)
+    sent = 3000
+    up, enough = threading.Event(), threading.Event()
+
+    def servers() -> None:
+        while not enough.is_set():
+            with serving(Model.load(mean_model, CPU), config=config):
+                up.set()
+                enough.wait(0.3)
+
+    thread = threading.Thread(target=servers)
+    thread.start()
+    try:
+        assert up.wait(30)
+        with Client(f"127.0.0.1:{config.grpc_port}") as client:
+            rows = ({"input-0": np.full((1 + n % 3, 4, 5, 3), n % 256, np.uint8)} for n in range(sent))
+            answers = [answer.checked().outputs["output-0"] for answer in client.stream(rows)]
+    finally:
+        enough.set()
+        thread.join()
+    assert len(answers) == sent
+    for n, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer, np.full((1 + n % 3, 3), n % 256, np.float32))
+
+
+def test_a_stream_outlives_its_connections(mean_model: Path) -> None:
+    young = ServerConfig(grpc_port=0, drain_s=5.0, max_connection_age_s=0.2)
+    until = time.monotonic() + 1.5
+
+    def rows() -> Iterator[dict[str, Any]]:
+        while time.monotonic() < until:
+            yield {"input-0": PIXELS}
+
+    with serving(Model.load(mean_model, CPU), config=young) as address, Client(address) as client:
+        assert {answer.error for answer in client.stream(rows())} == {None}
+
+
+def test_a_server_that_dies_and_stays_dead_is_told(mean_model: Path) -> None:
+    with served(mean_model, "--device", "cpu") as address:
+        client = Client(address, retries=2)
+        answers = client.stream({"input-0": PIXELS} for _ in range(100_000))
+        next(answers)
+    with client, pytest.raises(ModelNotReady, match=address):
+        list(answers)
+
+
+def test_a_server_that_stops_answering_is_noticed() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with Client(address, timeout_s=0.3, retries=0) as client, pytest.raises((DeadlineExceeded, ModelNotReady)):
+            client.ready()
+
+
+def test_unary_calls_try_again_where_nothing_was_computed(mean_model: Path) -> None:
+    """The first answers are refusals; a request that could never fit is not tried twice."""
+    seen: list[str] = []
+
+    async def infer(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        seen.append(request.decode())
+        if request == b"large":
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "never", trailer_of(TooLarge("never")))
+        if len(seen) < 3:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "not now")
+        if len(seen) < 4:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not here")
+        return b""
+
+    async def use() -> None:
+        from tensign.client import AsyncClient
+
+        server = grpc.aio.server()
+        methods: dict[str, Any] = {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with AsyncClient(f"127.0.0.1:{port}") as client:
+            big = b"x" * 3_000_000  # far above what gRPC remembers unless told otherwise
+            await client.send(big)
+            assert seen == [big.decode()] * 4
+            seen.clear()
+            with pytest.raises(TooLarge, match="never"):
+                await client.send(b"large")
+            assert seen == ["large"]
+        async with AsyncClient(f"127.0.0.1:{port}", retries=0) as hasty:
+            seen.clear()
+            with pytest.raises(QueueFull, match="not now"):
+                await hasty.send(b"small")
+            assert seen == ["small"]
+        await server.stop(None)
+
+    asyncio.run(use())
