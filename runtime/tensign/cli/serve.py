@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -51,6 +52,8 @@ def serve(
     if twice := {one for one in called if called.count(one) > 1}:
         raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
     loaded = [load(path, one, config, trust=trust, cache=cache_dir) for path, one in zip(models, called, strict=True)]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection each; shells often grant only 1024
     asyncio.run(_serve(loaded, server))
 
 
