@@ -445,8 +445,11 @@ def document(**changes: Any) -> dict[str, Any]:
     return whole
 
 
-def network(outputs: int = 3, inputs: dict[str, tuple[str, list[int]]] | None = None) -> bytes:
-    """An ONNX file: the mean of each channel of an image, or the sum of two inputs."""
+def network(outputs: int = 3, inputs: dict[str, tuple[str, list[int]]] | None = None, *, busy: bool = False) -> bytes:
+    """An ONNX file: the mean of each channel of an image, or the sum of two inputs.
+
+    busy: each run takes some milliseconds more, whatever its rows, so that requests meet in batches.
+    """
     from onnx import numpy_helper
 
     given = inputs or {"image": ("uint8", [-1, 8, 8, 3])}
@@ -458,7 +461,14 @@ def network(outputs: int = 3, inputs: dict[str, tuple[str, list[int]]] | None = 
         ]
     else:
         nodes = [helper.make_node("Add", [*given], ["mean"])]
-    nodes.append(helper.make_node("Add", ["mean", "zero"], ["output"]))
+    if busy:
+        nodes += [
+            helper.make_node("RandomUniform", [], ["random"], shape=[700, 700]),
+            helper.make_node("MatMul", ["random", "random"], ["product"]),
+            helper.make_node("ReduceMean", ["product"], ["number"], keepdims=0),
+            helper.make_node("Mul", ["number", "zero"], ["nothing"]),
+        ]
+    nodes.append(helper.make_node("Add", ["mean", "nothing" if busy else "zero"], ["output"]))
     graph = helper.make_graph(
         nodes,
         "hostile",
@@ -648,5 +658,6 @@ def written(path: Path, model: Served) -> Path:
     metadata = {"metadata": {"tensign": {"preprocess": model.preprocess}}} if model.preprocess else {}
     inputs = [tensor(dtype, shape, name) for name, (dtype, shape) in model.inputs.items()]
     outputs = [tensor("float32", [-1, model.outputs], "output")]
-    write(path, document(signature={"inputs": inputs, "outputs": outputs}, **metadata), network(model.outputs, model.inputs))
+    onnx = network(model.outputs, model.inputs, busy=True)
+    write(path, document(signature={"inputs": inputs, "outputs": outputs}, **metadata), onnx)
     return path

@@ -28,7 +28,7 @@ from tensign.testing import serving
 INFER, STREAM = (f"/inference.GRPCInferenceService/{method}" for method in ("ModelInfer", "ModelStreamInfer"))
 LARGEST = ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)
 SECONDS = 20  # that any one call may take
-MEGABYTES = 400  # by which all of them together may raise the peak of this process, which holds server, clients and messages
+MEGABYTES = 50  # by which no bomb raises the peak of a process
 
 
 @dataclass(frozen=True)
@@ -154,16 +154,19 @@ def check_stream(case: Case, house: House, message: bytes, neighbours: list[Neig
     assert next(answers, None) is None
 
 
-def test_neighbours_shared_batches_with_bad_requests_and_nothing_grew(house: House) -> None:
-    """Runs after all of them."""
-    seen = house.models["pixels"].statistics.snapshot()
-    assert seen.rows > 1000
-    assert seen.executions < seen.success.count  # so that requests did share batches
+def test_good_and_bad_requests_do_share_batches(house: House) -> None:
+    """Else the test above would show little: rows of several neighbours run at once while bad requests come in."""
+    bad = hostile.REQUESTS[0]
+    before = house.models["pixels"].statistics.snapshot()
+    for _ in range(10):
+        test_a_request_harms_neither_server_nor_neighbours(bad, house)
+    after = house.models["pixels"].statistics.snapshot()
+    assert after.executions - before.executions < after.success.count - before.success.count
     assert threading.active_count() < 60
 
 
 def test_bombs_need_no_memory(tmp_path: Path) -> None:
-    """In a process of its own, whose peak is told: every picture and every message of the table, straight into the model."""
+    """In a process of its own, whose peak is told: all pictures but those that are large and within the limit."""
     program = """
 import resource, sys
 from pathlib import Path
@@ -182,6 +185,8 @@ first = hostile.picture_of(hostile.encode("JPEG"))()
 model.infer(decode_request(parse(pb.ModelInferRequest, first)))
 before, worst = peak(), (0.0, "")
 for case, message in zip(hostile.PICTURES, messages):
+    if "within the limit" in case.name:
+        continue
     was = peak()
     try:
         model.infer(decode_request(parse(pb.ModelInferRequest, message)))

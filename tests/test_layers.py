@@ -14,7 +14,7 @@ CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 
 LAYERS = (
     {"errors", "version", "_pb"},
-    {"datatypes", "config", "mlmodel", "decode", "buckets", "metrics", "classification"},
+    {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification"},
     {"signature", "preprocess"},
     {"plan", "request", "engines"},
     {"slots", "conversion", "inspection"},

@@ -16,18 +16,20 @@ class ModelConfig:
     """How one model is run.
 
     device: "auto", "cpu", "cuda" or "cuda:N"; max_batch_size: the largest batch that warm-up tries, in rows;
-    max_queue_rows: rows that may wait before QueueFull; max_pixels: the largest picture that is decoded.
+    max_queue_rows: rows that may wait before QueueFull; max_pixels: the largest picture that is decoded;
+    max_decoded_bytes: pictures that wait decoded, all together.
     """
 
     device: str = "auto"
     max_batch_size: int = 64
     max_queue_rows: int = 512
     max_pixels: int = MAX_PIXELS
+    max_decoded_bytes: int = 1024 * MIB
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise InvalidConfig(f'device: wanted "auto", "cpu", "cuda" or "cuda:N", got "{self.device}"')
-        for knob in ("max_batch_size", "max_queue_rows", "max_pixels"):
+        for knob in ("max_batch_size", "max_queue_rows", "max_pixels", "max_decoded_bytes"):
             if getattr(self, knob) < 1:
                 raise InvalidConfig(f"{knob}: wanted at least 1, got {getattr(self, knob)}")
 

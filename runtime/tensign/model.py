@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tensign.batcher import Batcher
 from tensign.buckets import Buckets, measure, powers_of_two
+from tensign.ceiling import Ceiling
 from tensign.config import ModelConfig
 from tensign.engines import Engine
 from tensign.engines.onnx import OnnxEngine
@@ -43,6 +44,7 @@ class Model:
         self._outputs = _bind("output", plan.signature.outputs, engine.outputs)
         self.buckets = self._warm_up()
         self._batcher = Batcher(self._run, self.buckets, max_queue_rows=config.max_queue_rows, statistics=self.statistics)
+        self._decoded = Ceiling(config.max_decoded_bytes)
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="tensign-preprocess")
 
     @classmethod
@@ -147,7 +149,10 @@ class Model:
             return
         started = time.perf_counter_ns()
         try:
-            self._enqueue(request, {**arrays, **self._pixels(arrays)})
+            pixels = self._pixels(arrays)
+            left_s = None if request.deadline is None else max(request.deadline - time.monotonic(), 0)
+            self._decoded.hold(sum(array.nbytes for array in pixels.values()), request.future, left_s)
+            self._enqueue(request, {**arrays, **pixels})
         except Exception as error:
             self._batcher.settle(request, error)
         self.statistics.preprocess(time.perf_counter_ns() - started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -33,17 +34,26 @@ def serve(
     timeout: Annotated[
         float, typer.Option(envvar="TENSIGN_TIMEOUT", help="Deadline of requests that bring none, in seconds.")
     ] = 60.0,
+    max_connection_age: Annotated[
+        float,
+        typer.Option(
+            envvar="TENSIGN_MAX_CONNECTION_AGE",
+            help="Seconds after which clients have to connect again, so that a balancer can spread them; 0 is never.",
+        ),
+    ] = 0.0,
     cache_dir: CacheDir = CACHE,
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C, then drain."""
     if name and len(name) != len(models):
         raise InvalidConfig(f"--name: {len(name)} for {len(models)} MODEL; give one for each, or none")
     config = ModelConfig(device=device, max_batch_size=max_batch_size)
-    server = ServerConfig(host=host, grpc_port=grpc_port, timeout_s=timeout)
+    server = ServerConfig(host=host, grpc_port=grpc_port, timeout_s=timeout, max_connection_age_s=max_connection_age)
     called = name or [read_mlmodel(path).name for path in models]
     if twice := {one for one in called if called.count(one) > 1}:
         raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
     loaded = [load(path, one, config, trust=trust, cache=cache_dir) for path, one in zip(models, called, strict=True)]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection each; shells often grant only 1024
     asyncio.run(_serve(loaded, server))
 
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 60_000, 20_000  # a dead client's streams are given up within 80 s
 _CLIENTS_MAY_PING_MS = 10_000  # gRPC's default of 5 minutes ends connections of clients that keep theirs alive
+_HANDSHAKE_MS = 20_000  # a connection that says nothing keeps its descriptor no longer
 _STREAMS = 1000  # of one connection at once; further calls wait at the client
 _PENDING = 20_000  # calls that nobody has looked at yet; at gRPC's own 1000 a flood makes it cancel good ones at random
 
@@ -86,6 +87,7 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _CLIENTS_MAY_PING_MS),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.max_concurrent_streams", _STREAMS),
         ("grpc.server.max_pending_requests", _PENDING),
         ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING),
