@@ -116,3 +116,7 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
     done = bench(tmp_path / "other.json", "--plot", tmp_path / "x.png")
     assert done.returncode == 2
     assert "other.json: no result of tensign bench" in done.stderr
+
+
+def test_help_names_the_extra() -> None:
+    assert "tensign[plot]" in bench("--help").stdout

@@ -10,6 +10,7 @@ from rich.text import Text
 from tensign.bench.report import Report
 from tensign.bench.result import Result
 from tensign.bench.search import ALLOWED, Probe
+from tensign.errors import DeadlineExceeded
 
 STAGES = {"queue": "queue", "compute_input": "input", "compute_infer": "infer", "compute_output": "output"}
 _FIGURES = {"rows_per_s": "images/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
@@ -112,12 +113,14 @@ def remarks(result: Result) -> Iterator[str]:
 
 
 def errors(result: Result) -> Iterator[str]:
-    """Each kind of error, how often, and the first one's text."""
+    """Each kind of error, how often, and the first one's text; not the deadlines of a search, which are its own."""
     kinds: dict[str, tuple[int, str]] = {}
     for report in result.reports:
         for kind, failures in report.errors.items():
             count, first = kinds.get(kind, (0, failures.first))
             kinds[kind] = (count + failures.count, first)
+    if result.kind == "search":
+        kinds.pop(DeadlineExceeded.__name__, None)
     total = sum(report.requests for report in result.reports)
     for kind, (count, first) in kinds.items():
         yield f"{count:,} of {total:,} requests failed with {kind}, the first: {first}"

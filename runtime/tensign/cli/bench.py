@@ -55,7 +55,9 @@ def bench(
     duration: Annotated[
         float | None, typer.Option(help="Seconds of each run.", show_default="10; 5 in a sweep or round", rich_help_panel=_LOAD)
     ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="End after so many instead.", rich_help_panel=_LOAD)] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=1, help="End after so many instead; in a search: of each probe.", rich_help_panel=_LOAD)
+    ] = None,
     warmup: Annotated[float, typer.Option(min=0, help="Seconds before it counts.", rich_help_panel=_LOAD)] = 1.0,
     warmup_requests: Annotated[int, typer.Option(min=0, help="And until so many were answered.", rich_help_panel=_LOAD)] = 0,
     timeout: Annotated[float, typer.Option(help="Deadline of each request, in seconds.", rich_help_panel=_LOAD)] = 60.0,
@@ -81,7 +83,8 @@ def bench(
         ),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.svg|png", help="Draw it; needs tensign[plot].", rich_help_panel=_SHOW)
+        Path | None,
+        typer.Option("--plot", metavar="FILE.svg|png", help="Draw it; needs tensign\\[plot].", rich_help_panel=_SHOW),
     ] = None,
     device: Device = "auto",
 ) -> None:
