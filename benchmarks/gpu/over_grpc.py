@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import device
 import numpy as np
 
-import device
 from tensign.child import served
 from tensign.client import Client
 from tensign.demo import MODEL as DEMO
@@ -47,7 +47,8 @@ def main() -> None:
         ("resnet18", models.make("resnet18"), ("raw, unary", "raw, streamed")),
         ("efficientnet-lite0", DEMO, ("pictures, streamed",)),
     ):
-        document[name] = part = {"in_process_per_s": in_process(path, options.device), "served": []}
+        part: dict[str, Any] = {"in_process_per_s": in_process(path, options.device), "served": []}
+        document[name] = part
         print(f"\n{name}: in process, batch of 64: {part['in_process_per_s']:.0f} images/s")
         columns = "processes x in flight", "images/s", "of in process", "p50 ms", "p99 ms", "batch"
         print(f"{'':<20}{'{:>22}{:>12}{:>15}{:>10}{:>10}{:>8}'.format(*columns)}")
