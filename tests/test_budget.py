@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tensign.errors import QueueFull
 from tensign.rpc.budget import Budget
 
 
@@ -21,5 +22,43 @@ def test_whoever_is_cancelled_while_waiting_keeps_nothing_and_harms_nobody() -> 
             await gone
         await next_one
         assert budget.held == 5
+
+    asyncio.run(check())
+
+
+def test_who_waits_is_served_in_turn_and_what_fits_at_once_is_not_refused_for_them() -> None:
+    async def check() -> None:
+        budget, served = Budget(100), list[int]()
+
+        async def waiter(size: int) -> None:
+            await budget.take(size)
+            served.append(size)
+
+        await budget.take(60)
+        large, small = asyncio.create_task(waiter(90)), asyncio.create_task(waiter(10))
+        await asyncio.sleep(0)
+        with budget.holding(40):
+            assert budget.held == 100
+        with (
+            pytest.raises(QueueFull, match="60 bytes of requests are on their way, 100 may be, this one has 41"),
+            budget.holding(41),
+        ):
+            pass
+        budget.give_back(60)
+        await asyncio.gather(large, small)
+        assert served == [90, 10] and budget.held == 100
+
+    asyncio.run(check())
+
+
+def test_what_is_larger_than_all_of_it_is_held_alone() -> None:
+    async def check() -> None:
+        budget = Budget(100)
+        with budget.holding(1000):
+            later = asyncio.create_task(budget.take(1))
+            await asyncio.sleep(0)
+            assert not later.done()
+        await later
+        assert budget.held == 1
 
     asyncio.run(check())

@@ -20,6 +20,7 @@ from tensign import conversion
 from tensign.client import Client
 from tensign.demo import MODEL
 from tensign.errors import ModelNotReady
+from tensign.mlmodel import read_mlmodel
 from tensign.version import __version__
 
 
@@ -77,6 +78,7 @@ def test_predict_of_a_folder_is_resumed_and_lists_what_failed(pictures: list[Pat
     assert "bad.jpg: error: 10 bytes are no JPEG" in done.stderr and "1 failed" in done.stderr
     first = list(csv.DictReader(out.read_text().splitlines()))
     assert [Path(row["image"]).name for row in first] == sorted([*(picture.name for picture in pictures), "bad.jpg"])
+    assert {row["model"] for row in first} == {f"efficientnet-lite0@{read_mlmodel(MODEL).digest[:12]}"}
     assert {row["label"] for row in first if "coffee" in row["image"]} == {"espresso"}
     (folder / "bad.jpg").write_bytes(pictures[3].read_bytes())
     again = tensign("predict", MODEL, f"{tmp_path}/**/*.[jpbw]*", "--out", out)

@@ -2,19 +2,34 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from conftest import CPU
+from tensign._pb import open_inference_pb2 as pb
 from tensign.classification import Prediction
-from tensign.client import Answer, AsyncClient, Client
-from tensign.config import ModelConfig
-from tensign.errors import InvalidConfig, InvalidInput, ModelNotFound, ModelNotReady, UndecodableImage
+from tensign.client import Answer, AsyncClient, Client, ModelMetadata
+from tensign.client.messages import Messages
+from tensign.config import ModelConfig, ServerConfig
+from tensign.errors import (
+    DeadlineExceeded,
+    InvalidConfig,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    TensignError,
+    TooLarge,
+    UndecodableImage,
+)
 from tensign.model import Model
+from tensign.rpc.codec import decode_request
+from tensign.signature import TensorSpec
 from tensign.testing import serving
 
 
@@ -46,8 +61,12 @@ def test_predict_raises_what_a_stream_would_tell(demo_address: str, pictures: li
             client.predict(b"no picture")
         with pytest.raises(InvalidInput, match="no JPEG"):
             client.predict([pictures[0], b"no picture"])
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(InvalidInput, match=r"missing\.jpg: No such file or directory"):
             client.predict("missing.jpg")
+        with pytest.raises(InvalidInput, match=r"missing\.jpg: No such file or directory"):
+            client.predict([pictures[0], "missing.jpg"])
+        with pytest.raises(InvalidInput, match="got a mapping; `infer` takes"):
+            client.predict({"image": [b""]})
 
 
 def test_a_stream_of_pictures_is_read_lazily(demo_address: str, pictures: list[Path]) -> None:
@@ -145,7 +164,7 @@ def test_a_running_server_is_ready_and_says_what_it_is(mean_address: str) -> Non
     with Client(mean_address) as client:
         assert client.ready()
         assert client.server().name == "tensign"
-        assert client.model == "mean"
+        assert client.model() == "mean"
 
 
 def test_no_server_is_a_model_that_is_not_ready() -> None:
@@ -221,7 +240,90 @@ def test_a_closed_client_leaves_no_thread(mean_address: str) -> None:
         next(answers)
         client.close()
         client.close()
-    assert threading.active_count() <= before + 3  # a source that was being read ends by itself
+        with pytest.raises(TensignError, match="the client is closed"):
+            list(answers)
+        with pytest.raises(TensignError, match="the client is closed"):
+            client.metadata()
+        with pytest.raises(TensignError, match="the client is closed"):
+            list(client.stream([b""]))
+    assert eventually(lambda: threading.active_count() <= before)
+
+
+def test_predictions_that_fail_leave_no_thread_and_no_task(demo_address: str, pictures: list[Path]) -> None:
+    with Client(demo_address) as client:
+        client.predict([pictures[0]])
+        before = threading.active_count()
+        kept = []
+        for _ in range(5):
+            with pytest.raises(UndecodableImage) as failed:
+                client.predict([b"no picture", *pictures])
+            kept.append(failed.value)  # with the frames that it came through
+        assert eventually(lambda: threading.active_count() <= before)
+        assert eventually(lambda: asyncio.run_coroutine_threadsafe(tasks(), client._loop).result() == 1)
+
+
+async def tasks() -> int:
+    return len(asyncio.all_tasks())
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """True as soon as it holds; what ends in another thread may take a moment."""
+    until = time.monotonic() + 10
+    while not holds():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_whatever_the_iterable_raises_reaches_the_caller(mean_address: str) -> None:
+    def leaving() -> Iterator[dict[str, Any]]:
+        yield {"input-0": np.zeros((1, 4, 5, 3), np.uint8)}
+        raise SystemExit(3)
+
+    with Client(mean_address) as client:
+        answers = client.stream(leaving())
+        assert next(answers).error is None
+        with pytest.raises(SystemExit):
+            next(answers)
+
+
+def test_the_clients_deadline_counts_even_beyond_the_servers_default(mean_model: Path) -> None:
+    hasty = ServerConfig(grpc_port=0, timeout_s=1e-6)
+    rows = {"input-0": np.zeros((1, 4, 5, 3), np.uint8)}
+    with serving(Model.load(mean_model, CPU), config=hasty) as address, Client(address, timeout_s=30) as client:
+        assert client.infer(rows)["output-0"].shape == (1, 3)
+        assert [answer.error for answer in client.stream([rows] * 3)] == [None] * 3
+        [late] = client.stream([rows], timeout_s=1e-6)
+        assert isinstance(late.error, DeadlineExceeded)
+        with pytest.raises(DeadlineExceeded):
+            client.infer(rows, timeout_s=1e-6)
+        for wrong in (0, -1, float("nan")):
+            with pytest.raises(InvalidConfig, match="timeout_s: wanted more than 0"):
+                client.infer(rows, timeout_s=wrong)
+        assert client.infer(rows, timeout_s=float("inf"))
+
+
+def test_a_message_above_the_servers_limit_fails_alone_and_at_once(mean_model: Path) -> None:
+    config = ServerConfig(grpc_port=0, max_message_bytes=200_000)
+    small, large = ({"input-0": np.zeros((n, 4, 5, 3), np.uint8)} for n in (1, 5000))
+    with serving(Model.load(mean_model, CPU), config=config) as address, Client(address) as client:
+        first, refused, last = client.stream([small, large, small])
+        assert first.error is None and last.error is None
+        assert isinstance(refused.error, TooLarge) and "more than the server's 200000" in str(refused.error)
+        assert client.infer(large)["output-0"].shape == (5000, 3)
+
+
+def test_pieces_are_cut_by_the_size_of_each_row() -> None:
+    encoded = TensorSpec("image", np.dtype(np.uint8), (-1, 8, 8, 3))
+    metadata = ModelMetadata("m", (), "", (encoded,), (), image="image", max_request_rows=20, max_message_bytes=1_000_000)
+    pictures = [b"x" * 73] * 30 + [b"y" * 197_000] * 8
+    pieces = Messages(metadata, timeout_s=1).pieces({"image": pictures})
+    assert max(map(len, pieces)) < 1_000_000
+    requests = [pb.ModelInferRequest.FromString(piece) for piece in pieces]
+    assert [row for request in requests for row in decode_request(request)["image"]] == pictures
+    assert max(request.inputs[0].shape[0] for request in requests) == 20
+    assert len(pieces) <= 4
 
 
 @pytest.mark.parametrize("window", [0, -1])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import grpc
@@ -18,10 +20,11 @@ import pytest
 import trustme
 
 from conftest import CPU
+from tensign._pb import open_inference_pb2 as pb
 from tensign.child import served
-from tensign.client import Client
+from tensign.client import AsyncClient, Client
 from tensign.client.connection import Connection
-from tensign.config import ServerConfig
+from tensign.config import ModelConfig, ServerConfig
 from tensign.errors import DeadlineExceeded, InvalidConfig, ModelNotReady, QueueFull, TensignError, TooLarge
 from tensign.model import Model
 from tensign.repository import Repository
@@ -134,6 +137,8 @@ def test_what_could_not_be_safe_is_refused_before_anything_is_sent() -> None:
         Client("localhost:8001", certificate=("cert.pem", "key.pem"))
     with pytest.raises(InvalidConfig, match="retries: wanted 0 to 4, got 9"):
         Client("localhost:8001", retries=9)
+    with pytest.raises(InvalidConfig, match="in the clear"):
+        Client("127.attacker.example:80", token="secret")
     for address in ("localhost:1", "127.0.0.1:1", "[::1]:1", "unix:///run/x.sock"):
         Connection(address, token="secret")
 
@@ -180,8 +185,17 @@ def test_a_stream_outlives_its_connections(mean_model: Path) -> None:
         while time.monotonic() < until:
             yield {"input-0": PIXELS}
 
-    with serving(Model.load(mean_model, CPU), config=young) as address, Client(address) as client:
+    opened: list[str] = []
+
+    def token() -> str:  # asked once for each connection of the stream
+        opened.append("")
+        return "x"
+
+    with serving(Model.load(mean_model, CPU), config=young) as address, Client(address, token=token) as client:
+        client.metadata()
+        opened.clear()
         assert {answer.error for answer in client.stream(rows())} == {None}
+    assert len(opened) >= 4
 
 
 def test_a_server_that_dies_and_stays_dead_is_told(mean_model: Path) -> None:
@@ -198,8 +212,110 @@ def test_a_server_that_stops_answering_is_noticed() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with Client(address, timeout_s=0.3, retries=0) as client, pytest.raises((DeadlineExceeded, ModelNotReady)):
-            client.ready()
+        with Client(address, timeout_s=0.3, retries=0) as client:
+            assert not client.ready()
+            with pytest.raises((DeadlineExceeded, ModelNotReady)):
+                client.statistics()
+
+
+@contextmanager
+def cutting(address: str, seed: int) -> Iterator[tuple[str, list[int]]]:
+    """A proxy that cuts every connection after so many bytes, and counts how often."""
+    host, port = address.rsplit(":", 1)
+    random, cuts, open_sockets = Random(seed), [0], list[socket.socket]()
+
+    def pipe(source: socket.socket, target: socket.socket, left: int) -> None:
+        with contextlib.suppress(OSError):
+            while left and (data := source.recv(min(left, 65536))):
+                target.sendall(data)
+                left -= len(data)
+            cuts[0] += not left
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection((host, int(port)))
+                open_sockets.extend((client, server))
+                for source, target, most in ((client, server, 60_000), (server, client, 30_000)):
+                    threading.Thread(target=pipe, args=(source, target, random.randint(500, most)), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}", cuts
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+            for end in open_sockets:
+                end.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_connection_that_is_cut_anywhere_gives_nobody_anothers_answer(mean_model: Path, seed: int) -> None:
+    config = ModelConfig(device="cpu", max_batch_size=4)
+    with serving(Model.load(mean_model, config)) as address, cutting(address, seed) as (cut, cuts):
+        with Client(cut, timeout_s=30) as client:
+            rows = ({"input-0": np.full((1 + n % 11, 4, 5, 3), n % 251, np.uint8)} for n in range(600))
+            answers = [answer.checked().outputs["output-0"] for answer in client.stream(rows, window=20)]
+        assert cuts[0] > 3
+    assert len(answers) == 600
+    for n, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer, np.full((1 + n % 11, 3), n % 251, np.float32))
+
+
+def test_a_server_that_ends_streams_early_is_asked_for_the_rest() -> None:
+    """It answers three, and says that this was all."""
+    seen: list[str] = []
+
+    async def infer(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
+        answered = 0
+        async for request in requests:
+            name = pb.ModelInferRequest.FromString(request).id
+            seen.append(name)
+            yield pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse(id=name)).SerializeToString()
+            answered += 1
+            if answered == 3:
+                return
+
+    async def use() -> list[str]:
+        server = grpc.aio.server()
+        methods: dict[str, Any] = {"ModelStreamInfer": grpc.stream_stream_rpc_method_handler(infer)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        sent = [pb.ModelInferRequest(id=str(n)).SerializeToString() for n in range(40)]
+        async with AsyncClient(f"127.0.0.1:{port}") as client:
+            got = [answer.infer_response.id async for answer in client.send_stream(sent, window=10)]
+        await server.stop(None)
+        return got
+
+    assert asyncio.run(use()) == [str(n) for n in range(40)]
+    assert len(seen) >= 40
+
+
+def test_a_dead_address_is_given_up_after_the_retries_that_were_asked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        calls = 0
+
+        def refuse() -> None:
+            nonlocal calls
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+                    calls += 1
+
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        with Client(f"127.0.0.1:{listener.getsockname()[1]}", retries=1) as client, pytest.raises(ModelNotReady):
+            list(client.send_stream([b"x"]))
+        listener.shutdown(socket.SHUT_RDWR)
+        refusing.join()
+    assert calls <= 2
 
 
 def test_unary_calls_try_again_where_nothing_was_computed(mean_model: Path) -> None:
@@ -217,8 +333,6 @@ def test_unary_calls_try_again_where_nothing_was_computed(mean_model: Path) -> N
         return b""
 
     async def use() -> None:
-        from tensign.client import AsyncClient
-
         server = grpc.aio.server()
         methods: dict[str, Any] = {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods),))

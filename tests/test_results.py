@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
+import pandas
 import pyarrow.parquet
 import pytest
 
@@ -15,15 +17,13 @@ BAD = Row("bad.jpg", "m", error="2 bytes are no picture")
 
 
 def rows(path: Path) -> list[Row]:
+    """Read as its user would."""
     if path.suffix == ".parquet":
         return [Row(**row) for row in pyarrow.parquet.read_table(path).to_pylist()]
-    with Results(path.rename(path.with_name(f"copy{path.suffix}")), "m") as copy:
-        assert not (copy.done - {row.image for row in GOOD})
     if path.suffix == ".jsonl":
-        return [Row(**json.loads(line)) for line in copy.path.read_text().splitlines()]
-    from tensign.results import _read
-
-    return list(_read(copy.path))
+        return [Row(**json.loads(line)) for line in path.read_text().splitlines()]
+    table = pandas.read_csv(path, converters={"labels": json.loads, "scores": json.loads}, keep_default_na=False)
+    return [Row(**row) for row in table.to_dict("records")]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -68,12 +68,52 @@ def test_predictions_of_another_model_are_not_mixed_in(tmp_path: Path, suffix: s
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_of_something_else_is_not_touched(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    "content", ["my,own,notes\n1,2,3\n", "one line, no end", "name,value\nalice,1", '{"mine": 1}\n', "image,model\n"]
+)
+def test_a_file_of_something_else_is_not_touched(tmp_path: Path, suffix: str, content: str) -> None:
     path = tmp_path / f"results{suffix}"
-    path.write_text("my,own,notes\n1,2,3\n")
+    path.write_text(content)
     with pytest.raises(InvalidConfig, match="is not a file of predictions"):
         Results(path, "m")
-    assert path.read_text() == "my,own,notes\n1,2,3\n"
+    assert path.read_text() == content
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_row_of_two_runs_is_there_once(tmp_path: Path, suffix: str) -> None:
+    """A third run that follows one that was done and one that was killed."""
+    path = tmp_path / f"results{suffix}"
+    with Results(path, "m") as results:
+        results.add(GOOD[0])
+    with pytest.raises(KeyboardInterrupt), Results(path, "m") as results:
+        results.add(GOOD[1])
+        raise KeyboardInterrupt
+    with Results(path, "m") as results:
+        assert results.done == {"0.jpg", "1.jpg"}
+        results.add(GOOD[2])
+    assert rows(path) == GOOD
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_two_runs_do_not_write_one_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"results{suffix}"
+    with Results(path, "m") as results:
+        results.add(GOOD[0])
+        with pytest.raises(InvalidConfig, match="is being written by another run"):
+            Results(path, "m")
+        results.add(GOOD[1])
+    assert rows(path) == GOOD[:2]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_names_that_are_not_utf_8_and_many_labels_come_back(tmp_path: Path, suffix: str) -> None:
+    odd = Row(os.fsdecode(b"k\xe4tzchen.jpg"), "m", labels=[f"label {n}" for n in range(20_000)], scores=[0.5] * 20_000)
+    path = tmp_path / f"results{suffix}"
+    with Results(path, "m") as results:
+        results.add(odd)
+    with Results(path, "m") as results:
+        assert results.done == {odd.image}
 
 
 def test_other_names_are_refused(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ TABLE: dict[type[errors.TensignError], grpc.StatusCode] = {
     errors.UnsupportedModel: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ParityFailed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UntrustedModel: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NotSignedIn: grpc.StatusCode.UNAUTHENTICATED,
+    errors.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
     errors.ProviderUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
 }
 OURS = {errors.TensignError, errors.EngineError, errors.InvalidConfig}  # not the client's to know
@@ -87,7 +90,7 @@ def test_unavailable_names_the_address(text: str | None, told: str) -> None:
     assert str(back) == told
 
 
-@pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL])
+@pytest.mark.parametrize("code", [grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL])
 @pytest.mark.parametrize("text", ["said by a proxy", "", None])
 def test_code_that_stands_for_no_error_of_ours(code: grpc.StatusCode, text: str | None) -> None:
     back = error_of(code, text, "host:9000")

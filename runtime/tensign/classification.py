@@ -53,6 +53,15 @@ def predictions(scores: npt.NDArray[Any], count: int, labels: Sequence[str] = ()
     ]
 
 
+def named(
+    scores: npt.NDArray[Any], top: int, threshold: float | None = None, labels: Sequence[str] = ()
+) -> list[list[Prediction]]:
+    """What a user is told of [n,classes]: of each row the `top` best classes, or, with a threshold, all that are above it."""
+    if threshold is None:
+        return predictions(scores, top, labels)
+    return [[each for each in row if each.score > threshold] for row in predictions(scores, scores.shape[1], labels)]
+
+
 def _best(scores: npt.NDArray[Any], count: int) -> npt.NDArray[np.intp]:
     """[n,classes] -> [n,k] indices, best first."""
     descending = -scores if scores.dtype.kind == "f" else ~scores  # of integers `-` wraps, `~` does not

@@ -16,6 +16,9 @@
         UntrustedModel          loading would run code from the model's files, and nobody said --trust
         ProviderUnavailable     the execution provider asked for cannot run here
         EngineError             the model failed on input that its signature allows
+        NotSignedIn             no token or certificate, or none that is known
+        NotAllowed              known, but not for this
+        NotOffered              the server does not do what was asked for
 
 Knows nothing of gRPC or HTTP: `rpc/status.py` holds the one table that maps these to a wire.
 """
@@ -94,3 +97,15 @@ class ProviderUnavailable(TensignError):
 
 class EngineError(TensignError):
     """The model failed on input that its signature allows: its fault or ours, never the caller's."""
+
+
+class NotSignedIn(TensignError):
+    """Whoever guards the server wants a token or a certificate, or another one."""
+
+
+class NotAllowed(TensignError):
+    """Whoever guards the server knows the caller, and refuses this."""
+
+
+class NotOffered(TensignError):
+    """The server has no such RPC, or does not do what was asked for."""

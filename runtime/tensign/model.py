@@ -36,6 +36,7 @@ class Model:
     def __init__(self, plan: ModelPlan, engine: Engine, *, name: str, version: str, config: ModelConfig) -> None:
         """Loads and warms the engine. Raises UnsupportedModel, ProviderUnavailable, EngineError."""
         self.plan = plan
+        self.digest = plan.manifest.digest
         self.name, self.version, self.config = name, version, config
         self.statistics = Statistics()
         self._engine = engine

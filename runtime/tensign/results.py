@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
+import itertools
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -15,10 +18,15 @@ from tensign.errors import InvalidConfig, ProviderUnavailable
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 
+_PARQUET_ROWS = 10_000  # that are in memory at once
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one picture: label and score of the best class, labels and scores of all that count; or an error."""
+    """What came of one picture: label and score of the best class, labels and scores of all that count; or an error.
+
+    model: which one said so; its name, and what else tells it from others.
+    """
 
     image: str
     model: str
@@ -38,45 +46,84 @@ class Results:
     """
 
     def __init__(self, path: Path, model: str) -> None:
-        """Raises InvalidConfig for another suffix, or a file that holds something else; ProviderUnavailable without pyarrow."""
+        """Raises InvalidConfig for another suffix, a file that holds something else or that another run writes;
+        ProviderUnavailable without pyarrow.
+        """
         if path.suffix not in FORMATS:
             raise InvalidConfig(f"--out: wanted a name that ends in {', '.join(FORMATS)}, got {path.name}")
         self.path = path
-        if path.suffix == ".parquet":
+        self._grown = path if path.suffix != ".parquet" else path.with_name(f"{path.name}.part")
+        if self._grown != path:
             _pyarrow()
-            self._lines, self._format = path.with_name(f"{path.name}.part"), _format(Path(".jsonl"))
-        else:
-            self._lines, self._format = path, _format(path)
-        kept = [row for file in dict.fromkeys((path, self._lines)) if file.exists() for row in _read(file) if not row.error]
-        others = {row.model for row in kept} - {model}
-        if others:
-            raise InvalidConfig(f"{path} holds predictions of {min(others)}, not of {model}; choose another --out")
-        self.done = {row.image for row in kept}
+        self._format: _Format = _Csv() if path.suffix == ".csv" else _Jsonl()
+        self.done: set[str] = set()
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._lines.with_name(f"{self._lines.name}.new")
-        with fresh.open("w", newline="", encoding="utf-8") as file:
-            self._format.begin(file)
-            for row in kept:
-                self._format.write(file, row)
-        os.replace(fresh, self._lines)
-        self._file = self._lines.open("a", newline="", encoding="utf-8")
+        self._lock = path.with_name(f".{path.name}.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise InvalidConfig(f"{path} is being written by another run; choose another --out") from None
+        try:
+            self._file = self._continued(model)
+        except BaseException:
+            self._unlock()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._file.close()
-        if raised[0] is None and self.path != self._lines:
-            _write_parquet(self.path, list(_read(self._lines)))
-            self._lines.unlink()
+        if raised[0] is None and self.path != self._grown:
+            _write_parquet(self.path, self._read(self._grown))
+            self._grown.unlink()
+        self._unlock()
 
     def add(self, row: Row) -> None:
-        """Writes one row, at once: whoever pulls the plug loses nothing."""
+        """Writes one row, at once: a run that is killed loses none that was added."""
         self._format.write(self._file, row)
         self._file.flush()
 
+    def _continued(self, model: str) -> TextIO:
+        """The file to add to: what is worth keeping of the earlier ones, copied line by line, then put in their place."""
+        fresh = self._grown.with_name(f"{self._grown.name}.new")
+        with contextlib.ExitStack() as stack:
+            stack.callback(fresh.unlink, missing_ok=True)
+            file = stack.enter_context(_text(fresh, "w"))
+            self._format.begin(file)
+            for row in itertools.chain.from_iterable(map(self._read, dict.fromkeys((self.path, self._grown)))):
+                if row.model != model:
+                    raise InvalidConfig(f"{self.path} holds predictions of {row.model}, not of {model}; choose another --out")
+                if not row.error and row.image not in self.done:
+                    self.done.add(row.image)
+                    self._format.write(file, row)
+            file.close()
+            os.replace(fresh, self._grown)
+        return _text(self._grown, "a")
+
+    def _read(self, path: Path) -> Iterator[Row]:
+        if not path.exists() or not path.stat().st_size:
+            return
+        try:
+            if path.suffix == ".parquet":
+                for batch in _pyarrow().ParquetFile(path).iter_batches():
+                    yield from (Row(**row) for row in batch.to_pylist())
+                return
+            with _text(path, "r") as file:
+                yield from self._format.read(file)
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InvalidConfig(f"{path} is not a file of predictions ({reason}); choose another --out") from None
+
+    def _unlock(self) -> None:
+        Path(self._lock.name).unlink(missing_ok=True)
+        self._lock.close()
+
 
 class _Format(Protocol):
+    """How rows become lines. `read` leaves out a last line that was cut off, and raises ValueError for what is no row."""
+
     def begin(self, file: TextIO) -> None: ...
     def write(self, file: TextIO, row: Row) -> None: ...
     def read(self, file: TextIO) -> Iterator[Row]: ...
@@ -91,8 +138,10 @@ class _Jsonl:
 
     def read(self, file: TextIO) -> Iterator[Row]:
         for line in file:
-            if line.endswith("\n"):  # else it was cut off
+            if line.endswith("\n"):
                 yield Row(**json.loads(line))
+            elif not line.startswith(_ROW_BEGINS[: len(line)]):
+                raise ValueError(f"it ends in {line[:50]!r}")
 
 
 class _Csv:
@@ -107,51 +156,56 @@ class _Csv:
         csv.writer(file).writerow((row.image, row.model, row.label, score, *lists, row.error))
 
     def read(self, file: TextIO) -> Iterator[Row]:
-        rows = list(csv.DictReader(file))
-        if rows and (None in rows[-1].values() or not _ends_a_line(file)):
-            rows.pop()  # it was cut off
-        for cells in rows:
-            if tuple(cells) != self.columns:
-                raise ValueError(f"columns {', '.join(map(str, cells))}")
-            score = float(cells["score"]) if cells["score"] else None
-            labels, scores = json.loads(cells["labels"]), json.loads(cells["scores"])
-            yield Row(cells["image"], cells["model"], cells["label"], score, labels, scores, cells["error"])
+        usual = csv.field_size_limit(sys.maxsize)  # the labels of one picture may be many
+        try:
+            rows = csv.reader(file)
+            header = next(rows)
+            if tuple(header) != self.columns:
+                raise ValueError(f"its columns are {', '.join(header)}")
+            whole = _ends_a_line(file)
+            for cells, following in itertools.pairwise(itertools.chain(rows, [None])):
+                assert cells is not None
+                if following is None and (not whole or len(cells) < len(self.columns)):
+                    return
+                image, model, label, score, labels, scores, error = cells
+                yield Row(image, model, label, float(score) if score else None, json.loads(labels), json.loads(scores), error)
+        finally:
+            csv.field_size_limit(usual)
 
 
-def _format(path: Path) -> _Format:
-    return _Csv() if path.suffix == ".csv" else _Jsonl()
+_ROW_BEGINS = '{"image": '
 
 
-def _read(path: Path) -> Iterator[Row]:
-    try:
-        if path.suffix == ".parquet":
-            yield from (Row(**row) for row in _pyarrow().read_table(path).to_pylist())
-            return
-        with path.open(newline="", encoding="utf-8") as file:
-            yield from _format(path).read(file)
-    except (ValueError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidConfig(f"{path} is not a file of predictions ({reason}); choose another --out") from None
+def _text(path: Path, mode: str) -> TextIO:
+    """Names of files need not be UTF-8."""
+    return path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")  # type: ignore[return-value]
 
 
 def _ends_a_line(file: TextIO) -> bool:
     with open(file.name, "rb") as raw:
-        return raw.seek(0, os.SEEK_END) > 0 and raw.seek(-1, os.SEEK_END) >= 0 and raw.read(1) == b"\n"
+        raw.seek(-1, os.SEEK_END)
+        return raw.read(1) == b"\n"
 
 
-def _write_parquet(path: Path, rows: list[Row]) -> None:
+def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
     import pyarrow
 
     text, number = pyarrow.string(), pyarrow.float64()
     kinds = {"image": text, "model": text, "label": text, "score": number, "error": text}
     kinds |= {"labels": pyarrow.list_(text), "scores": pyarrow.list_(number)}
     schema = pyarrow.schema([(field.name, kinds[field.name]) for field in fields(Row)])
-    table = pyarrow.Table.from_pylist([asdict(row) for row in rows], schema=schema)
     fresh = path.with_name(f"{path.name}.new")
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: fresh.unlink(missing_ok=True))
-        _pyarrow().write_table(table, fresh)
+        stack.callback(fresh.unlink, missing_ok=True)
+        with _pyarrow().ParquetWriter(fresh, schema) as writer:
+            while some := list(itertools.islice(rows, _PARQUET_ROWS)):
+                writer.write_table(pyarrow.Table.from_pylist([_utf8(asdict(row)) for row in some], schema=schema))
         os.replace(fresh, path)
+
+
+def _utf8(row: dict[str, Any]) -> dict[str, Any]:
+    """Parquet has no other text."""
+    return {name: value.encode(errors="replace").decode() if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _pyarrow() -> Any:

@@ -6,9 +6,10 @@ import glob
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from tensign import conversion
-from tensign.classification import predictions
+from tensign.classification import named
 from tensign.cli.options import CACHE, CacheDir, Device, Trust, load
-from tensign.client import Answer, Client, failed
+from tensign.client import Answer, Client
 from tensign.config import ModelConfig
 from tensign.decode import SUFFIXES
 from tensign.errors import InvalidConfig, TensignError, UnsupportedModel
@@ -54,24 +55,15 @@ def predict(
     """Classify pictures, with a model in this process or a server. Exit code 1 where some failed, 2 where nothing ran."""
     with ExitStack() as stack:
         files = _found(images)
-        if Path(target).is_dir():
-            loaded = _loaded(Path(target), device, trust, cache_dir)
-            stack.callback(loaded.close)
-            name = loaded.name
-        elif ":" in target:
-            client = stack.enter_context(Client(target, model=model, tls=ca or tls, token=token))
-            name = client.model
-            if not client.metadata().image:
-                raise UnsupportedModel(f"{target}: {name} declares no preprocessing, so it takes no pictures")
-        else:
-            raise InvalidConfig(f"{target}: no such directory, and no host:port either")
+        name, predicted = stack.enter_context(_predictor(target, top, device, trust, cache_dir, model, ca or tls, token))
         results = stack.enter_context(Results(out, name)) if out else None
         left = [file for file in files if results is None or file not in results.done]
-        answers = _in_process(loaded, left, top) if Path(target).is_dir() else client.stream(left, top=top, window=_WINDOW)
-        failed: list[Row] = []
         progress = stack.enter_context(_progress(quiet=results is None))
         bar = progress.add_task("predicting", total=len(files), completed=len(files) - len(left))
-        for answer in answers:
+        failed: list[Row] = []
+        if results is not None:
+            stack.callback(_report, failed, results.path)  # also when the run breaks off
+        for answer in predicted(left):
             row = _row(answer, name)
             if row.error:
                 failed.append(row)
@@ -80,10 +72,33 @@ def predict(
             else:
                 _print(row, as_json=as_json)
             progress.advance(bar)
-    if results is not None:
-        _report(failed, results.path)
     if failed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _predictor(
+    target: str, top: int, device: str, trust: bool, cache: Path, model: str, tls: bool | Path, token: str | None
+) -> Iterator[tuple[str, Callable[[list[str]], Iterator[Answer]]]]:
+    """The model's name, and what gives the answers to files in their order."""
+    if Path(target).is_dir():
+        loaded = _loaded(Path(target), device, trust, cache)
+        try:
+            yield _identity(loaded.name, loaded.digest), partial(_in_process, loaded, top)
+        finally:
+            loaded.close()
+    elif ":" in target:
+        with Client(target, model=model, tls=tls, token=token) as client:
+            if not client.metadata().image:
+                raise UnsupportedModel(f"{target}: {client.model()} declares no preprocessing, so it takes no pictures")
+            yield _identity(client.model(), client.metadata().sha256), partial(client.stream, top=top, window=_WINDOW)
+    else:
+        raise InvalidConfig(f"{target}: no such directory, and no host:port either")
+
+
+def _identity(name: str, digest: str) -> str:
+    """A model that was trained again keeps its name."""
+    return f"{name}@{digest[:12]}" if digest else name
 
 
 def _found(given: list[str]) -> list[str]:
@@ -111,7 +126,7 @@ def _loaded(path: Path, device: str, trust: bool, cache: Path) -> Model:
     return loaded
 
 
-def _in_process(model: Model, files: list[str], top: int) -> Iterator[Answer]:
+def _in_process(model: Model, top: int, files: list[str]) -> Iterator[Answer]:
     """Answers in order, with so much under way that batches fill and pictures are decoded beside them."""
     image, output, plan = model.plan.image, model.signature.outputs[0].name, model.plan
     assert image is not None
@@ -124,10 +139,8 @@ def _in_process(model: Model, files: list[str], top: int) -> Iterator[Answer]:
                 raise future
             scores = future.result()[output]
         except TensignError as error:
-            return failed(file, error)
-        found = predictions(scores, top if plan.threshold is None else scores.shape[-1], plan.labels)[0]
-        held = [each for each in found if plan.threshold is None or each.score > plan.threshold]
-        return Answer(file, {output: scores[0]}, tuple(held))
+            return Answer.failed(file, error)
+        return Answer(file, {output: scores[0]}, tuple(named(scores, top, plan.threshold, plan.labels)[0]))
 
     window = min(_WINDOW, model.config.max_queue_rows)
     for file in files:

@@ -8,9 +8,9 @@ with Client("localhost:8001") as client:
 """
 
 from tensign.client.aio import AsyncClient
-from tensign.client.answer import Answer, failed
+from tensign.client.answer import Answer
 from tensign.client.messages import Input, Picture
 from tensign.client.metadata import ModelMetadata, ServerMetadata
 from tensign.client.sync import Client
 
-__all__ = ["Answer", "AsyncClient", "Client", "Input", "ModelMetadata", "Picture", "ServerMetadata", "failed"]
+__all__ = ["Answer", "AsyncClient", "Client", "Input", "ModelMetadata", "Picture", "ServerMetadata"]

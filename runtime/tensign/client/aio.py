@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,18 +14,22 @@ import numpy.typing as npt
 from PIL.Image import Image
 
 from tensign._pb import open_inference_pb2 as pb
-from tensign.client.answer import Answer, failed
+from tensign.client.answer import Answer
 from tensign.client.connection import MAX_RETRIES, SERVICE, Connection
 from tensign.client.exchange import Exchange, Item
 from tensign.client.messages import Input, Messages, Picture, joined
 from tensign.client.metadata import ModelMetadata, ServerMetadata
-from tensign.client.source import source_of
-from tensign.errors import InvalidConfig, InvalidInput, ModelNotFound, TensignError
+from tensign.client.source import FromAsync, FromIterable, source_of
+from tensign.errors import DeadlineExceeded, InvalidConfig, InvalidInput, ModelNotFound, ModelNotReady, TensignError
 from tensign.request import Outputs
 from tensign.rpc.codec import decode_response
 from tensign.rpc.status import error_of_answer
 
 WINDOW = 64  # as many as the server reads ahead of a stream
+CLOSED = "the client is closed"
+
+_ONE = (str, Path, bytes, bytearray, memoryview, np.ndarray, Image)  # these iterate, and are one picture all the same
+_YEAR_S = 366 * 86400.0  # gRPC takes no longer deadline
 
 
 class AsyncClient:
@@ -39,6 +44,7 @@ class AsyncClient:
         address: str,
         *,
         model: str = "",
+        version: str = "",
         timeout_s: float = 60.0,
         retries: int = MAX_RETRIES,
         tls: bool | str | Path = False,
@@ -46,14 +52,13 @@ class AsyncClient:
         token: str | Callable[[], str] | None = None,
     ) -> None:
         """Raises InvalidConfig; connects when it is used."""
-        if timeout_s <= 0:
-            raise InvalidConfig(f"timeout_s: wanted more than 0, got {timeout_s}")
         self.address = address
         self._connection = Connection(address, tls=tls, certificate=certificate, token=token, retries=retries)
-        self._timeout_s = timeout_s
-        self._model = model
+        self._timeout_s = _timeout(timeout_s)
+        self._model, self._version = model, version
         self._metadata: ModelMetadata | None = None
         self._opened: grpc.aio.Channel | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,12 +68,16 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends what is under way and gives the connection back."""
+        self._closed = True
         if self._opened is not None:
             await self._opened.close()
 
-    async def ready(self) -> bool:
-        """True where the server has warmed its models up and is not draining."""
-        response: pb.ServerReadyResponse = await self._unary("ServerReady", pb.ServerReadyResponse, b"")
+    async def ready(self, *, timeout_s: float | None = None) -> bool:
+        """True where the server has warmed its models up and is not draining; False also where none answers."""
+        try:
+            response: pb.ServerReadyResponse = await self._unary("ServerReady", pb.ServerReadyResponse, b"", timeout_s)
+        except (ModelNotReady, DeadlineExceeded):
+            return False
         return response.ready
 
     async def server(self) -> ServerMetadata:
@@ -78,7 +87,7 @@ class AsyncClient:
     async def metadata(self) -> ModelMetadata:
         """The model's contract; asked for once."""
         if self._metadata is None:
-            request = pb.ModelMetadataRequest(name=await self.model())
+            request = pb.ModelMetadataRequest(name=await self.model(), version=self._version)
             answer = await self._unary("ModelMetadata", pb.ModelMetadataResponse, request.SerializeToString())
             self._metadata = ModelMetadata.of(answer)
         return self._metadata
@@ -97,57 +106,64 @@ class AsyncClient:
         answer: pb.ModelStatisticsResponse = await self._unary("ModelStatistics", pb.ModelStatisticsResponse, b"")
         return list(answer.model_stats)
 
-    async def infer(self, inputs: Mapping[str, Any] | npt.NDArray[Any]) -> Outputs:
+    async def infer(self, inputs: Mapping[str, Any] | npt.NDArray[Any], *, timeout_s: float | None = None) -> Outputs:
         """{input: [n,...]} -> {output: [n,...]}; one array is enough where the model has one input.
 
-        More rows than one request may have are sent as several, and joined again.
+        More than one request may hold is sent as several, and joined again.
         """
-        pieces = (await self._messages()).pieces(inputs)
+        messages = await self._messages(timeout_s=timeout_s)
+        pieces = await asyncio.to_thread(messages.pieces, inputs)
         if len(pieces) == 1:
-            return decode_response(await self.send(pieces[0]))
+            return decode_response(await self.send(pieces[0], timeout_s=timeout_s))
         found: list[Outputs] = []
-        async for response in self.send_stream(pieces):
-            if error := error_of_answer(response):
-                raise error
-            found.append(decode_response(response.infer_response))
+        async with aclosing(self.send_stream(pieces, timeout_s=timeout_s)) as responses:
+            async for response in responses:
+                if error := error_of_answer(response):
+                    raise error
+                found.append(decode_response(response.infer_response))
         return joined(found)
 
-    async def predict(self, images: Picture | Iterable[Picture], *, top: int = 5) -> Answer | list[Answer]:
+    async def predict(
+        self, images: Picture | Iterable[Picture] | AsyncIterable[Picture], *, top: int = 5, timeout_s: float | None = None
+    ) -> Answer | list[Answer]:
         """One picture -> its Answer, several -> theirs, in order. Raises the first error; `stream` gives each its own.
 
         A picture is a path, encoded bytes, uint8 [H,W,3], or Pillow's; uint8 [n,H,W,3] is several.
         """
-        messages = await self._messages(top)
+        messages = await self._messages(top, timeout_s)
+        if isinstance(images, Mapping):
+            raise InvalidInput("expected pictures, got a mapping; `infer` takes the rows of inputs by name")
         if isinstance(images, np.ndarray) and images.ndim == len(messages.metadata.inputs[0].shape):
             images = list(images)
-        if isinstance(images, Iterable) and not isinstance(images, str | bytes | bytearray | np.ndarray | Image):
-            return [answer.checked() async for answer in self.stream(images, top=top)]
-        message = await asyncio.to_thread(messages.of, images)
-        return messages.answer(_source(images), [await self.send(message)], rows=False)
+        if isinstance(images, Iterable | AsyncIterable) and not isinstance(images, _ONE):
+            async with aclosing(self.stream(images, top=top, timeout_s=timeout_s)) as answers:
+                return [answer.checked() async for answer in answers]
+        item = await asyncio.to_thread(messages.item, images)
+        if item.message is None:
+            assert isinstance(item.outcome, TensignError)
+            return Answer.failed(item.source, item.outcome).checked()
+        return messages.answer(item.source, [await self.send(item.message, timeout_s=timeout_s)], rows=False)
 
     async def stream(
-        self, images: Iterable[Input] | AsyncIterable[Input], *, top: int = 5, window: int = WINDOW
+        self,
+        images: Iterable[Input] | AsyncIterable[Input],
+        *,
+        top: int = 5,
+        window: int = WINDOW,
+        timeout_s: float | None = None,
     ) -> AsyncGenerator[Answer, None]:
         """Streams pictures, or mappings {input: [n,...]}, and yields their answers in order.
 
         Lazy at both ends, at most `window` on their way or waiting to be taken. A picture that fails, or a file that cannot
         be read, yields an Answer with its error; the stream goes on.
         """
-        messages = await self._messages(top)
-
-        def make(value: Input) -> Item:
-            item = Item(_source(value), None, isinstance(value, Mapping))
-            try:
-                item.message = messages.of(value)
-            except (OSError, ValueError, TypeError, TensignError) as error:
-                item.outcome = InvalidInput((isinstance(error, OSError) and error.strerror) or str(error))
-            return item
-
-        async for item in self._exchange(images, make, window):
-            if isinstance(item.outcome, TensignError):
-                yield failed(item.source, item.outcome)
-            else:
-                yield messages.answer(item.source, item.outcome or [], rows=item.rows)
+        messages = await self._messages(top, timeout_s)
+        async with aclosing(self._exchange(source_of(images, messages.item), window, timeout_s)) as items:
+            async for item in items:
+                if isinstance(item.outcome, TensignError):
+                    yield Answer.failed(item.source, item.outcome)
+                else:
+                    yield messages.answer(item.source, item.outcome or [], rows=item.rows)
 
     async def send(self, message: bytes, *, timeout_s: float | None = None) -> pb.ModelInferResponse:
         """One serialized ModelInferRequest, one answer."""
@@ -155,51 +171,60 @@ class AsyncClient:
         return response
 
     async def send_stream(
-        self, messages: Iterable[bytes] | AsyncIterable[bytes], *, window: int = WINDOW
+        self, messages: Iterable[bytes] | AsyncIterable[bytes], *, window: int = WINDOW, timeout_s: float | None = None
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """Serialized requests over one stream; the answers in order, each in as many parts as the server gave it."""
-        async for item in self._exchange(messages, lambda message: Item("", message), window):
-            if isinstance(item.outcome, TensignError):
-                yield pb.ModelStreamInferResponse(error_message=str(item.outcome), infer_response=item.parts[-1])
-            else:
-                for part in item.parts:
-                    yield pb.ModelStreamInferResponse(infer_response=part)
+        source = source_of(messages, lambda message: Item("", message), made=True)
+        async with aclosing(self._exchange(source, window, timeout_s)) as items:
+            async for item in items:
+                if isinstance(item.outcome, TensignError):
+                    yield pb.ModelStreamInferResponse(error_message=str(item.outcome), infer_response=item.parts[-1])
+                else:
+                    for part in item.parts:
+                        yield pb.ModelStreamInferResponse(infer_response=part)
 
     async def request(self, value: Input) -> bytes:
         """The serialized request that `stream` would send for one picture or mapping."""
         return (await self._messages()).of(value)
 
     async def _exchange(
-        self, values: Iterable[Any] | AsyncIterable[Any], make: Callable[[Any], Item], window: int
+        self, source: FromIterable | FromAsync, window: int, timeout_s: float | None
     ) -> AsyncGenerator[Item, None]:
         if window < 1:
             raise InvalidConfig(f"window: wanted at least 1, got {window}")
-        source = source_of(values, make)
-        exchange = Exchange(self._channel, self._connection, window=window, timeout_s=self._timeout_s)
-        answers = exchange.answers(source)
+        patience_s = self._timeout_s if timeout_s is None else _timeout(timeout_s)
+        exchange = Exchange(self._channel, self._connection, window=window, timeout_s=patience_s)
         try:
-            async for item in answers:
-                yield item
+            async with aclosing(exchange.answers(source)) as items:
+                async for item in items:
+                    yield item
         finally:
             source.close()
-            await answers.aclose()
 
-    async def _messages(self, top: int = 5) -> Messages:
-        return Messages(await self.metadata(), self._timeout_s, top)
+    async def _messages(self, top: int = 5, timeout_s: float | None = None) -> Messages:
+        deadline_s = self._timeout_s if timeout_s is None else _timeout(timeout_s)
+        return Messages(await self.metadata(), version=self._version, timeout_s=deadline_s, top=top)
 
     async def _unary(self, method: str, answer: Any, message: bytes, timeout_s: float | None = None) -> Any:
         call = self._channel.unary_unary(f"{SERVICE}{method}", lambda message: message, answer.FromString)
+        deadline_s = self._timeout_s if timeout_s is None else _timeout(timeout_s)
         try:
-            return await call(message, timeout=timeout_s or self._timeout_s, metadata=self._connection.metadata())
+            return await call(message, timeout=deadline_s, metadata=await self._connection.metadata())
         except grpc.RpcError as error:
             raise self._connection.failure(error) from None
+        except grpc.aio.UsageError:
+            raise TensignError(CLOSED) from None
 
     @property
     def _channel(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise TensignError(CLOSED)
         if self._opened is None:
             self._opened = self._connection.open()
         return self._opened
 
 
-def _source(value: object) -> str:
-    return str(value) if isinstance(value, str | Path) else ""
+def _timeout(timeout_s: float) -> float:
+    if not timeout_s > 0:
+        raise InvalidConfig(f"timeout_s: wanted more than 0, got {timeout_s}")
+    return min(timeout_s, _YEAR_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy.typing as npt
 
@@ -25,6 +25,12 @@ class Answer:
     predictions: tuple[Prediction, ...] = ()
     error: TensignError | None = None
 
+    @classmethod
+    def failed(cls, source: str, error: TensignError) -> Self:
+        """The answer for a picture that failed; its text names the file in place of the row it was in its request."""
+        text = str(error).removeprefix("row 0: ")
+        return cls(source, error=type(error)(f"{source}: {text}" if source else text))
+
     @property
     def labels(self) -> list[str]:
         """The labels of the predictions, best first."""
@@ -45,9 +51,3 @@ class Answer:
         if self.error is not None:
             raise self.error
         return self
-
-
-def failed(source: str, error: TensignError) -> Answer:
-    """The answer for a picture that failed; the text names its file in place of the row it was in its request."""
-    text = str(error).removeprefix("row 0: ")
-    return Answer(source, error=type(error)(f"{source}: {text}" if source else text))

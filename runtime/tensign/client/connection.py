@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,15 +12,18 @@ from typing import Any
 
 import grpc
 
-from tensign.errors import InvalidConfig, ModelNotReady, TensignError
+from tensign.errors import InvalidConfig, ModelNotReady, TensignError, TooLarge
 from tensign.rpc.status import error_of
 
-SERVICE = "/inference.GRPCInferenceService/"
+_NAME = "inference.GRPCInferenceService"
+_UNARY = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "ModelStatistics")
+SERVICE = f"/{_NAME}/"
 MAX_RETRIES = 4  # gRPC itself tries five times at most
 
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S, _BACKOFF_FACTOR = 0.1, 2.0, 3.0
 _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 30_000, 10_000  # a dead peer is noticed within 40 s, also by a stream that waits
 _WRITTEN_TOO_LATE = "Internal error from Core"  # to a call that had ended: grpc/grpc#36066
+_TOO_LARGE = "message larger than max"  # gRPC's word, on either side
 _RETRIED_BYTES = 1 << 30  # gRPC forgets how to repeat a larger message; its default is less than one photograph
 
 
@@ -54,16 +59,19 @@ class Connection:
         credentials = grpc.ssl_channel_credentials(roots, key, chain)
         return grpc.aio.secure_channel(self.address, credentials, options=self._options)
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    async def metadata(self) -> tuple[tuple[str, str], ...]:
         """Sent with every call."""
         if self.token is None:
             return ()
-        return (("authorization", f"Bearer {self.token if isinstance(self.token, str) else self.token()}"),)
+        token = self.token if isinstance(self.token, str) else await asyncio.to_thread(self.token)  # it may ask somebody
+        return (("authorization", f"Bearer {token}"),)
 
     def failure(self, error: grpc.RpcError) -> TensignError:
         """What a failed call means."""
         if error.details() == _WRITTEN_TOO_LATE:
             return ModelNotReady(f"{self.address}: the connection broke")
+        if _TOO_LARGE in (error.details() or ""):
+            return TooLarge(f"{self.address}: {error.details()}")
         trailer: Any = error.trailing_metadata()
         return error_of(error.code(), error.details(), self.address, trailer or ())
 
@@ -74,7 +82,12 @@ class Connection:
     @property
     def _is_local(self) -> bool:
         host = self.address.removeprefix("dns:///").rpartition(":")[0]
-        return self.address.startswith("unix:") or host in ("localhost", "[::1]") or host.startswith("127.")
+        if self.address.startswith("unix:") or host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host.strip("[]")).is_loopback
+        except ValueError:
+            return False
 
     @property
     def _options(self) -> list[tuple[str, Any]]:
@@ -101,7 +114,9 @@ class Connection:
             # Either means that nothing was computed, or that computing it again gives the same.
             "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
         }
-        return {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
+        # Never streams: gRPC would replay them beneath the exchange, which knows better what was answered.
+        names = [{"service": _NAME, "method": method} for method in _UNARY]
+        return {"methodConfig": [{"name": names, "retryPolicy": policy}]}
 
 
 def _read(file: str | Path) -> bytes:

@@ -24,21 +24,31 @@ class Item:
     """Something to send, and what came of it.
 
     source: the path it was read from, if any. message: None where there is nothing to send, since `outcome` is known: the
-    reason why. outcome: all parts of the answer, or the error that stands for it; None until then.
+    reason why. id: of the request in it, "" where that is the caller's. outcome: all parts of the answer, or the error that
+    stands for it; None until then.
     """
 
     source: str
     message: bytes | None
+    id: str = ""
     rows: bool = False
     outcome: list[pb.ModelInferResponse] | TensignError | None = None
     parts: list[pb.ModelInferResponse] = field(default_factory=list)
+
+
+class Unreadable(Exception):
+    """What the caller's iterable raised; SystemExit as it is would end the event loop."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Source(Protocol):
     """Where the items of a stream come from."""
 
     async def take(self, limit: int) -> list[Item]:
-        """1 to `limit` items; none when there are no more."""
+        """1 to `limit` items; none when there are no more. Raises Unreadable."""
 
 
 class Exchange:
@@ -60,7 +70,7 @@ class Exchange:
         self._in_flight = 0  # how many of these were sent over the connection there is
         self._exhausted = False
         self._failures = 0
-        self._unreadable: Exception | None = None  # what reading the source raised: due after the answers to what was read
+        self._unreadable: BaseException | None = None  # what reading the source raised: due after the answers to what was read
         self._broken: Exception | None = None  # why there will be no more answers
         self._fed, self._freed, self._answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -78,7 +88,7 @@ class Exchange:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _next(self) -> Item | None:
-        loop = asyncio.get_running_loop()
+        loop, patience = asyncio.get_running_loop(), None
         while True:
             if self._items and self._items[0].outcome is not None:
                 return self._items.popleft()
@@ -89,7 +99,8 @@ class Exchange:
                     raise self._unreadable
                 return None
             self._answered.clear()
-            patience = loop.time() + self._patience_s if self._items else None
+            if self._items and patience is None:
+                patience = loop.time() + self._patience_s
             try:
                 async with asyncio.timeout_at(patience):
                     await self._answered.wait()
@@ -104,8 +115,8 @@ class Exchange:
                 self._pending.extend(item for item in items if item.outcome is None)
                 self._fed.set()
                 self._answered.set()
-        except Exception as error:
-            self._unreadable = error
+        except Unreadable as error:
+            self._unreadable = error.error
         self._exhausted = True
         self._fed.set()
         self._answered.set()
@@ -124,6 +135,8 @@ class Exchange:
                     await self._over_one_connection()
                 except grpc.RpcError as error:
                     await self._recover(self._connection.failure(error))
+                except ModelNotReady as error:
+                    await self._recover(error)
                 except asyncio.CancelledError:
                     if (task := asyncio.current_task()) is None or task.cancelling():
                         raise
@@ -136,23 +149,23 @@ class Exchange:
         self._failures += 1
         if not isinstance(failure, ModelNotReady) or self._failures > self._connection.retries:
             raise failure
-        self._in_flight = 0
-        if self._pending:
-            self._pending[0].parts.clear()
         await asyncio.sleep(self._connection.backoff_s(self._failures))
 
     async def _over_one_connection(self) -> None:
-        call = self._open(metadata=self._connection.metadata())
+        call = self._open(metadata=await self._connection.metadata())
         sender = asyncio.create_task(self._send(call))
         try:
             async for response in call:
                 self._receive(response)
             if self._pending:
-                await self._recover(ModelNotReady(f"{self._connection.address}: the server ended the stream"))
+                raise ModelNotReady(f"{self._connection.address}: the server ended the stream")
         finally:
             sender.cancel()
             call.cancel()
             await asyncio.gather(sender, return_exceptions=True)
+            self._in_flight = 0
+            if self._pending:
+                self._pending[0].parts.clear()  # what came of it over this connection comes again
 
     async def _send(self, call: grpc.aio.StreamStreamCall[bytes, pb.ModelStreamInferResponse]) -> None:
         while await self._something_to_send():
@@ -175,6 +188,8 @@ class Exchange:
         if not self._in_flight:
             raise TensignError(f"{self._connection.address}: an answer came to nothing that was sent")
         item, answer = self._pending[0], response.infer_response
+        if item.id and answer.id and item.id != answer.id:  # never a wrong answer, whatever happened on the way
+            raise ModelNotReady(f"{self._connection.address}: the answer to {answer.id} came in place of {item.id}'s")
         item.parts.append(answer)
         if FINAL in answer.parameters and not answer.parameters[FINAL].bool_param:
             return

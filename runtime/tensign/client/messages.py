@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,46 @@ import numpy.typing as npt
 from PIL import Image as pillow
 
 from tensign._pb import open_inference_pb2 as pb
-from tensign.classification import predictions
+from tensign.classification import named
 from tensign.client.answer import Answer
+from tensign.client.exchange import Item
 from tensign.client.metadata import ModelMetadata
-from tensign.errors import InvalidInput
+from tensign.errors import InvalidInput, TensignError, TooLarge
 from tensign.request import Outputs
 from tensign.rpc.codec import decode_response, encode_request
 from tensign.signature import Arrays, TensorSpec
 
-Picture = str | Path | bytes | bytearray | npt.NDArray[Any] | pillow.Image
+Picture = str | Path | bytes | bytearray | memoryview | npt.NDArray[Any] | pillow.Image
 Input = Picture | Mapping[str, Any]
 
 _ENVELOPE = 64 << 10  # what a message holds besides its tensors, generously
 
 
-@dataclass(frozen=True, slots=True)
 class Messages:
-    """timeout_s: the deadline that each request carries; top: the classes that an answer names."""
+    """The requests to one model. timeout_s: the deadline that each carries; top: the classes that an answer names."""
 
-    metadata: ModelMetadata
-    timeout_s: float
-    top: int = 5
+    def __init__(self, metadata: ModelMetadata, *, version: str = "", timeout_s: float, top: int = 5) -> None:
+        self.metadata = metadata
+        self._version = version
+        self._timeout_us = int(timeout_s * 1e6)  # microseconds, as Triton reads it
+        self._top = top
+        self._ids = itertools.count()
+
+    def item(self, value: Input) -> Item:
+        """What `of` makes of a value, or why it cannot be sent. Never raises, for a stream goes on."""
+        item = Item(path_of(value), None, rows=isinstance(value, Mapping))
+        try:
+            request = self._of(value)
+            message = request.SerializeToString()
+            limit = self.metadata.max_message_bytes
+            if limit and len(message) > limit:
+                raise TooLarge(f"{len(message)} bytes in one request are more than the server's {limit}")
+            item.id, item.message = request.id, message
+        except TensignError as error:
+            item.outcome = error
+        except Exception as error:  # whatever a library raises over a picture
+            item.outcome = InvalidInput((isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}")
+        return item
 
     def of(self, value: Input) -> bytes:
         """The serialized request for one picture, or for the rows of {input: [n,...]}.
@@ -42,8 +61,34 @@ class Messages:
         Encoded pictures go as they are. Decoded ones, uint8 [H,W,3] or Pillow's, go as the signature's tensor where they
         have its size, else as PNG. Raises InvalidInput, OSError where a file cannot be read.
         """
+        return self._of(value).SerializeToString()
+
+    def pieces(self, inputs: Mapping[str, Any] | npt.NDArray[Any]) -> list[bytes]:
+        """The serialized requests for {input: [n,...]} or the only input's array, as few as the server's limits allow."""
+        if not isinstance(inputs, Mapping):
+            inputs = {self.metadata.inputs[0].name: inputs}
+        arrays = {name: as_array(array) for name, array in inputs.items()}
+        lengths = {len(array) if array.ndim else 0 for array in arrays.values()}
+        if len(lengths) != 1:  # the server says what is wrong
+            return [self._request(arrays).SerializeToString()]
+        cuts = self._cuts(arrays, lengths.pop())
+        slices = [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
+        return [self._request({n: a[rows] for n, a in arrays.items()}).SerializeToString() for rows in slices]
+
+    def answer(self, source: str, responses: Sequence[pb.ModelInferResponse], *, rows: bool) -> Answer:
+        """`responses`: all parts of one answer. rows: keep the axis of rows, which a picture has no use for."""
+        outputs = joined([decode_response(response) for response in responses])
+        if rows:
+            return Answer(source, outputs)
+        single = {name: array[0] for name, array in outputs.items()}
+        scores, metadata = outputs.get(self.metadata.outputs[0].name), self.metadata
+        if scores is None or scores.ndim != 2 or scores.dtype.kind != "f":
+            return Answer(source, single)
+        return Answer(source, single, tuple(named(scores, self._top, metadata.threshold, metadata.labels)[0]))
+
+    def _of(self, value: Input) -> pb.ModelInferRequest:
         if isinstance(value, Mapping):
-            return self._message({name: as_array(array) for name, array in value.items()})
+            return self._request({name: as_array(array) for name, array in value.items()})
         if isinstance(value, str | Path):
             return self._encoded(Path(value).read_bytes())
         if isinstance(value, bytes | bytearray | memoryview):
@@ -53,56 +98,41 @@ class Messages:
         if not isinstance(value, np.ndarray):
             raise InvalidInput(f"expected a picture: a path, bytes, an array or a Pillow image; got {type(value).__name__}")
         spec = self.metadata.inputs[0]
+        if value.ndim == 2 and value.dtype == np.uint8 and len(spec.shape) == 4:
+            value = np.asarray(pillow.fromarray(value).convert("RGB"))  # grey
         if self.metadata.image and not _fits(value, spec):
             return self._encoded(_png(value))
-        return self._message({spec.name: value[None]})
+        return self._request({spec.name: value[None]})
 
-    def pieces(self, inputs: Mapping[str, Any] | npt.NDArray[Any]) -> list[bytes]:
-        """The serialized requests for {input: [n,...]} or the only input's array, as few as the server's limits allow."""
-        if not isinstance(inputs, Mapping):
-            inputs = {self.metadata.inputs[0].name: inputs}
-        arrays = {name: as_array(array) for name, array in inputs.items()}
-        rows = min((len(array) for array in arrays.values() if array.ndim), default=0)
-        step = self._rows_of_a_message(arrays, rows)
-        if rows <= step:
-            return [self._message(arrays)]
-        return [self._message({name: array[at : at + step] for name, array in arrays.items()}) for at in range(0, rows, step)]
-
-    def answer(self, source: str, responses: Sequence[pb.ModelInferResponse], *, rows: bool) -> Answer:
-        """`responses`: all parts of one answer. rows: keep the axis of rows, which a picture has no use for."""
-        outputs = joined([decode_response(response) for response in responses])
-        if rows:
-            return Answer(source, outputs)
-        single = {name: array[0] for name, array in outputs.items()}
-        return Answer(source, single, tuple(self._predictions(outputs)))
-
-    def _predictions(self, outputs: Outputs) -> Iterator[Any]:
-        scores = outputs.get(self.metadata.outputs[0].name)
-        if scores is None or scores.ndim != 2 or scores.dtype.kind != "f":
-            return
-        threshold = self.metadata.threshold
-        count = self.top if threshold is None else scores.shape[1]
-        for prediction in predictions(scores, count, self.metadata.labels)[0]:
-            if threshold is None or prediction.score > threshold:
-                yield prediction
-
-    def _encoded(self, picture: bytes) -> bytes:
+    def _encoded(self, picture: bytes) -> pb.ModelInferRequest:
         if not self.metadata.image:
             raise InvalidInput(f'model "{self.metadata.name}" declares no preprocessing, so it takes no encoded pictures')
-        return self._message({self.metadata.image: as_array([picture])})
+        return self._request({self.metadata.image: as_array([picture])})
 
-    def _message(self, arrays: Arrays) -> bytes:
-        request = encode_request(self.metadata.name, arrays)
-        request.parameters["timeout"].int64_param = int(self.timeout_s * 1e6)  # microseconds, as Triton reads it
-        return request.SerializeToString()
+    def _request(self, arrays: Arrays) -> pb.ModelInferRequest:
+        request = encode_request(self.metadata.name, arrays, version=self._version, request_id=str(next(self._ids)))
+        request.parameters["timeout"].int64_param = self._timeout_us
+        return request
 
-    def _rows_of_a_message(self, arrays: Arrays, rows: int) -> int:
-        step = self.metadata.max_request_rows or rows
-        if self.metadata.max_message_bytes and rows:
-            sent = sum(map(_bytes, arrays.values())) / rows
-            answered = sum(math.prod(spec.shape[1:]) * spec.dtype.itemsize for spec in self.metadata.outputs)
-            step = min(step, int((self.metadata.max_message_bytes - _ENVELOPE) / max(sent, answered, 1)))
-        return max(step, 1)
+    def _cuts(self, arrays: Arrays, rows: int) -> list[int]:
+        """Where to cut so many rows: [0, ..., rows]."""
+        most_rows, most_bytes = self.metadata.max_request_rows or rows, self.metadata.max_message_bytes - _ENVELOPE
+        if not self.metadata.max_message_bytes:
+            return [*range(0, rows, most_rows or 1), rows]
+        answered = sum(math.prod(s.shape[1:]) * s.dtype.itemsize for s in self.metadata.outputs if -1 not in s.shape[1:])
+        sizes = np.maximum(sum(map(_row_bytes, arrays.values())), answered)
+        cuts, held = [0], 0
+        for row, size in enumerate(sizes.tolist()):
+            if row > cuts[-1] and (held + size > most_bytes or row - cuts[-1] == most_rows):
+                cuts.append(row)
+                held = 0
+            held += size
+        return [*cuts, rows]
+
+
+def path_of(value: object) -> str:
+    """The path that a value is, "" where it is none."""
+    return str(value) if isinstance(value, str | Path) else ""
 
 
 def joined(pieces: Sequence[Outputs]) -> Outputs:
@@ -134,5 +164,8 @@ def _png(pixels: npt.NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _bytes(array: npt.NDArray[Any]) -> int:
-    return array.nbytes if array.dtype != object else sum(len(value) + 4 for value in array.flat)
+def _row_bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """[n]: what each row takes in a message."""
+    if array.dtype != object:
+        return np.full(len(array), array.nbytes // max(len(array), 1), np.int64)
+    return np.array([sum(len(value) + 4 for value in np.ravel(row)) for row in array], np.int64)

@@ -32,7 +32,8 @@ class ModelMetadata:
     labels: the classes in the order of the output; activation: what the network ends in ("softmax", "sigmoid", ...);
     threshold: the score above which a label of a multi-label model holds; image: the input that takes encoded pictures, ""
     where none does; batch_sizes: what the server warmed up, in rows; max_request_rows: of one unary request;
-    max_message_bytes: of one message, both ways; preprocess_sha256: the digest of the preprocessing it declares.
+    max_message_bytes: of one message, both ways; sha256: the digest of all files of the model; preprocess_sha256: of the
+    preprocessing it declares.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ModelMetadata:
     batch_sizes: tuple[int, ...] = ()
     max_request_rows: int = 0
     max_message_bytes: int = 0
+    sha256: str = ""
     preprocess_sha256: str = ""
 
     @classmethod
@@ -68,6 +70,7 @@ class ModelMetadata:
             batch_sizes=tuple(int(rows) for rows in extra["batch_sizes"].string_param.split(",") if rows),
             max_request_rows=extra["max_request_rows"].int64_param,
             max_message_bytes=extra["max_message_bytes"].int64_param,
+            sha256=extra["sha256"].string_param,
             preprocess_sha256=extra["preprocess_sha256"].string_param,
         )
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
-from tensign.client.exchange import Item
+from tensign.client.exchange import Item, Unreadable
 
 
 class FromIterable:
@@ -27,12 +27,15 @@ class FromIterable:
         self._room = 0
         self._items: deque[Item] = deque()
         self._ended = False
-        self._error: Exception | None = None
-        # A daemon: an iterable that blocks for ever must not keep the program from ending.
-        threading.Thread(target=self._serve, name="tensign-source", daemon=True).start()
+        self._error: BaseException | None = None
+        self._started = False
 
     async def take(self, limit: int) -> list[Item]:
-        """1 to `limit` items, none at the end. Raises what the iterable raised, once what was read before it was taken."""
+        """1 to `limit` items, none at the end. Raises Unreadable, once what was read before it was taken."""
+        if not self._started:
+            self._started = True
+            # A daemon: an iterable that blocks for ever must not keep the program from ending.
+            threading.Thread(target=self._serve, name="tensign-source", daemon=True).start()
         with self._changed:
             self._room = limit
             self._changed.notify()
@@ -49,7 +52,7 @@ class FromIterable:
                     break
             await self._read.wait()
         if self._error is not None:
-            raise self._error
+            raise Unreadable(self._error)
         return []
 
     def close(self) -> None:
@@ -65,7 +68,7 @@ class FromIterable:
                 self._put(self._make(next(values)))
         except StopIteration:
             pass
-        except Exception as error:
+        except BaseException as error:  # SystemExit, too, belongs to who reads the answers
             self._error = error
         self._put(None)
 
@@ -89,24 +92,28 @@ class FromIterable:
 
 
 class FromAsync:
-    """Reads where it is awaited; `make` runs in a thread, for it may read a file."""
+    """Reads where it is awaited; `make` runs in a thread, for it may read a file, but for bytes that are a message already."""
 
-    def __init__(self, values: AsyncIterable[Any], make: Callable[[Any], Item]) -> None:
+    def __init__(self, values: AsyncIterable[Any], make: Callable[[Any], Item], *, made: bool) -> None:
         self._values: AsyncIterator[Any] = aiter(values)
-        self._make = make
+        self._make, self._made = make, made
 
     async def take(self, limit: int) -> list[Item]:
-        """One item, none at the end. Raises what the iterable raises."""
+        """One item, none at the end. Raises Unreadable."""
         try:
             value = await anext(self._values)
         except StopAsyncIteration:
             return []
-        return [await asyncio.to_thread(self._make, value)]
+        except Exception as error:
+            raise Unreadable(error) from error
+        return [self._make(value) if self._made else await asyncio.to_thread(self._make, value)]
 
     def close(self) -> None:
         """The iterable belongs to the caller."""
 
 
-def source_of(values: Iterable[Any] | AsyncIterable[Any], make: Callable[[Any], Item]) -> FromIterable | FromAsync:
-    """The source for either kind of iterable."""
-    return FromAsync(values, make) if isinstance(values, AsyncIterable) else FromIterable(values, make)
+def source_of(
+    values: Iterable[Any] | AsyncIterable[Any], make: Callable[[Any], Item], *, made: bool = False
+) -> FromIterable | FromAsync:
+    """The source for either kind of iterable; `made`: its elements are messages, which `make` only wraps."""
+    return FromAsync(values, make, made=made) if isinstance(values, AsyncIterable) else FromIterable(values, make)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import queue
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +18,17 @@ from typing import Any, Generic, Self, TypeVar, overload
 import numpy.typing as npt
 
 from tensign._pb import open_inference_pb2 as pb
-from tensign.client.aio import WINDOW, AsyncClient
+from tensign.client.aio import CLOSED, WINDOW, AsyncClient
 from tensign.client.answer import Answer
 from tensign.client.connection import MAX_RETRIES
 from tensign.client.messages import Input, Picture
 from tensign.client.metadata import ModelMetadata, ServerMetadata
+from tensign.errors import TensignError
 from tensign.request import Outputs
 
 T = TypeVar("T")
+
+_END_S = 10.0  # for what is under way to notice that it ends
 
 
 class Client:
@@ -39,6 +45,7 @@ class Client:
         address: str,
         *,
         model: str = "",
+        version: str = "",
         timeout_s: float = 60.0,
         retries: int = MAX_RETRIES,
         tls: bool | str | Path = False,
@@ -48,12 +55,20 @@ class Client:
         """Raises InvalidConfig; connects when it is used."""
         self.address = address
         self._client = AsyncClient(
-            address, model=model, timeout_s=timeout_s, retries=retries, tls=tls, certificate=certificate, token=token
+            address,
+            model=model,
+            version=version,
+            timeout_s=timeout_s,
+            retries=retries,
+            tls=tls,
+            certificate=certificate,
+            token=token,
         )
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=self._loop.run_forever, name="tensign-client", daemon=True)
         thread.start()
-        self._end = weakref.finalize(self, _end, self._client, self._loop, thread)
+        self._process = os.getpid()
+        self._end = weakref.finalize(self, _end, self._client, self._loop, thread, self._process)
 
     def __enter__(self) -> Self:
         return self
@@ -65,9 +80,9 @@ class Client:
         """Ends what is under way and gives the connection back."""
         self._end()
 
-    def ready(self) -> bool:
-        """True where the server has warmed its models up and is not draining."""
-        return self._run(self._client.ready())
+    def ready(self, *, timeout_s: float | None = None) -> bool:
+        """True where the server has warmed its models up and is not draining; False also where none answers."""
+        return self._run(self._client.ready(timeout_s=timeout_s))
 
     def server(self) -> ServerMetadata:
         """Name, version and extensions of the server."""
@@ -77,7 +92,6 @@ class Client:
         """The model's contract; asked for once."""
         return self._run(self._client.metadata())
 
-    @property
     def model(self) -> str:
         """The model's name. Raises ModelNotFound where none was given and the server offers several."""
         return self._run(self._client.model())
@@ -86,59 +100,78 @@ class Client:
         """Counts and times of every served model since it was loaded."""
         return self._run(self._client.statistics())
 
-    def infer(self, inputs: Mapping[str, Any] | npt.NDArray[Any]) -> Outputs:
+    def infer(self, inputs: Mapping[str, Any] | npt.NDArray[Any], *, timeout_s: float | None = None) -> Outputs:
         """{input: [n,...]} -> {output: [n,...]}; one array is enough where the model has one input.
 
-        More rows than one request may have are sent as several, and joined again.
+        More than one request may hold is sent as several, and joined again.
         """
-        return self._run(self._client.infer(inputs))
+        return self._run(self._client.infer(inputs, timeout_s=timeout_s))
 
     @overload
-    def predict(self, images: Picture, *, top: int = 5) -> Answer: ...  # type: ignore[overload-overlap]
+    def predict(self, images: Picture, *, top: int = 5, timeout_s: float | None = None) -> Answer: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, images: Iterable[Picture], *, top: int = 5) -> list[Answer]: ...
-    def predict(self, images: Picture | Iterable[Picture], *, top: int = 5) -> Answer | list[Answer]:
+    def predict(self, images: Iterable[Picture], *, top: int = 5, timeout_s: float | None = None) -> list[Answer]: ...
+    def predict(
+        self, images: Picture | Iterable[Picture], *, top: int = 5, timeout_s: float | None = None
+    ) -> Answer | list[Answer]:
         """One picture -> its Answer, several -> theirs, in order. Raises the first error; `stream` gives each its own.
 
         A picture is a path, encoded bytes, uint8 [H,W,3], or Pillow's; uint8 [n,H,W,3] is several.
         """
-        return self._run(self._client.predict(images, top=top))
+        return self._run(self._client.predict(images, top=top, timeout_s=timeout_s))
 
-    def stream(self, images: Iterable[Input], *, top: int = 5, window: int = WINDOW) -> Iterator[Answer]:
+    def stream(
+        self, images: Iterable[Input], *, top: int = 5, window: int = WINDOW, timeout_s: float | None = None
+    ) -> Iterator[Answer]:
         """Streams pictures, or mappings {input: [n,...]}, and yields their answers in order.
 
         Lazy at both ends: at most `window` are on their way, and as many wait to be taken. A picture that fails, or a file
         that cannot be read, yields an Answer with its error; the stream goes on.
         """
-        return self._iterate(self._client.stream(images, top=top, window=window), window)
+        return self._iterate(self._client.stream(images, top=top, window=window, timeout_s=timeout_s), window)
 
-    def send(self, message: bytes) -> pb.ModelInferResponse:
+    def send(self, message: bytes, *, timeout_s: float | None = None) -> pb.ModelInferResponse:
         """One serialized ModelInferRequest, one answer."""
-        return self._run(self._client.send(message))
+        return self._run(self._client.send(message, timeout_s=timeout_s))
 
-    def send_stream(self, messages: Iterable[bytes], *, window: int = WINDOW) -> Iterator[pb.ModelStreamInferResponse]:
+    def send_stream(
+        self, messages: Iterable[bytes], *, window: int = WINDOW, timeout_s: float | None = None
+    ) -> Iterator[pb.ModelStreamInferResponse]:
         """Serialized requests over one stream; the answers in order, each in as many parts as the server gave it."""
-        return self._iterate(self._client.send_stream(messages, window=window), window)
+        return self._iterate(self._client.send_stream(messages, window=window, timeout_s=timeout_s), window)
 
     def request(self, value: Input) -> bytes:
         """The serialized request that `stream` would send for one picture or mapping."""
         return self._run(self._client.request(value))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if not self._usable:
+            work.close()
+            raise TensignError(CLOSED)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise TensignError(CLOSED) from None  # by whoever closed it
         except BaseException:  # Ctrl-C, above all
             future.cancel()
             raise
 
+    @property
+    def _usable(self) -> bool:
+        return self._end.alive and os.getpid() == self._process  # threads do not follow into a fork
+
     def _iterate(self, answers: AsyncGenerator[T, None], ahead: int) -> Iterator[T]:
         """An asynchronous generator as an ordinary one, which may run `ahead` of whoever takes from it."""
+        if not self._usable:
+            raise TensignError(CLOSED)
         passage: _Passage[T] = _Passage(ahead, self._loop)
         pump = asyncio.run_coroutine_threadsafe(passage.pump(answers), self._loop)
         try:
             while not isinstance(value := passage.take(), _End):
                 yield value
+            if isinstance(value.error, asyncio.CancelledError):
+                raise TensignError(CLOSED)
             if value.error is not None:
                 raise value.error
         finally:
@@ -184,8 +217,8 @@ class _Passage(Generic[T]):
         return value
 
 
-def _end(client: AsyncClient, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    """Ends everything that runs on the loop, then the loop."""
+def _end(client: AsyncClient, loop: asyncio.AbstractEventLoop, thread: threading.Thread, process: int) -> None:
+    """Ends everything that runs on the loop, then the loop. A forked process has the loop, but not its thread."""
 
     async def shutdown() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -195,7 +228,14 @@ def _end(client: AsyncClient, loop: asyncio.AbstractEventLoop, thread: threading
         await client.close()
         await loop.shutdown_asyncgens()
 
-    asyncio.run_coroutine_threadsafe(shutdown(), loop).result()
+    if os.getpid() != process or not thread.is_alive():
+        return
+    ended = asyncio.run_coroutine_threadsafe(shutdown(), loop)
+    if threading.current_thread() is thread:  # the last reference went away there: it cannot wait for itself
+        ended.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
+        return
+    with contextlib.suppress(TimeoutError):
+        ended.result(_END_S)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()

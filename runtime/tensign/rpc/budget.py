@@ -26,7 +26,7 @@ class Budget:
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
         """Takes `size` bytes for as long as the block runs. Raises QueueFull at once where they are not to be had."""
-        if self._waiting or not self._fits(size):
+        if not self._fits(size):
             raise QueueFull(
                 f"{self._held} bytes of requests are on their way, {self._limit} may be, this one has {size}; try again later"
             )

@@ -26,6 +26,7 @@ def metadata(model: Model, versions: list[str]) -> pb.ModelMetadataResponse:
         response.parameters["preprocess_sha256"].string_param = model.plan.preprocess.digest
     if model.plan.labels:
         response.parameters["labels"].string_param = json.dumps(model.plan.labels, ensure_ascii=False)
+    response.parameters["sha256"].string_param = model.digest
     response.parameters["max_request_rows"].int64_param = model.config.max_queue_rows
     return response
 

@@ -37,12 +37,14 @@ class Inference:
     deadline: float
 
     @classmethod
-    async def of(cls, request: pb.ModelInferRequest, repository: Repository, timeout_s: float) -> Inference:
-        """timeout_s: what the call allows; the request's own `timeout`, in microseconds, may be less. Raises InvalidInput."""
+    async def of(
+        cls, request: pb.ModelInferRequest, repository: Repository, *, default_s: float, limit_s: float | None
+    ) -> Inference:
+        """default_s: the deadline where the request brings none; limit_s: what is left of the call's. Raises InvalidInput."""
         model = repository.get(request.model_name, request.model_version)
         wanted = requested_outputs(request, (spec.name for spec in model.signature.outputs))
-        if asked_s := _timeout_s(request):
-            timeout_s = min(timeout_s, asked_s)
+        asked_s = _timeout_s(request) or (default_s if limit_s is None else limit_s)
+        timeout_s = asked_s if limit_s is None else min(asked_s, limit_s)
         deadline = time.monotonic() + timeout_s
         arrays = await asyncio.to_thread(decode_request, request) if _is_slow(request) else decode_request(request)
         return cls(request, model, arrays, any(wanted.values()), timeout_s, deadline)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from functools import partial
 from typing import Any
@@ -108,9 +107,12 @@ class InferenceService:
     async def ModelStreamInfer(
         self, messages: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        stream = Stream(partial(self._respond, context), self._budget)
+        stream = Stream(partial(self._respond, context), self._budget, patience_s=self._config.timeout_s)
         self._streams.add(stream)
-        age = self._end_of_age(stream)
+        age_s = self._config.max_connection_age_s
+        reason = ModelNotReady(f"the connection is {age_s:g} s old; connect again, perhaps to another server")
+        # Between two answers; gRPC itself would cut the stream off.
+        age = asyncio.get_running_loop().call_later(age_s, stream.end, reason) if age_s else None
         try:
             with self._admitted():
                 async with contextlib.aclosing(stream.answers(messages)) as answers:
@@ -119,7 +121,8 @@ class InferenceService:
         except Exception as error:
             await context.abort(*status_of(error), trailing_metadata=trailer_of(error))
         finally:
-            age.cancel()
+            if age is not None:
+                age.cancel()
             self._streams.discard(stream)
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
@@ -139,14 +142,7 @@ class InferenceService:
             yield failed
 
     async def _inference(self, request: pb.ModelInferRequest, context: Context) -> Inference:
-        remaining = context.time_remaining()
-        return await Inference.of(request, self._repository, self._config.timeout_s if remaining is None else remaining)
-
-    def _end_of_age(self, stream: Stream) -> asyncio.TimerHandle:
-        """Streams end with the age of their connection, between two requests; gRPC itself would cut them off."""
-        age_s = self._config.max_connection_age_s or threading.TIMEOUT_MAX
-        reason = ModelNotReady(f"the connection is {age_s:g} s old; connect again, perhaps to another server")
-        return asyncio.get_running_loop().call_later(age_s, stream.end, reason)
+        return await Inference.of(request, self._repository, default_s=self._config.timeout_s, limit_s=context.time_remaining())
 
 
 def _guarded(request: type[Message], behaviour: Any) -> Any:

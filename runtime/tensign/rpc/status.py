@@ -24,6 +24,9 @@ _CODES: dict[type[errors.TensignError], grpc.StatusCode] = {
     errors.UnsupportedModel: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UntrustedModel: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ProviderUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NotSignedIn: grpc.StatusCode.UNAUTHENTICATED,
+    errors.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
 }
 
 _BY_STATUS = {code.name: kind for kind, code in reversed(_CODES.items())}  # of two with one status, the first

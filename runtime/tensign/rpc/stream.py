@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from tensign._pb import open_inference_pb2 as pb
-from tensign.errors import TensignError
+from tensign.errors import DeadlineExceeded, TensignError
 from tensign.rpc.budget import Budget
 from tensign.rpc.codec import parse
+from tensign.rpc.status import failed_answer
 
 # Requests of one stream that may be on their way at once, and bytes of them and of answers that nobody has read yet. A
 # reader that stops reading stops its own stream here.
@@ -24,7 +26,6 @@ Respond = Callable[[pb.ModelInferRequest], AsyncGenerator[pb.ModelStreamInferRes
 class _Owed:
     """One request that was read. answers: its parts, then None."""
 
-    bytes: int
     answers: asyncio.Queue[pb.ModelStreamInferResponse | None] = field(default_factory=asyncio.Queue)
     task: asyncio.Task[None] | None = None
 
@@ -32,16 +33,19 @@ class _Owed:
 class Stream:
     """Reads ahead of the answers by at most a window, so that requests of one stream share batches.
 
-    respond: gives the answers to one request, errors among them; it never raises.
+    respond: gives the answers to one request, errors among them; it never raises. patience_s: how long a request that is
+    answered in parts waits for somebody to read them, holding what it came with.
     """
 
-    def __init__(self, respond: Respond, budget: Budget) -> None:
+    def __init__(self, respond: Respond, budget: Budget, *, patience_s: float) -> None:
         self._respond = respond
         self._budget = budget
+        self._patience_s = patience_s
         self._owed: asyncio.Queue[_Owed | None] = asyncio.Queue()
-        self._count, self._held = 0, 0
+        self._count, self._running = 0, 0
+        self._held = 0  # bytes of requests that run and of answers that were not read
         self._freed = asyncio.Event()
-        self._answer_bytes = 0  # of the largest answer so far, which the next ones are expected to have too
+        self._answer_bytes = 0  # of the largest answer so far, which every one that runs is expected to have too
         self._reader: asyncio.Task[None] | None = None
         self._reason: TensignError | None = None
 
@@ -60,8 +64,9 @@ class Stream:
             while (owed := await self._owed.get()) is not None:
                 while (answer := await owed.answers.get()) is not None:
                     yield answer
+                    self._held -= answer.ByteSize()
+                    self._freed.set()
                 self._count -= 1
-                self._held -= owed.bytes
                 self._freed.set()
             if self._reason is not None:
                 raise self._reason
@@ -75,27 +80,55 @@ class Stream:
 
     async def _read(self, messages: AsyncIterator[bytes]) -> None:
         while True:
-            while self._count and (self._count >= WINDOW or self._held >= WINDOW_BYTES):
-                self._freed.clear()
-                await self._freed.wait()
+            await self._until(self._has_room)
             try:
                 message = await anext(messages)
             except StopAsyncIteration:
                 return
             request, size = parse(pb.ModelInferRequest, message), len(message)
+            del message  # the request holds a copy
             await self._budget.take(size)
-            owed = _Owed(size + self._answer_bytes)
+            owed = _Owed()
             self._count += 1
-            self._held += owed.bytes
+            self._running += 1
+            self._held += size
             self._owed.put_nowait(owed)
             owed.task = asyncio.create_task(self._answer(request, owed))
-            owed.task.add_done_callback(partial(self._give_back, size))
+            owed.task.add_done_callback(partial(self._answered, size))
 
-    def _give_back(self, size: int, _: asyncio.Task[None]) -> None:
-        self._budget.give_back(size)  # of a task that was cancelled before it began, too
+    def _has_room(self) -> bool:
+        expected = self._held + self._running * self._answer_bytes
+        return not self._count or (self._count < WINDOW and expected < WINDOW_BYTES)
 
     async def _answer(self, request: pb.ModelInferRequest, owed: _Owed) -> None:
-        async for answer in self._respond(request):
-            self._answer_bytes = max(self._answer_bytes, answer.ByteSize())
-            owed.answers.put_nowait(answer)
+        async with contextlib.aclosing(self._respond(request)) as answers:
+            async for answer in answers:
+                if self._held >= WINDOW_BYTES and not await self._was_read(owed):
+                    late = DeadlineExceeded(f"the answers were not read within {self._patience_s:g} s")
+                    owed.answers.put_nowait(failed_answer(late))
+                    break
+                self._answer_bytes = max(self._answer_bytes, answer.ByteSize())
+                self._held += answer.ByteSize()
+                owed.answers.put_nowait(answer)
         owed.answers.put_nowait(None)
+
+    async def _was_read(self, owed: _Owed) -> bool:
+        """Waits until the parts before this one were read, or there is room again."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._until(lambda: owed.answers.empty() or self._held < WINDOW_BYTES)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self._freed.clear()
+            await self._freed.wait()
+
+    def _answered(self, size: int, _: asyncio.Task[None]) -> None:
+        """Runs also for a task that was cancelled before it began."""
+        self._running -= 1
+        self._held -= size
+        self._budget.give_back(size)
+        self._freed.set()
