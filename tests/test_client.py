@@ -55,6 +55,23 @@ def test_a_batch_of_arrays_is_several_pictures(demo_address: str) -> None:
     assert isinstance(several, list) and [answer.label for answer in several] == [one.label] * 3
 
 
+def test_a_single_picture_or_mapping_streams_as_one(demo_address: str, mean_address: str, pictures: list[Path]) -> None:
+    with Client(f"grpc://{demo_address}") as client:
+        assert [answer.checked().source for answer in client.stream(str(pictures[0]))] == [str(pictures[0])]
+        assert len(list(client.stream(pictures[0].read_bytes()))) == 1  # type: ignore[arg-type]
+        with pytest.raises(InvalidConfig, match="top: wanted at least 1, got 0"):
+            client.predict(pictures[0], top=0)
+    with Client(mean_address) as client:
+        [answer] = client.stream({"input-0": np.zeros((2, 4, 5, 3), np.uint8)})
+        assert answer.checked().outputs["output-0"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1", "http://127.0.0.1:8001"])
+def test_an_address_is_host_and_port(address: str) -> None:
+    with pytest.raises(InvalidConfig, match="wanted host:port"):
+        Client(address)
+
+
 def test_predict_raises_what_a_stream_would_tell(demo_address: str, pictures: list[Path]) -> None:
     with Client(demo_address) as client:
         with pytest.raises(InvalidInput, match="no JPEG"):

@@ -55,10 +55,10 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.grpc_port <= 65535:
             raise InvalidConfig(f"grpc_port: wanted 0 to 65535, got {self.grpc_port}")
-        if self.max_connection_age_s < 0:
+        if not 0 <= self.max_connection_age_s < float("inf"):
             raise InvalidConfig(f"max_connection_age_s: wanted 0 or more, got {self.max_connection_age_s}")
         for knob in ("timeout_s", "drain_s", "max_message_bytes", "max_inflight_bytes"):
-            if getattr(self, knob) <= 0:
+            if not 0 < getattr(self, knob) < float("inf"):
                 raise InvalidConfig(f"{knob}: wanted more than 0, got {getattr(self, knob)}")
 
     @property

@@ -105,6 +105,8 @@ def _found(given: list[str]) -> list[str]:
     """Files as they are named, those of folders and patterns in order; a name that is none of these stays, to fail alone."""
     found: dict[str, None] = {}
     for name in given:
+        if not name:
+            raise InvalidConfig("IMAGE: wanted a name, got nothing")
         if Path(name).is_dir():
             names = [str(path) for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES]
             if not names:

@@ -52,7 +52,7 @@ class AsyncClient:
         token: str | Callable[[], str] | None = None,
     ) -> None:
         """Raises InvalidConfig; connects when it is used."""
-        self.address = address
+        self.address = address = address.removeprefix("grpc://")  # as `tensign serve` prints it
         self._connection = Connection(address, tls=tls, certificate=certificate, token=token, retries=retries)
         self._timeout_s = _timeout(timeout_s)
         self._model, self._version = model, version
@@ -142,7 +142,10 @@ class AsyncClient:
         if item.message is None:
             assert isinstance(item.outcome, TensignError)
             return Answer.failed(item.source, item.outcome).checked()
-        return messages.answer(item.source, [await self.send(item.message, timeout_s=timeout_s)], rows=False)
+        try:
+            return messages.answer(item.source, [await self.send(item.message, timeout_s=timeout_s)], rows=False)
+        except InvalidInput as error:
+            raise Answer.failed(item.source, error).error or error from None
 
     async def stream(
         self,
@@ -157,6 +160,8 @@ class AsyncClient:
         Lazy at both ends, at most `window` on their way or waiting to be taken. A picture that fails, or a file that cannot
         be read, yields an Answer with its error; the stream goes on.
         """
+        if isinstance(images, _ONE) or isinstance(images, Mapping):
+            images = [images]  # else a path would be taken for its letters
         messages = await self._messages(top, timeout_s)
         async with aclosing(self._exchange(source_of(images, messages.item), window, timeout_s)) as items:
             async for item in items:
@@ -202,6 +207,8 @@ class AsyncClient:
             source.close()
 
     async def _messages(self, top: int = 5, timeout_s: float | None = None) -> Messages:
+        if top < 1:
+            raise InvalidConfig(f"top: wanted at least 1, got {top}")
         deadline_s = self._timeout_s if timeout_s is None else _timeout(timeout_s)
         return Messages(await self.metadata(), version=self._version, timeout_s=deadline_s, top=top)
 

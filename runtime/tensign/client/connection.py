@@ -43,6 +43,8 @@ class Connection:
     retries: int = MAX_RETRIES
 
     def __post_init__(self) -> None:
+        if ":" not in self.address or self.address.startswith(("http://", "https://")):
+            raise InvalidConfig(f"address: wanted host:port, got {self.address}")
         if not 0 <= self.retries <= MAX_RETRIES:
             raise InvalidConfig(f"retries: wanted 0 to {MAX_RETRIES}, got {self.retries}")
         if self.certificate is not None and self.tls is False:

@@ -53,7 +53,6 @@ class Client:
         token: str | Callable[[], str] | None = None,
     ) -> None:
         """Raises InvalidConfig; connects when it is used."""
-        self.address = address
         self._client = AsyncClient(
             address,
             model=model,
@@ -64,6 +63,7 @@ class Client:
             certificate=certificate,
             token=token,
         )
+        self.address = self._client.address
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=self._loop.run_forever, name="tensign-client", daemon=True)
         thread.start()
@@ -213,7 +213,8 @@ class _Passage(Generic[T]):
         """Runs on the thread, and waits for what is next."""
         value = self._values.get()
         if self._full and self._values.qsize() <= self._ahead // 2:
-            self._loop.call_soon_threadsafe(self._emptied.set)  # once for half a window, since waking a loop costs
+            with contextlib.suppress(RuntimeError):  # closed meanwhile: the end is in the queue already
+                self._loop.call_soon_threadsafe(self._emptied.set)  # once for half a window, since waking a loop costs
         return value
 
 

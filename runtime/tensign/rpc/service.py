@@ -119,7 +119,7 @@ class InferenceService:
                     async for answer in answers:
                         yield answer
         except Exception as error:
-            await context.abort(*status_of(error), trailing_metadata=trailer_of(error))
+            await _refuse(context, error)
         finally:
             if age is not None:
                 age.cancel()
@@ -152,6 +152,15 @@ def _guarded(request: type[Message], behaviour: Any) -> Any:
         try:
             return await behaviour(parse(request, content), context)
         except Exception as error:
-            await context.abort(*status_of(error), trailing_metadata=trailer_of(error))
+            await _refuse(context, error)
 
     return call
+
+
+async def _refuse(context: Context, error: Exception) -> None:
+    """Ends a call with the status of an error, unless its deadline has ended it already."""
+    code, text = status_of(error)
+    try:
+        await context.abort(code, text, trailing_metadata=trailer_of(error))
+    except grpc.aio.InternalError:  # nobody is left to be told, which gRPC would log with every trace there is
+        raise asyncio.CancelledError from None
