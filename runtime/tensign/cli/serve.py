@@ -20,8 +20,8 @@ from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
 from tensign.version import __version__
 
-# Python lets a thread compute for 5 ms before another may; the engine's thread waits for so long to gather a batch. On an H100,
-# ResNet-18, 16 in flight, 1.2k images/s became 1.5k (benchmarks/gpu/README.md).
+# Python lets a thread compute for 5 ms before another may, so long the engine's thread waits to gather a batch. On an H100,
+# ResNet-18, 64 in flight: 1.3k images/s became 1.5k to 1.9k (benchmarks/gpu/README.md).
 _SWITCH_S = 1e-4
 
 
