@@ -1,0 +1,88 @@
+"""What one stream may hold while nobody reads its answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import pytest
+
+from tensign._pb import open_inference_pb2 as pb
+from tensign.errors import ModelNotReady
+from tensign.rpc.budget import Budget
+from tensign.rpc.stream import WINDOW, WINDOW_BYTES, Stream
+
+MIB = 1 << 20
+
+
+async def endless() -> AsyncIterator[bytes]:
+    while True:
+        yield pb.ModelInferRequest(id="x").SerializeToString()
+        await asyncio.sleep(0)
+
+
+async def one() -> AsyncIterator[bytes]:
+    yield pb.ModelInferRequest(id="x").SerializeToString()
+
+
+def answer(size: int) -> pb.ModelStreamInferResponse:
+    return pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse(raw_output_contents=[bytes(size)]))
+
+
+def test_parts_that_nobody_reads_are_not_made_and_give_their_request_up_in_the_end() -> None:
+    made = 0
+
+    async def parts(request: pb.ModelInferRequest) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        nonlocal made
+        for _ in range(1000):
+            made += 1
+            yield answer(MIB)
+
+    async def check() -> None:
+        budget = Budget(MIB)
+        answers = Stream(parts, budget, patience_s=0.1).answers(one())
+        await anext(answers)
+        await budget.take(MIB)  # to be had once its patience ends
+        assert WINDOW_BYTES / MIB <= made <= WINDOW_BYTES / MIB + 2
+        said = [each.error_message async for each in answers]
+        assert said[-1] == "the answers were not read within 0.1 s" and not any(said[:-1])
+
+    asyncio.run(check())
+
+
+def test_a_reader_that_reads_gets_every_part_of_any_size() -> None:
+    async def parts(request: pb.ModelInferRequest) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        for _ in range(200):
+            yield answer(MIB)
+
+    async def check() -> None:
+        said = [each async for each in Stream(parts, Budget(MIB), patience_s=30).answers(one())]
+        assert len(said) == 200 and not any(each.error_message for each in said)
+
+    asyncio.run(check())
+
+
+def test_a_stream_reads_no_further_than_its_window_and_gives_everything_back() -> None:
+    asked = 0
+
+    async def small(request: pb.ModelInferRequest) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        nonlocal asked
+        asked += 1
+        yield answer(1)
+
+    async def check() -> None:
+        budget = Budget(MIB)
+        stream = Stream(small, budget, patience_s=30)
+        answers = stream.answers(endless())
+        await anext(answers)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert asked == WINDOW
+        stream.end(ModelNotReady("enough"))
+        rest = 0
+        with pytest.raises(ModelNotReady, match="enough"):
+            async for _ in answers:
+                rest += 1
+        assert rest == WINDOW - 1 and budget.held == 0
+
+    asyncio.run(check())
