@@ -150,7 +150,7 @@ def test_serve_says_when_it_is_ready_drains_on_sigterm_and_exits_0(pictures: lis
     answered = 0
     with Client(found[1], retries=0) as client:
         answers = client.stream(itertools.repeat(pictures[3]), window=8)  # would never end by itself
-        with pytest.raises(ModelNotReady, match="the server is draining"):
+        with pytest.raises(ModelNotReady):  # "draining", unless gRPC wrote too late to hear it (grpc/grpc#36066)
             for answer in answers:
                 assert answer.label == "espresso"
                 answered += 1
