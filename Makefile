@@ -65,11 +65,13 @@ release-check:  ## build sdist and wheel, use the wheel in a fresh environment a
 	@.ci/environment full
 	@.ci/release-check
 
-bench:  ## every figure of the README: footprint, fidelity, what serving costs (needs h2load; five minutes)
+bench:  ## every figure of the README: footprint, fidelity, what serving costs (needs h2load; ten minutes)
 	@.ci/environment full
 	build/full/bin/python benchmarks/footprint.py
 	build/full/bin/python benchmarks/fidelity.py
 	build/full/bin/python benchmarks/served.py
+	build/full/bin/python benchmarks/client.py
+	build/full/bin/python benchmarks/generator.py
 
 soak:  ## a million rows with identities, an hour's mixed requests: every row accounted for, the server flat (three minutes)
 	@.ci/environment full
