@@ -60,6 +60,7 @@ docs:  ## the API reference, from the docstrings of what __all__ names, into bui
 	@rm -rf build/docs
 	build/full/bin/python -W error -c 'from tensign import *; from pdoc.__main__ import cli; cli()' \
 	  --no-show-source -o build/docs tensign tensign_converters
+	@echo "docs: open build/docs/index.html"
 
 release-check:  ## build sdist and wheel, use the wheel in a fresh environment away from here, leave both in dist
 	@.ci/environment full
