@@ -78,9 +78,9 @@ def ratios(result: Result) -> Table:
     return table
 
 
-def legend(result: Result) -> list[Text]:
+def legend(result: Result) -> Text:
     """A comparison: which target is which, since a name may be longer than a column."""
-    return [Text(f"{letter}  {session.name}") for letter, session in zip(_LETTERS, result.sessions, strict=False)]
+    return Text("\n".join(f"{letter}  {session.name}" for letter, session in zip(_LETTERS, result.sessions, strict=False)))
 
 
 def verdict(report: Report, limit_ms: float) -> Text:
@@ -114,7 +114,10 @@ def remarks(result: Result) -> Iterator[str]:
         yield from session.notes
     if taken_up := [report.reconnects for report in result.reports if report.reconnects.count]:
         count = sum(reconnects.count for reconnects in taken_up)
-        yield f"{count:,} times a stream ended and was taken up again, with all it had not answered, the first: {taken_up[0].first}"
+        why = taken_up[0].first
+        yield f"{count:,} times a stream ended and was taken up again with what it left unanswered, the first: {why}"
+    if result.answer and any(probe.requests * ALLOWED < 1 for probe in result.answer.probes):
+        yield f"of a probe of fewer than {1 / ALLOWED:.0f} requests none may miss: --duration or --requests makes them longer"
     late = [report for report in result.reports if report.limit]
     if late and result.kind != "search":  # which says it of each probe
         worst = max(late, key=lambda report: report.generator.late_p99_ms)

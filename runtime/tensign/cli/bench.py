@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from tensign.bench import campaign, plot, table
 from tensign.bench.campaign import Watch
-from tensign.bench.load import Load
 from tensign.bench.course import INTERRUPTED
+from tensign.bench.load import Load
 from tensign.bench.report import Report
 from tensign.bench.result import Result
 from tensign.bench.session import Session, run
@@ -256,7 +256,7 @@ def _print(result: Result) -> None:
     if result.kind == "search":
         console.print(table.answer(result), soft_wrap=True)
     elif result.kind == "comparison":
-        console.print(*table.legend(result), "", table.many(result.reports), "", table.ratios(result))
+        console.print(table.legend(result), "", table.many(result.reports), "", table.ratios(result))
     elif len(result.reports) == 1:
         console.print(table.one(result.reports[0]))
     else:
@@ -281,7 +281,10 @@ def _pictures(chosen: str | None) -> list[bytes]:
 
     if chosen is None:
         return [file.read_bytes() for file in pictures()]
-    return [Path(name).read_bytes() for name in found([chosen])]
+    try:
+        return [Path(name).read_bytes() for name in found([chosen])]
+    except OSError as error:
+        raise InvalidConfig(f"--images: {error.filename}: {error.strerror}") from None
 
 
 def _name(target: str, number: int, targets: Sequence[str]) -> str:
