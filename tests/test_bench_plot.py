@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation, Text
 
 from tensign.bench import plot
@@ -75,6 +76,10 @@ def document(kind: str) -> dict[str, Any]:
 KINDS = pytest.mark.parametrize("kind", ["run", "sweep", "rates", "search", "comparison"])
 
 
+def points(line: Line2D) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
+
+
 def texts(figure: Figure) -> list[Text]:
     """All that are shown: not the labels of ticks beyond the ends of their axis."""
     hidden: set[Text] = set()
@@ -132,7 +137,7 @@ def test_a_search_shows_all_its_probes_and_which_rates_kept_the_limit() -> None:
     found["reports"][-1]["latency"] = {"samples": 0, "p50": None, "p99": None, "max": None}
     upper, lower, _ = plot.figure(found).axes
     low, high = upper.get_ylim()
-    drawn = {str(line.get_label()): list(zip(*line.get_data(), strict=True)) for line in upper.lines}
+    drawn = {str(line.get_label()): points(line) for line in upper.lines}
     assert len(drawn["kept"]) == 4 and len(drawn["broken"]) == 1 and len(drawn["none answered"]) == 1
     assert all(low < ms < high for name in ("kept", "broken") for _, ms in drawn[name])
     labels = [label.get_text() for label in lower.get_xticklabels()]
@@ -144,9 +149,9 @@ def test_points_without_a_p99_are_labelled_where_they_are() -> None:
     for report in found["reports"][3:]:
         report["latency"]["p99"] = None
     (upper, *_) = plot.figure(found).axes
-    points = {point for line in upper.lines for point in zip(*line.get_data(), strict=True)}
+    drawn = {point for line in upper.lines for point in points(line)}
     labels = [text for text in upper.texts if isinstance(text, Annotation)]
-    assert labels and all(label.xy in points for label in labels)
+    assert labels and all(label.xy in drawn for label in labels)
     assert "p99, where 100 were answered" in [line.get_label() for line in upper.lines]
 
 

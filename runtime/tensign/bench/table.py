@@ -89,6 +89,8 @@ def verdict(report: Report, limit_ms: float) -> Text:
     share = probe.misses / probe.requests if probe.requests else 1.0
     missed = f"{probe.misses:,} of {probe.requests:,} missed ({share:.2%})"
     said = Text(f"{probe.rate:10,.1f}/s  p99 {_ms(report.latency.p99):>8} ms  {missed}  ")
+    if report.stopped:
+        return said.append("broken off", style="yellow")
     said.append("kept" if probe.kept else "broken", style="green" if probe.kept else "red")
     return said.append("" if probe.kept or not report.limit else f", but {report.limit}", style="yellow")
 
