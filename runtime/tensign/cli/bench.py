@@ -13,19 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from tensign.bench import campaign, plot, table
-from tensign.bench.campaign import Watch
 from tensign.bench.course import INTERRUPTED
 from tensign.bench.load import Load
-from tensign.bench.report import Report
 from tensign.bench.result import Result
 from tensign.bench.session import Session, run
 from tensign.cli import checks
 from tensign.cli.files import found
-from tensign.cli.options import Device, console
+from tensign.cli.options import Device
+from tensign.cli.shown import Shown, tables
 from tensign.errors import InvalidConfig
 
 _RUN_S, _SWEEP_S = 10.0, 5.0  # a run of these, where --duration says nothing
@@ -168,7 +165,7 @@ def bench(
     targets = [target] if against is None else [target, against]
     with ExitStack() as stack:
         named = [(_name(one, number, targets), _address(one, device, stack)) for number, one in enumerate(targets)]
-        shown = stack.enter_context(_Shown(limit_ms=p99_under, quiet=as_json))
+        shown = stack.enter_context(Shown(limit_ms=p99_under, quiet=as_json))
 
         async def work() -> Result:
             stop = asyncio.Event()
@@ -189,7 +186,7 @@ def bench(
     if as_json:
         print(json.dumps(document, indent=2))
     else:
-        _print(result)
+        tables(result)
     if keep is not None:
         keep.write_text(json.dumps(document, indent=2) + "\n")
     if picture is not None:
@@ -221,48 +218,6 @@ def _check(given: dict[str, str], targets: Sequence[str], kept: Path | None) -> 
         checks.refuse(given, ["rounds"], "without --against")
     if not any(Path(target).is_dir() for target in targets):
         checks.refuse(given, ["device"], "to a server that runs already")
-
-
-class _Shown:
-    """A bar for the run under way, and a line for each that is done; both on stderr."""
-
-    def __init__(self, *, limit_ms: float | None, quiet: bool) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
-        shown = sys.stderr.isatty()
-        self._bar = Progress(*columns, console=Console(stderr=True, soft_wrap=True), transient=True, disable=not shown)
-        self._task = self._bar.add_task("", total=1.0)
-        self._limit_ms, self._quiet = limit_ms, quiet
-        self.watch = Watch(self._progress, self._told, self._expected)
-
-    def __enter__(self) -> _Shown:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _progress(self, what: str, share: float) -> None:
-        self._bar.update(self._task, description=what, completed=share)
-
-    def _expected(self, sentence: str) -> None:
-        self._bar.console.print(f"{sentence}; Ctrl-C tells what was found until then", highlight=False)
-
-    def _told(self, report: Report) -> None:
-        if self._limit_ms is not None and not self._quiet:
-            self._bar.console.print(table.verdict(report, self._limit_ms))
-
-
-def _print(result: Result) -> None:
-    if result.kind == "search":
-        console.print(table.answer(result), soft_wrap=True)
-    elif result.kind == "comparison":
-        console.print(table.legend(result), "", table.many(result.reports), "", table.ratios(result))
-    elif len(result.reports) == 1:
-        console.print(table.one(result.reports[0]))
-    else:
-        console.print(table.many(result.reports), "", table.stages(result.reports))
-    for remark in table.remarks(result):
-        console.print(f"note: {remark}", soft_wrap=True, highlight=False)
 
 
 def _again(kept: Path, picture: Path | None) -> None:
