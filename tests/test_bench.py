@@ -21,7 +21,9 @@ from tensign.bench import campaign, table
 from tensign.bench.arrivals import poisson
 from tensign.bench.load import Load
 from tensign.bench.report import Report
+from tensign.bench.result import Result
 from tensign.bench.session import Session, run
+from tensign.child import served
 from tensign.errors import InvalidInput, ModelNotFound, ModelNotReady
 
 WAYS = pytest.mark.parametrize("streams", [0, 1, 3], ids=["unary", "stream", "streams"])
@@ -165,6 +167,22 @@ def test_a_server_that_dies_leaves_what_was_measured(
     # gRPC calls a write that meets a broken connection "Internal error from Core", which is a plain TensignError.
     assert set(report.errors) <= {"ModelNotReady", "TensignError"}, report.errors
     assert report.failed < report.latency.samples
+
+
+@pytest.mark.parametrize("rate", [None, 100.0], ids=["closed", "open"])
+def test_streams_that_the_server_ends_are_taken_up_again_and_nothing_fails(mean_model: Path, rate: float | None) -> None:
+    with served(mean_model, "--device", "cpu", "--max-connection-age", "0.5") as address:
+        result = run(_swept(address, Load(rate=rate, streams=2, duration_s=2.0, warmup_s=0.1)))
+    (report,) = result.reports
+    assert not report.errors and not report.stopped
+    assert report.requests == report.latency.samples > 50
+    assert report.reconnects.count >= 2 and "the connection is 0.5 s old" in report.reconnects.first
+    assert any("times a stream ended and was taken up again" in remark for remark in table.remarks(result))
+
+
+async def _swept(address: str, load: Load) -> Result:
+    async with Session(address) as session:
+        return await campaign.sweep(session, [load])
 
 
 def test_a_stop_ends_it_at_once_with_what_there_is(mean_address: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
 
 from tensign.bench import plot
 from tensign.bench.comparison import Ratio
@@ -75,6 +76,10 @@ def document(kind: str) -> dict[str, Any]:
 KINDS = pytest.mark.parametrize("kind", ["run", "sweep", "rates", "search", "comparison"])
 
 
+def points(line: Line2D) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
+
+
 def texts(figure: Figure) -> list[Text]:
     """All that are shown: not the labels of ticks beyond the ends of their axis."""
     hidden: set[Text] = set()
@@ -122,6 +127,38 @@ def test_a_run_without_an_answer_is_a_picture_too(tmp_path: Path) -> None:
     empty["reports"][0]["latency"]["samples"] = 0
     plot.draw(empty, tmp_path / "empty.png")
     assert (tmp_path / "empty.png").stat().st_size > 1000
+
+
+def test_a_search_shows_all_its_probes_and_which_rates_kept_the_limit() -> None:
+    """Of fewer than 100 answers each, so that none has a p99, and one without any answer."""
+    found = document("search")
+    for report in found["reports"]:
+        report["latency"]["p99"] = None
+    found["reports"][-1]["latency"] = {"samples": 0, "p50": None, "p99": None, "max": None}
+    upper, lower, _ = plot.figure(found).axes
+    low, high = upper.get_ylim()
+    drawn = {str(line.get_label()): points(line) for line in upper.lines}
+    assert len(drawn["kept"]) == 4 and len(drawn["broken"]) == 1 and len(drawn["none answered"]) == 1
+    assert all(low < ms < high for name in ("kept", "broken") for _, ms in drawn[name])
+    labels = [label.get_text() for label in lower.get_xticklabels()]
+    assert labels == ["10\nkept", "20\nkept", "40\nkept", "80\nkept", "160"]
+
+
+def test_points_without_a_p99_are_labelled_where_they_are() -> None:
+    found = document("sweep")
+    for report in found["reports"][3:]:
+        report["latency"]["p99"] = None
+    (upper, *_) = plot.figure(found).axes
+    drawn = {point for line in upper.lines for point in points(line)}
+    labels = [text for text in upper.texts if isinstance(text, Annotation)]
+    assert labels and all(label.xy in drawn for label in labels)
+    assert "p99, where 100 were answered" in [line.get_label() for line in upper.lines]
+
+
+def test_axes_of_a_comparison_begin_at_0_and_addresses_stay_whole() -> None:
+    upper, lower, _ = plot.figure(document("comparison")).axes
+    assert upper.get_xlim()[0] == 0 and upper.get_ylim()[0] == 0
+    assert lower.get_xticklabels()[0].get_text() == "127.0.0.1:8001"
 
 
 def test_other_formats_are_refused() -> None:

@@ -144,21 +144,25 @@ def test_serve_says_when_it_is_ready_drains_on_sigterm_and_exits_0(pictures: lis
     command = [sys.executable, "-m", "tensign", "serve", str(MODEL), "--name", "lite0", "--device", "cpu"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TENSIGN_GRPC_PORT": "0"})
     assert server.stdout is not None
-    ready = server.stdout.readline()
-    found = re.fullmatch(r"tensign \S+ ready: grpc://(127\.0\.0\.1:\d+) serves lite0 uint8 \[.*\] -> .* on cpu\n", ready)
-    assert found is not None, ready
-    answered = 0
-    with Client(found[1], retries=0) as client:
-        answers = client.stream(itertools.repeat(pictures[3]), window=8)  # would never end by itself
-        with pytest.raises(ModelNotReady):  # "draining", unless gRPC wrote too late to hear it (grpc/grpc#36066)
-            for answer in answers:
-                assert answer.label == "espresso"
-                answered += 1
-                if answered == 5:
-                    server.send_signal(signal.SIGTERM)
-        assert answered > 5  # what was read is answered
-    assert server.wait(10) == 0
-    server.stdout.close()
+    try:
+        ready = server.stdout.readline()
+        found = re.fullmatch(r"tensign \S+ ready: grpc://(127\.0\.0\.1:\d+) serves lite0 uint8 \[.*\] -> .* on cpu\n", ready)
+        assert found is not None, ready
+        answered = 0
+        with Client(found[1], retries=0) as client:
+            answers = client.stream(itertools.repeat(pictures[3]), window=8)  # would never end by itself
+            with pytest.raises(ModelNotReady):  # "draining", unless gRPC wrote too late to hear it (grpc/grpc#36066)
+                for answer in answers:
+                    assert answer.label == "espresso"
+                    answered += 1
+                    if answered == 5:
+                        server.send_signal(signal.SIGTERM)
+            assert answered > 5  # what was read is answered
+        assert server.wait(10) == 0
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
 
 
 def test_sigterm_while_loading_ends_it_at_once(tmp_path: Path) -> None:

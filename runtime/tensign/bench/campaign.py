@@ -13,18 +13,22 @@ from tensign.bench.result import Result
 from tensign.bench.search import Probe, highest_rate
 from tensign.bench.session import Session
 
-SAMPLES = 2000  # of a probe: 20 misses decide, not one or two
+SAMPLES, LEAST_PROBE_S = 2000, 3.0  # of a probe, where nobody says: 20 misses decide, not one or two
 LONGEST_PROBE_S = 60.0
 _PATIENCE = 10  # times the limit; what is later is a miss all the same
 _LEAST_PATIENCE_S = 1.0
+_PROBES = 8, 16  # as many as a search mostly takes
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Whoever looks on. progress: what is running, and the share of it that is done, 0 to 1. told: each report."""
+    """Whoever looks on. progress: what is running, and the share of it that is done, 0 to 1. told: each report. expected: how
+    long it will take, in a sentence, before it is measured.
+    """
 
     progress: Callable[[str, float], object] = lambda what, share: None
     told: Callable[[Report], object] = lambda report: None
+    expected: Callable[[str], object] = lambda sentence: None
 
 
 async def sweep(session: Session, loads: Sequence[Load], *, images: Sequence[bytes] = (), watch: Watch = Watch()) -> Result:
@@ -44,31 +48,38 @@ async def search(
 ) -> Result:
     """The highest rate of the open loop `load` at which no more than one in a hundred misses `limit_ms`.
 
-    It begins at `load.rate`, and where there is none at half of what one in flight reaches. A probe has `load.requests`
-    requests or SAMPLES, and lasts at least `load.duration_s`, at most LONGEST_PROBE_S.
+    It begins at `load.rate`, and where there is none at half of what one in flight reaches. A probe lasts `load.duration_s`;
+    where `load.requests` is set, until so many were due, if that takes longer, but at most LONGEST_PROBE_S.
     """
     result = Result("search", [session], limit_ms=limit_ms)
-    samples = load.requests or SAMPLES
+    samples = load.requests or 0
     load = replace(load, requests=None, timeout_s=min(load.timeout_s, max(_PATIENCE * limit_ms / 1000, _LEAST_PATIENCE_S)))
 
     async def run(load: Load) -> Report:
-        report = await session.measure(load, images=images, progress=partial(watch.progress, str(load)))
+        what = f"probe {len(result.reports) + 1}: {load.level}"
+        report = await session.measure(load, images=images, progress=partial(watch.progress, what))
         result.reports.append(report)
         watch.told(report)
         return report
 
+    def lasts_s(rate: float) -> float:
+        return min(max(samples / rate, load.duration_s), max(load.duration_s, LONGEST_PROBE_S))
+
     async def probe(rate: float, seed: int) -> Probe | None:
-        duration_s = min(max(samples / rate, load.duration_s), LONGEST_PROBE_S)
-        report = await run(replace(load, rate=rate, seed=load.seed + seed, duration_s=duration_s))
+        report = await run(replace(load, rate=rate, seed=load.seed + seed, duration_s=lasts_s(rate)))
         return None if report.stopped else Probe(rate, report.requests, report.misses(limit_ms), bool(report.limit))
 
     first = load.rate
     if first is None:
-        alone = await session.measure(replace(load, concurrency=1, streams=min(load.streams, 1)), images=images)
+        one = replace(load, concurrency=1, streams=min(load.streams, 1))
+        alone = await session.measure(one, images=images, progress=partial(watch.progress, "one in flight, to begin with"))
         if alone.stopped or not alone.answered_per_s:
             result.reports.append(alone)
             return result
         first = alone.answered_per_s / 2
+    probe_s = lasts_s(first) + load.warmup_s
+    shortest, longest = (_length(count * probe_s) for count in _PROBES)
+    watch.expected(f"mostly {_PROBES[0]} to {_PROBES[1]} probes of about {_length(probe_s)} each: {shortest} to {longest}")
     result.answer = await highest_rate(probe, first=first)
     return result
 
@@ -88,3 +99,8 @@ async def compare(
             if report.stopped:
                 return result
     return result
+
+
+def _length(seconds: float) -> str:
+    """For people."""
+    return f"{seconds:.2g} s" if seconds < 99 else f"{seconds / 60:.0f} minutes"

@@ -16,6 +16,8 @@ from tensign.bench.server import Served
 from tensign.bench.window import Window
 from tensign.client import AsyncClient
 
+INTERRUPTED = "interrupted"  # why it ended, where `stop` was set
+
 _TICK_S = 0.1
 
 
@@ -83,6 +85,7 @@ class Course:
         else:
             seconds = end - start
             answered = samples.answered(start, end)
+        reconnects = self._sender.reconnects
         errors = {kind: Failures(*found) for kind, found in samples.errors(start, end).items()}
         return Report(
             load=load,
@@ -96,11 +99,12 @@ class Course:
             generator=Generator(self._cpu_s / max(self._ended - start, 1e-9), samples.lag_p99_ms(), self._sender.held),
             stopped=self._why(),
             latencies_ms=latencies_ms,
+            reconnects=Failures(len(reconnects), next(iter(reconnects), "")),
         )
 
     def _why(self) -> str:
         if self._sender.broken is None:
-            return "interrupted" if self._stopped else ""
+            return INTERRUPTED if self._stopped else ""
         since, why = self._sender.broken
         return f"{why} (after {max(since - self._window.start, 0):.1f} s)"
 

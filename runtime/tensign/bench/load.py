@@ -31,7 +31,7 @@ class Load:
 
     def __post_init__(self) -> None:
         for name, least in (("concurrency", 1), ("streams", 0), ("rows", 1), ("warmup_s", 0), ("warmup_requests", 0)):
-            if not getattr(self, name) >= least:
+            if not least <= getattr(self, name) < float("inf"):
                 raise InvalidConfig(f"{name}: wanted at least {least}, got {getattr(self, name)}")
         for name in ("rate", "duration_s", "timeout_s", "requests"):
             value = getattr(self, name)

@@ -21,7 +21,7 @@ _STAGES = {  # what a request goes through, in its order
     "compute_output": ("output", "#d1660f"),
     "rest": ("the rest: gRPC,\nthe way, generator", "#e9e3d5"),
 }
-_MOST_BARS = 9
+_MOST_BARS, _WIDEST = 9, 19  # characters of a line under a bar of two
 _LABEL_WIDTH, _LABEL_HEIGHT = 48, 16  # of a label of a point, generously
 _LINEAR = 12.0  # a wider range of latencies than this is drawn on a logarithmic axis
 
@@ -36,14 +36,16 @@ def trade(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
             points = [(report["rows_per_s"], report["latency"][figure]) for report in mine if report["latency"][figure]]
             if points:
                 line = style if sweep else ""
-                axes.plot(*zip(*points, strict=True), ls=line, marker=marker, ms=5.5, color=color, label=f"{name}{figure}")
+                few = ", where 100 were answered" if len(points) < len(mine) else ""
+                label = f"{name}{figure}{few}"
+                axes.plot(*zip(*points, strict=True), ls=line, marker=marker, ms=5.5, color=color, label=label)
     axes.set_xlabel("throughput, images/s")
     axes.xaxis.set_major_formatter(_numbers())
     _latency_axis(axes, [report["latency"][name] for report in reports for name in ("p50", "p99")])
     axes.margins(x=0.08)
     _legend(axes, 2)
+    axes.set_xlim(0, 1.08 * max(report["rows_per_s"] for report in reports))
     if sweep:
-        axes.set_xlim(0, 1.08 * max(report["rows_per_s"] for report in reports))
         _label(axes, reports)
         level = "requests in flight" if reports[0]["load"]["rate"] is None else "offered rate"
         axes.set_title(f"Throughput against latency, by {level}")
@@ -56,7 +58,10 @@ def _label(axes: Axes, reports: Reports) -> None:
     axes.autoscale_view()
     placed: list[tuple[float, float]] = []
     for report in reversed(reports):
-        at = (report["rows_per_s"], report["latency"]["p99"] or report["latency"]["max"])
+        latency = report["latency"]
+        if (ms := latency["p99"] or latency["p50"]) is None:  # then there is no point to label
+            continue
+        at = (report["rows_per_s"], ms)
         x, y = axes.transData.transform(at)
         if all(abs(x - other) > _LABEL_WIDTH or abs(y - height) > _LABEL_HEIGHT for other, height in placed):
             axes.annotate(report["level"], at, (5, 5), textcoords="offset points")
@@ -67,6 +72,7 @@ def search(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
     """The p99 of each probe at the rate that it offered, and the limit."""
     limit = document["limit_ms"]
     groups: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    mute = [probe["rate"] for report, probe in _probes(document) if not report["latency"]["samples"]]
     for report, probe in _probes(document):
         kind = ("kept", "o", _KEPT) if probe["kept"] else ("broken", "X", _BROKEN)
         if probe["limited"] and not probe["kept"]:
@@ -75,6 +81,9 @@ def search(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
             groups.setdefault(kind, []).append((probe["rate"], ms))
     for (label, marker, color), points in sorted(groups.items(), reverse=True):  # kept before broken
         axes.plot(*zip(*points, strict=True), ls="", marker=marker, ms=7, color=color, label=label)
+    if mute:
+        at_top = axes.get_xaxis_transform()
+        axes.plot(mute, [1.0] * len(mute), "v", ms=7, color=_BROKEN, transform=at_top, clip_on=False, label="none answered")
     axes.axhline(limit, color=INK, lw=1, ls="--")
     axes.annotate(
         f"limit {limit:g} ms", (1, limit), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right"
@@ -85,11 +94,12 @@ def search(axes: Axes, document: dict[str, Any], reports: Reports) -> None:
         axes.annotate(
             f"{found:,.4g}/s", (found, 1), (4, -10), xycoords=("data", "axes fraction"), textcoords="offset points", color=_KEPT
         )
-    axes.set_title("p99 of each probe")
+    few = any(report["latency"]["p99"] is None for report, _ in _probes(document))
+    axes.set_title("p99 of each probe" + ", of fewer than 100 answers the slowest" * few)
     axes.set_xlabel("offered rate, requests/s")
     axes.set_xscale("log")
     _plain(axes.xaxis)
-    _latency_axis(axes, [limit, *(report["latency"]["p99"] for report in reports)])
+    _latency_axis(axes, [limit, *(ms for points in groups.values() for _, ms in points)])
     _legend(axes)
 
 
@@ -121,14 +131,12 @@ def percentiles(axes: Axes, report: dict[str, Any]) -> None:
 
 
 def bars(document: dict[str, Any], reports: Reports) -> list[tuple[str, dict[str, Any]]]:
-    """(label, report) of each bar: the levels of a sweep, the rates of a search that held, the median round of each target."""
+    """(label, report) of each bar: the levels of a sweep, the rates of a search, the median round of each target."""
     if document["kind"] == "search":
-        held = {probe["rate"]: report for report, probe in _probes(document) if probe["kept"]}
-        reports = list(held.values())
+        return _thinned(_rates(document))
     if document["kind"] != "comparison":
         ordered = sorted(reports, key=lambda report: report["load"]["rate"] or report["load"]["concurrency"])
-        step = -(-len(ordered) // _MOST_BARS) if ordered else 1
-        return [(_short(report["load"]), report) for report in ordered[::step]]
+        return _thinned([(_short(report["load"]), report) for report in ordered])
     bars = []
     for target in document["targets"]:
         mine = sorted(
@@ -137,6 +145,23 @@ def bars(document: dict[str, Any], reports: Reports) -> list[tuple[str, dict[str
         if mine:
             bars.append((target["name"], mine[(len(mine) - 1) // 2]))
     return bars
+
+
+def _rates(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(label, report) of every rate that was probed, the last probe of each; marked where most of its probes kept the limit."""
+    votes: dict[float, list[bool]] = {}
+    last: dict[float, dict[str, Any]] = {}
+    for report, probe in _probes(document):
+        votes.setdefault(probe["rate"], []).append(probe["kept"])
+        last[probe["rate"]] = report
+    kept = {rate: 2 * sum(given) > len(given) for rate, given in votes.items()}
+    found = [(f"{rate:.3g}" + "\nkept" * kept[rate], last[rate]) for rate in sorted(last)]
+    return [(label, report) for label, report in found if report["latency"]["samples"]]
+
+
+def _thinned(bars: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    step = -(-len(bars) // _MOST_BARS) if bars else 1
+    return bars[::step]
 
 
 def _short(load: dict[str, Any]) -> str:
@@ -194,11 +219,22 @@ def shortened(name: str) -> str:
     return name if len(name) <= 24 else f"{name[:12]}...{name[-9:]}"
 
 
+def _broken(label: str) -> str:
+    """In lines that fit under a bar; an address breaks before its port and nowhere else."""
+    if "\n" in label or len(label) <= _WIDEST:
+        return label
+    host, colon, port = label.rpartition(":")
+    if colon and len(host) <= _WIDEST:
+        return f"{host}\n:{port}"
+    return "\n".join(textwrap.wrap(shortened(label), _WIDEST))
+
+
 def _bar_axis(axes: Axes, bars: list[tuple[str, dict[str, Any]]]) -> None:
-    labels = ["\n".join(textwrap.wrap(shortened(label), 14)) for label, _ in bars]
+    labels = [_broken(label) for label, _ in bars]
+    longest = max((len(line) for label in labels for line in label.splitlines()), default=0)
     axes.set_xticks(range(len(bars)), labels)
-    axes.tick_params(axis="x", length=0, labelsize=8 if len(bars) > 7 or max(map(len, labels), default=0) > 8 else None)
-    middle, half = (len(bars) - 1) / 2, max(len(bars), 3) / 2 + 0.1
+    axes.tick_params(axis="x", length=0, labelsize=8 if len(bars) > 7 or longest > 8 else None)
+    middle, half = (len(bars) - 1) / 2, max(len(bars), 2) / 2 + 0.1
     axes.set_xlim(middle - half, middle + half)
     levels = {report["load"]["rate"] is None for _, report in bars}
     if len({report["target"] for _, report in bars}) == 1:

@@ -19,7 +19,7 @@ _BUSY = 0.9  # of a core
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """How many requests failed in one way, and the text of the first."""
+    """How often something failed in one way, and the text of the first."""
 
     count: int
     first: str
@@ -42,6 +42,7 @@ class Report:
 
     latency: of answered requests, from the moment each was due. errors: {kind: how many}. served: the server's own account,
     None where it gives none. stopped: why it ended before its time, "" where it did not. latencies_ms: all of them, [n].
+    reconnects: streams that broke and were taken up again, with all that was unanswered; these are no errors.
     """
 
     load: Load
@@ -55,6 +56,7 @@ class Report:
     generator: Generator
     stopped: str
     latencies_ms: npt.NDArray[np.float64] = field(repr=False)
+    reconnects: Failures = Failures(0, "")
 
     @property
     def rows_per_s(self) -> float:
@@ -86,7 +88,7 @@ class Report:
         parts = {
             name: getattr(self, name) for name in ("target", "seconds", "requests", "answered_per_s", "rows_per_s", "stopped")
         }
-        nested = {name: asdict(getattr(self, name)) for name in ("load", "latency", "generator")}
+        nested = {name: asdict(getattr(self, name)) for name in ("load", "latency", "generator", "reconnects")}
         errors = {kind: asdict(failures) for kind, failures in self.errors.items()}
         served = asdict(self.served) if self.served else None
         return {**parts, **nested, "errors": errors, "served": served, "limit": self.limit, "level": self.load.level}

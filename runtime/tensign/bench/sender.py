@@ -32,7 +32,8 @@ clock = time.perf_counter
 
 class Sender:
     """broken: since when the server has been of no use, and why; None while it is. held: how many requests of an open loop
-    had to wait because as many as allowed were in flight, or because their stream took no more.
+    had to wait because as many as allowed were in flight, or because their stream took no more. reconnects: why a stream
+    broke in the window, for each that was taken up again.
     """
 
     def __init__(self, client: AsyncClient, messages: Sequence[bytes], load: Load, samples: Samples, window: Window) -> None:
@@ -44,6 +45,7 @@ class Sender:
         self._refused_since: float | None = None
         self.broken: tuple[float, str] | None = None
         self.held = 0
+        self.reconnects: list[str] = []
 
     async def run(self) -> None:
         """Until the window admits no further request and all are answered, or the server is of no use."""
@@ -118,34 +120,44 @@ class Sender:
             self._answered(due)
 
     async def _stream(self, window: int, way: asyncio.Queue[float | None] | None) -> None:
-        """One stream, opened anew when it breaks. way: what is due; None in a closed loop, where the next is due when there is
-        room in the window.
+        """One stream, opened anew when it breaks: once to send again what is unanswered, so that a server may end its
+        connections; where that brings no answer, what is unanswered has failed. way: what is due; None in a closed loop, where
+        the next is due when there is room in the window.
         """
-        unanswered: deque[float] = deque()
+        unanswered: deque[tuple[float, bytes]] = deque()
         exhausted = False
+        broke: ModelNotReady | None = None
 
         async def messages() -> AsyncGenerator[bytes, None]:
             nonlocal exhausted
-            while True:
+            for _, message in tuple(unanswered):
+                yield message
+            while not exhausted:
                 due = (now if self._window.admits(now := clock()) else None) if way is None else await way.get()
                 if due is None:
                     exhausted = True
                     return
-                unanswered.append(due)
-                yield next(self._messages)
+                unanswered.append((due, message := next(self._messages)))
+                yield message
 
-        while not exhausted:
+        while unanswered or not exhausted:
             useful = False
             try:
                 async with aclosing(self._client.send_stream(messages(), window=window)) as answers:
                     async for answer in answers:
                         useful = True
+                        if broke is not None:
+                            self._reconnected(broke)
+                            broke = None
                         if (error := error_of_answer(answer)) is not None:
-                            self._samples.failure(unanswered.popleft(), error)
+                            self._samples.failure(unanswered.popleft()[0], error)
                         elif _is_last(answer):
-                            self._answered(unanswered.popleft())
+                            self._answered(unanswered.popleft()[0])
             except TensignError as error:
-                await self._failed(unanswered, error)
+                if isinstance(error, ModelNotReady) and broke is None:
+                    broke = error
+                    continue
+                await self._failed([due for due, _ in unanswered], error)
                 unanswered.clear()
                 if not useful and not isinstance(error, ModelNotReady | DeadlineExceeded):
                     self.broken = (clock(), f"the server takes no stream: {error}")
@@ -154,6 +166,10 @@ class Sender:
     def _answered(self, due: float) -> None:
         self._refused_since = None
         self._samples.answer(due, clock())
+
+    def _reconnected(self, why: ModelNotReady) -> None:
+        if self._window.start <= clock() < self._window.end:
+            self.reconnects.append(str(why))
 
     async def _failed(self, dues: Sequence[float], error: TensignError) -> None:
         for due in dues:

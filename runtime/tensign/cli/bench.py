@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import glob
 import json
 import signal
 import sys
@@ -14,51 +13,82 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from tensign.bench import campaign, plot, table
-from tensign.bench.campaign import Watch
+from tensign.bench.course import INTERRUPTED
 from tensign.bench.load import Load
-from tensign.bench.report import Report
 from tensign.bench.result import Result
 from tensign.bench.session import Session, run
-from tensign.cli.options import Device, console
-from tensign.errors import InvalidConfig, TensignError
+from tensign.cli import checks
+from tensign.cli.files import found
+from tensign.cli.options import Device
+from tensign.cli.shown import Shown, tables
+from tensign.errors import InvalidConfig
 
-_SEARCH_S, _SWEEP_S = 3.0, 5.0  # a run of these, where --duration says nothing
+_RUN_S, _SWEEP_S = 10.0, 5.0  # a run of these, where --duration says nothing
+_INTERRUPTED = 130  # the exit code
+
+# {one: what cannot apply beside it}
+_EXCLUDED = {
+    "rate": ["concurrency"],
+    "sweep": ["concurrency", "rate"],
+    "sweep_rates": ["concurrency", "rate"],
+    "p99_under": ["concurrency"],
+    "streams": ["stream"],
+    "requests": ["duration"],
+}
 
 _LOAD, _ASK, _SHOW = "Load", "What is asked", "What is shown"
 
 
 def bench(
+    context: typer.Context,
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="host:port, an MLmodel directory to serve for the time, or a kept .json.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="host:port, an MLmodel directory to serve for the time, or a result kept by --keep, to be drawn by --plot.",
+        ),
     ],
     model: Annotated[str, typer.Option(help="Which model, where the server offers several.")] = "",
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight (closed loop).", rich_help_panel=_LOAD)] = 4,
     rate: Annotated[
         float | None,
         typer.Option(
-            help="Requests/s, Poisson arrivals (open loop): sent when due, whatever is answered.", rich_help_panel=_LOAD
+            help="Requests/s, Poisson arrivals (open loop): sent when due, whatever is answered. A search begins there.",
+            rich_help_panel=_LOAD,
         ),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Over one stream instead of unary.", rich_help_panel=_LOAD)] = False,
-    streams: Annotated[int, typer.Option(min=0, help="Over so many streams.", rich_help_panel=_LOAD)] = 0,
+    streams: Annotated[int, typer.Option(min=1, show_default=False, help="Over so many streams.", rich_help_panel=_LOAD)] = 1,
     rows: Annotated[int, typer.Option(min=1, help="Rows of one request.", rich_help_panel=_LOAD)] = 1,
     encoded: Annotated[
-        bool, typer.Option("--encoded", help="Send the bundled photographs instead of raw tensors.", rich_help_panel=_LOAD)
+        bool,
+        typer.Option(
+            "--encoded", help="Send encoded pictures instead of raw tensors: bundled ones, or --images.", rich_help_panel=_LOAD
+        ),
     ] = False,
     images: Annotated[
-        str | None, typer.Option(metavar="FOLDER|GLOB", help="Send these pictures, as they are.", rich_help_panel=_LOAD)
+        str | None,
+        typer.Option(
+            metavar="IMAGE|FOLDER|GLOB",
+            help="Send these pictures, as they are; a folder with all below it.",
+            rich_help_panel=_LOAD,
+        ),
     ] = None,
     duration: Annotated[
-        float | None, typer.Option(help="Seconds of each run.", show_default="10; 5 in a sweep or round", rich_help_panel=_LOAD)
+        float | None,
+        typer.Option(
+            help="Seconds of each run, round or probe.",
+            show_default="10; 5 in a sweep or round; in a search, what 2,000 requests take",
+            rich_help_panel=_LOAD,
+        ),
     ] = None,
     requests: Annotated[
-        int | None, typer.Option(min=1, help="End after so many instead; in a search: of each probe.", rich_help_panel=_LOAD)
+        int | None,
+        typer.Option(min=1, help="Requests of each run, round or probe, instead of its seconds.", rich_help_panel=_LOAD),
     ] = None,
-    warmup: Annotated[float, typer.Option(min=0, help="Seconds before it counts.", rich_help_panel=_LOAD)] = 1.0,
+    warmup: Annotated[float, typer.Option(help="Seconds before it counts.", rich_help_panel=_LOAD)] = 1.0,
     warmup_requests: Annotated[int, typer.Option(min=0, help="And until so many were answered.", rich_help_panel=_LOAD)] = 0,
     timeout: Annotated[float, typer.Option(help="Deadline of each request, in seconds.", rich_help_panel=_LOAD)] = 60.0,
     seed: Annotated[int, typer.Option(help="Of arrivals and tensors.", rich_help_panel=_LOAD)] = 0,
@@ -79,7 +109,9 @@ def bench(
     keep: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.json", help="Keep the JSON; `tensign bench FILE.json --plot` draws it again.", rich_help_panel=_SHOW
+            metavar="FILE.json",
+            help="Keep the result as JSON in FILE.json; TARGET may later be that file, to draw it.",
+            rich_help_panel=_SHOW,
         ),
     ] = None,
     picture: Annotated[
@@ -90,40 +122,50 @@ def bench(
 ) -> None:
     """Load a server, or find out how much load it bears: throughput, latencies, batch sizes, stage times.
 
-    A latency counts from the moment a request was due. Exit code 1 where a request failed or the server died; what was
-    measured until then is shown all the same.
+    A latency counts from the moment a request was due. Exit code 1 where a request failed or the server died, 130 after
+    Ctrl-C; what was measured until then is shown all the same.
     """
+    given = checks.typed(context)
+    kept = Path(target) if target.endswith(".json") and not Path(target).is_dir() else None
+    _check(given, [target] if against is None else [target, against], kept)
     if picture is not None:
         plot.check(picture)
-    if target.endswith(".json"):
-        _again(Path(target), picture)
+        checks.writable("--plot", picture)
+    if kept is not None:
+        _again(kept, picture)
         return
-    if sum(choice is not None for choice in (sweep, sweep_rates, p99_under, against)) > 1:
-        raise InvalidConfig("--sweep, --sweep-rates, --p99-under and --against exclude each other")
-    several = any(choice is not None for choice in (sweep, sweep_rates, against))
+    if keep is not None:
+        if keep.suffix != ".json":
+            raise InvalidConfig(f"--keep: wanted a file that ends in .json, got {keep.name}")
+        checks.writable("--keep", keep)
+    for option, value in {"--rate": rate, "--duration": duration, "--timeout": timeout, "--p99-under": p99_under}.items():
+        if value is not None:
+            checks.number(option, value)
+    searched, several = p99_under is not None, any(choice is not None for choice in (sweep, sweep_rates, against))
+    by_streams = streams if "streams" in given else int(stream)
     load = Load(
-        concurrency=max(concurrency, streams) if rate is not None or sweep_rates or p99_under else concurrency,
+        concurrency=concurrency if rate is None and not (searched or sweep_rates) else max(concurrency, by_streams),
         rate=rate,
-        streams=streams or int(stream),
+        streams=by_streams,
         rows=rows,
         encoded=encoded or images is not None,
-        requests=requests,
-        duration_s=duration or (_SEARCH_S if p99_under is not None else _SWEEP_S if several else 10.0),
-        warmup_s=warmup,
+        requests=requests or (campaign.SAMPLES if searched and duration is None else None),
+        duration_s=duration or (campaign.LEAST_PROBE_S if searched else _SWEEP_S if several else _RUN_S),
+        warmup_s=checks.number("--warmup", warmup, zero=True),
         warmup_requests=warmup_requests,
         timeout_s=timeout,
         seed=seed,
     )
     loads = [load]
     if sweep is not None:
-        loads = [replace(load, rate=None, concurrency=int(level)) for level in _levels("--sweep", sweep)]
+        loads = [replace(load, concurrency=int(level)) for level in checks.numbers("--sweep", sweep, whole=True)]
     elif sweep_rates is not None:
-        loads = [replace(load, rate=level) for level in _levels("--sweep-rates", sweep_rates)]
+        loads = [replace(load, rate=level) for level in checks.numbers("--sweep-rates", sweep_rates)]
     pictures = _pictures(images) if load.encoded else []
     targets = [target] if against is None else [target, against]
     with ExitStack() as stack:
         named = [(_name(one, number, targets), _address(one, device, stack)) for number, one in enumerate(targets)]
-        shown = stack.enter_context(_Shown(limit_ms=p99_under, quiet=as_json))
+        shown = stack.enter_context(Shown(limit_ms=p99_under, quiet=as_json))
 
         async def work() -> Result:
             stop = asyncio.Event()
@@ -144,56 +186,38 @@ def bench(
     if as_json:
         print(json.dumps(document, indent=2))
     else:
-        _print(result)
+        tables(result)
     if keep is not None:
         keep.write_text(json.dumps(document, indent=2) + "\n")
     if picture is not None:
         plot.draw(document, picture)
     failed = list(table.errors(result))
     for line in failed:  # a search goes where requests fail
-        print(f"{'error' if p99_under is None else 'note'}: {line}", file=sys.stderr)
+        print(f"{'note' if searched else 'error'}: {line}", file=sys.stderr)
+    if result.stopped == INTERRUPTED:
+        print("interrupted: this is what was measured until then", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED)
     if result.stopped:
         print(f"error: {result.stopped}", file=sys.stderr)
-    if result.stopped or (failed and p99_under is None):
+    if result.stopped or (failed and not searched):
         raise typer.Exit(1)
 
 
-class _Shown:
-    """A bar for the run under way, and a line for each that is done; both on stderr."""
-
-    def __init__(self, *, limit_ms: float | None, quiet: bool) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("", total=1.0)
-        self._limit_ms, self._quiet = limit_ms, quiet
-        self.watch = Watch(self._progress, self._told)
-
-    def __enter__(self) -> _Shown:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _progress(self, what: str, share: float) -> None:
-        self._bar.update(self._task, description=what, completed=share)
-
-    def _told(self, report: Report) -> None:
-        if self._limit_ms is not None and not self._quiet:
-            self._bar.console.print(table.verdict(report, self._limit_ms))
-
-
-def _print(result: Result) -> None:
-    if result.kind == "search":
-        console.print(table.answer(result), soft_wrap=True)
-    elif result.kind == "comparison":
-        console.print(table.many(result.reports), "", table.ratios(result))
-    elif len(result.reports) == 1:
-        console.print(table.one(result.reports[0]))
-    else:
-        console.print(table.many(result.reports), "", table.stages(result.reports))
-    for remark in table.remarks(result):
-        console.print(f"note: {remark}", soft_wrap=True, highlight=False)
+def _check(given: dict[str, str], targets: Sequence[str], kept: Path | None) -> None:
+    """Refuses the options that cannot apply beside the others, by their names."""
+    asked = [name for name in ("sweep", "sweep_rates", "p99_under", "against") if name in given]
+    if len(asked) > 1:
+        raise InvalidConfig(f"{' and '.join(given[name] for name in asked)} exclude each other")
+    if kept is not None:
+        refuse = [name for name in given if name not in ("target", "picture")]
+        checks.refuse(given, refuse, f"to {kept}, a kept result, which is only drawn again")
+    for one, others in _EXCLUDED.items():
+        if one in given:
+            checks.refuse(given, others, f"with {given[one]}")
+    if "against" not in given:
+        checks.refuse(given, ["rounds"], "without --against")
+    if not any(Path(target).is_dir() for target in targets):
+        checks.refuse(given, ["device"], "to a server that runs already")
 
 
 def _again(kept: Path, picture: Path | None) -> None:
@@ -206,24 +230,16 @@ def _again(kept: Path, picture: Path | None) -> None:
         raise InvalidConfig(f"{kept}: no result of tensign bench ({type(error).__name__}: {error})") from None
 
 
-def _levels(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InvalidConfig(f"{option}: wanted numbers with commas between them, got {text}") from None
-
-
 def _pictures(chosen: str | None) -> list[bytes]:
-    """The bundled photographs, those of a folder, or what a glob finds."""
+    """The bundled photographs, or those that were chosen, as `tensign predict` finds them."""
     from tensign.demo import pictures
 
     if chosen is None:
         return [file.read_bytes() for file in pictures()]
-    found = sorted(Path(chosen).iterdir()) if Path(chosen).is_dir() else [Path(name) for name in sorted(glob.glob(chosen))]
-    files = [file for file in found if file.is_file()]
-    if not files:
-        raise InvalidConfig(f"--images: {chosen}: no file there")
-    return [file.read_bytes() for file in files]
+    try:
+        return [Path(name).read_bytes() for name in found([chosen])]
+    except OSError as error:
+        raise InvalidConfig(f"--images: {error.filename}: {error.strerror}") from None
 
 
 def _name(target: str, number: int, targets: Sequence[str]) -> str:
@@ -237,7 +253,7 @@ def _address(target: str, device: str, stack: ExitStack) -> str:
     if Path(target).is_dir():
         return stack.enter_context(served(Path(target), "--device", device))
     if ":" not in target:
-        raise TensignError(f"{target}: no such directory, and no host:port either")
+        raise InvalidConfig(f"{target}: no such directory, and no host:port either")
     return target
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import sys
 from collections import deque
@@ -21,10 +20,10 @@ from rich.text import Text
 
 from tensign import conversion
 from tensign.classification import named
+from tensign.cli.files import found
 from tensign.cli.options import CACHE, CacheDir, Device, Trust, load
 from tensign.client import Answer, Client
 from tensign.config import ModelConfig
-from tensign.decode import SUFFIXES
 from tensign.errors import InvalidConfig, TensignError, UnsupportedModel
 from tensign.model import Model
 from tensign.request import Outputs
@@ -54,7 +53,7 @@ def predict(
 ) -> None:
     """Classify pictures, with a model in this process or a server. Exit code 1 where some failed, 2 where nothing ran."""
     with ExitStack() as stack:
-        files = _found(images)
+        files = found(images)
         name, predicted = stack.enter_context(_predictor(target, top, device, trust, cache_dir, model, ca or tls, token))
         results = stack.enter_context(Results(out, name)) if out else None
         left = [file for file in files if results is None or file not in results.done]
@@ -99,24 +98,6 @@ def _predictor(
 def _identity(name: str, digest: str) -> str:
     """A model that was trained again keeps its name."""
     return f"{name}@{digest[:12]}" if digest else name
-
-
-def _found(given: list[str]) -> list[str]:
-    """Files as they are named, those of folders and patterns in order; a name that is none of these stays, to fail alone."""
-    found: dict[str, None] = {}
-    for name in given:
-        if not name:
-            raise InvalidConfig("IMAGE: wanted a name, got nothing")
-        if Path(name).is_dir():
-            names = [str(path) for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES]
-            if not names:
-                raise InvalidConfig(f"{name}: no {', '.join(sorted(SUFFIXES))} file in it")
-        else:
-            names = glob.glob(name, recursive=True) if glob.has_magic(name) and not Path(name).exists() else [name]
-            if not names:
-                raise InvalidConfig(f"{name}: no file of that pattern")
-        found.update(dict.fromkeys(sorted(names)))
-    return list(found)
 
 
 def _loaded(path: Path, device: str, trust: bool, cache: Path) -> Model:
