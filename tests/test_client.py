@@ -66,12 +66,6 @@ def test_a_single_picture_or_mapping_streams_as_one(demo_address: str, mean_addr
         assert answer.checked().outputs["output-0"].shape == (2, 3)
 
 
-@pytest.mark.parametrize("address", ["", "127.0.0.1", "http://127.0.0.1:8001"])
-def test_an_address_is_host_and_port(address: str) -> None:
-    with pytest.raises(InvalidConfig, match="wanted host:port"):
-        Client(address)
-
-
 def test_predict_raises_what_a_stream_would_tell(demo_address: str, pictures: list[Path]) -> None:
     with Client(demo_address) as client:
         with pytest.raises(InvalidInput, match="no JPEG"):

@@ -52,7 +52,9 @@ class AsyncClient:
         token: str | Callable[[], str] | None = None,
     ) -> None:
         """Raises InvalidConfig; connects when it is used."""
-        self.address = address = address.removeprefix("grpc://")  # as `tensign serve` prints it
+        if isinstance(address, str):
+            address = address.removeprefix("grpc://")  # as `tensign serve` prints it
+        self.address = address
         self._connection = Connection(address, tls=tls, certificate=certificate, token=token, retries=retries)
         self._timeout_s = _timeout(timeout_s)
         self._model, self._version = model, version
@@ -218,7 +220,7 @@ class AsyncClient:
         try:
             return await call(message, timeout=deadline_s, metadata=await self._connection.metadata())
         except grpc.RpcError as error:
-            raise self._connection.failure(error) from None
+            raise self._connection.failure(error, deadline_s) from None
         except grpc.aio.UsageError:
             raise TensignError(CLOSED) from None
 
