@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from tensign.client.reason import reason
-from tensign.errors import DeadlineExceeded, InvalidConfig, TensignError, TooLarge
+from tensign.errors import DeadlineExceeded, InvalidConfig, ModelNotReady, TensignError, TooLarge
 from tensign.rpc.status import error_of
 
 _NAME = "inference.GRPCInferenceService"
@@ -26,6 +26,7 @@ _FIRST_BACKOFF_S, _MAX_BACKOFF_S, _BACKOFF_FACTOR = 0.1, 2.0, 3.0
 _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 30_000, 10_000  # a dead peer is noticed within 40 s, also by a stream that waits
 _TOO_LARGE = "message larger than max"  # gRPC's word, on either side
 _TOO_LATE = "Deadline Exceeded"
+_WRITTEN_TOO_LATE = "Internal error from Core"  # to a call that had ended: grpc/grpc#36066
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/@\[\]]+):(?P<port>[0-9]{1,5})")
 _NAMES = re.compile(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock):[^\s]+")  # what else gRPC resolves
 _RETRIED_BYTES = 1 << 30  # gRPC forgets how to repeat a larger message; its default is less than one photograph
@@ -76,6 +77,8 @@ class Connection:
     def failure(self, error: grpc.RpcError, deadline_s: float | None = None) -> TensignError:
         """What a failed call means. deadline_s: the one it had."""
         said = error.details() or ""
+        if said == _WRITTEN_TOO_LATE:
+            return ModelNotReady(f"{self.address}: the connection broke")
         if _TOO_LARGE in said:
             return TooLarge(f"{self.address}: {said}")
         if said == _TOO_LATE and deadline_s is not None:  # by our own clock: a server says how long it had

@@ -6,8 +6,7 @@ import re
 
 _NO_CONNECTION = "failed to connect to all addresses"
 _BROKEN = re.compile(
-    r"Internal error from Core|Socket closed|Connection closed|recvmsg:|sendmsg:|GOAWAY|Stream removed|keepalive"
-    r"|Broken pipe|Connection reset by peer|endpoint closing"  # the first to a call that had ended: grpc/grpc#36066
+    r"Socket closed|Connection closed|recvmsg:|sendmsg:|GOAWAY|Stream removed|keepalive|Broken pipe|reset by peer|endpoint closing"
 )
 _HTTP = re.compile(r"Received http2 header with status: (\d+)")
 
