@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,7 +28,8 @@ from tensign.child import served
 from tensign.client import AsyncClient, Client
 from tensign.client.connection import Connection
 from tensign.config import ModelConfig, ServerConfig
-from tensign.errors import DeadlineExceeded, InvalidConfig, ModelNotReady, QueueFull, TensignError, TooLarge
+from tensign.demo import MODEL
+from tensign.errors import DeadlineExceeded, InvalidConfig, ModelNotFound, ModelNotReady, QueueFull, TensignError, TooLarge
 from tensign.model import Model
 from tensign.repository import Repository
 from tensign.rpc.service import InferenceService
@@ -242,6 +244,44 @@ def test_a_stream_waits_for_a_server_that_answered_before(mean_model: Path) -> N
     np.testing.assert_array_equal(means, np.arange(300) % 256)
 
 
+def test_a_server_that_comes_back_with_another_model_does_not_answer_with_old_labels(
+    relabelled: tuple[Path, Path], pictures: list[Path]
+) -> None:
+    config = ServerConfig(grpc_port=free_port(), drain_s=0.01)
+    first, second = relabelled
+    asked = threading.Event()
+
+    def images() -> Iterator[Path]:
+        yield pictures[3]
+        assert asked.wait(60)
+        yield pictures[3]
+
+    with Client(f"127.0.0.1:{config.grpc_port}") as client:
+        with serving(Model.load(first, CPU, name="m"), config=config):
+            assert client.predict(pictures[3]).label == "espresso"
+            stream = client.stream(images())
+            assert next(stream).label == "espresso"
+        with serving(Model.load(second, CPU, name="m"), config=config):
+            assert client.predict(pictures[3]).label == "ESPRESSO"
+            asked.set()
+            with pytest.raises(ModelNotReady, match="the server has another model since"):
+                list(stream)
+            assert client.metadata().labels[967] == "ESPRESSO"
+        with serving(Model.load(second, CPU, name="renamed"), config=config):
+            with pytest.raises(ModelNotFound):
+                client.predict(pictures[3])
+            assert client.predict(pictures[3]).label == "ESPRESSO"
+
+
+@pytest.fixture
+def relabelled(tmp_path: Path) -> tuple[Path, Path]:
+    """The bundled model, and the same with other labels."""
+    other = shutil.copytree(MODEL, tmp_path / "other")
+    file = other / "labels.json"
+    file.write_text(file.read_text().replace("espresso", "ESPRESSO"))
+    return MODEL, other
+
+
 def test_a_server_that_dies_and_stays_dead_is_told_at_the_deadline(mean_model: Path) -> None:
     with served(mean_model, "--device", "cpu") as address:
         client = Client(address, retries=2, timeout_s=2)
@@ -322,7 +362,10 @@ def test_an_address_is_host_and_port(address: Any, wanted: str) -> None:
 
 
 def test_a_file_without_a_certificate_is_named(mean_model: Path) -> None:
-    with Client("127.0.0.1:1", tls=mean_model / "MLmodel") as client, pytest.raises(InvalidConfig, match="MLmodel holds no PEM"):
+    with (
+        Client("127.0.0.1:1", tls=mean_model / "MLmodel") as client,
+        pytest.raises(InvalidConfig, match="MLmodel holds no PEM"),
+    ):
         client.ready()
 
 
