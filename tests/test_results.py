@@ -24,8 +24,8 @@ def rows(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
         return [Row(**json.loads(line)) for line in path.read_text().splitlines()]
     table = pandas.read_csv(path, converters={"labels": json.loads, "scores": json.loads}, keep_default_na=False)
-    found: list[dict[str, Any]] = table.to_dict("records")
-    return [Row(**{name: None if value == "" else value for name, value in row.items()}) for row in found]
+    found: list[dict[str, Any]] = table.replace("", None).to_dict("records")
+    return [Row(**row) for row in found]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

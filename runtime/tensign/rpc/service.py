@@ -27,6 +27,8 @@ from tensign.version import __version__
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 EXTENSIONS = ("classification", "statistics", "encoded_images")
 
+_ENVELOPE = 512  # bytes of an answer beside its tensors, its id and its model's name, generously
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -146,11 +148,13 @@ class InferenceService:
     def _expected(self, request: pb.ModelInferRequest) -> int:
         """Bytes of the answers to a request, 0 where the signature does not tell; never raises."""
         try:
-            outputs = self._repository.get(request.model_name, request.model_version).signature.outputs
+            model = self._repository.get(request.model_name, request.model_version)
         except ModelNotFound:
             return 0
-        rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0
-        return max(rows, 0) * sum(o.dtype.itemsize * math.prod(o.shape[1:]) for o in outputs if -1 not in o.shape[1:])
+        rows = max(request.inputs[0].shape[0], 0) if request.inputs and request.inputs[0].shape else 0
+        outputs = [o for o in model.signature.outputs if -1 not in o.shape[1:]]
+        envelopes = math.ceil(rows / model.largest_batch) * (len(request.id) + len(request.model_name) + _ENVELOPE)
+        return envelopes + rows * sum(o.dtype.itemsize * math.prod(o.shape[1:]) for o in outputs) if outputs else 0
 
     async def _inference(self, request: pb.ModelInferRequest, context: Context) -> Inference:
         return await Inference.of(request, self._repository, default_s=self._config.timeout_s, limit_s=context.time_remaining())

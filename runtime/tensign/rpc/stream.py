@@ -93,7 +93,10 @@ class Stream:
                 return
             request, size = parse(pb.ModelInferRequest, message), len(message)
             del message  # the request holds a copy
-            owed = _Owed(expected=min(self._expect(request) or self._answer_bytes, WINDOW_BYTES))
+            if not (expected := self._expect(request)):
+                await self._until(lambda: not self._count or self._answer_bytes > 0)  # the first one alone
+                expected = self._answer_bytes
+            owed = _Owed(expected=min(expected, WINDOW_BYTES))
             await self._until(partial(self._has_room, size, owed.expected))
             self._count += 1
             self._keep(owed.expected)
@@ -105,10 +108,8 @@ class Stream:
 
     def _has_room(self, size: int, expected: int) -> bool:
         """One request at a time may always run, however little room there is."""
-        return not self._count or (self._held + self._kept + size < WINDOW_BYTES and self._may_keep(expected))
-
-    def _may_keep(self, more: int) -> bool:
-        return self._kept + more <= min(WINDOW_BYTES, self._budget.share)
+        kept = self._kept + expected
+        return not self._count or (self._held + size + kept < WINDOW_BYTES and kept <= self._budget.share)
 
     def _keep(self, size: int) -> None:
         """Counts answers that wait, below 0 what was read of them; nothing any more once the stream has ended."""
@@ -138,12 +139,15 @@ class Stream:
         owed.answers.put_nowait(None)
 
     async def _may_wait(self, owed: _Owed, size: int) -> bool:
-        """True where that was expected, or once the parts before this one were read or there is room again."""
+        """True where that was expected, or once the parts before this one were read or there is room again.
+
+        The budget has no say here: who waits holds a request, which others may wait for.
+        """
         if size <= owed.expected:
             return True
         try:
             async with asyncio.timeout(self._patience_s):
-                await self._until(lambda: owed.answers.empty() or self._may_keep(size - owed.expected))
+                await self._until(lambda: owed.answers.empty() or self._kept + size <= WINDOW_BYTES)
         except TimeoutError:
             return False
         return True
