@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas
 import pyarrow.parquet
@@ -24,8 +23,7 @@ def rows(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
         return [Row(**json.loads(line)) for line in path.read_text().splitlines()]
     table = pandas.read_csv(path, converters={"labels": json.loads, "scores": json.loads}, keep_default_na=False)
-    found: list[dict[str, Any]] = table.replace("", None).to_dict("records")
-    return [Row(**row) for row in found]
+    return [Row(**{n: v for n, v in row.items() if v != ""}) for row in table.to_dict("records")]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
