@@ -62,7 +62,7 @@ def test_predict_prints_a_line_for_each_picture(pictures: list[Path]) -> None:
     done = tensign("predict", MODEL, *pictures, "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["image"] for line in lines] == [str(picture) for picture in pictures]
-    assert lines[3]["predictions"][0]["label"] == "espresso"
+    assert lines[3]["label"] == "espresso" and lines[3]["error"] is None
     assert "espresso 0.9" in tensign("predict", MODEL, pictures[3]).stdout
 
 
@@ -75,14 +75,16 @@ def test_predict_of_a_folder_is_resumed_and_lists_what_failed(pictures: list[Pat
     (folder / "notes.txt").write_text("not asked for")
     done = tensign("predict", MODEL, folder.parent, "--out", out)
     assert done.returncode == 1
-    assert "bad.jpg: error: 10 bytes are no JPEG" in done.stderr and "1 failed" in done.stderr
+    assert "1 file skipped, no picture suffix" in done.stderr
+    assert "bad.jpg: error: 10 bytes are no JPEG" in done.stderr
+    assert done.stderr.endswith(f"{len(pictures)} predicted, 1 failed, in {out}\n")
     first = list(csv.DictReader(out.read_text().splitlines()))
     assert [Path(row["image"]).name for row in first] == sorted([*(picture.name for picture in pictures), "bad.jpg"])
     assert {row["model"] for row in first} == {f"efficientnet-lite0@{read_mlmodel(MODEL).digest[:12]}"}
     assert {row["label"] for row in first if "coffee" in row["image"]} == {"espresso"}
     (folder / "bad.jpg").write_bytes(pictures[3].read_bytes())
     again = tensign("predict", MODEL, f"{tmp_path}/**/*.[jpbw]*", "--out", out)
-    assert (again.returncode, again.stderr) == (0, "")
+    assert (again.returncode, again.stderr) == (0, f"1 predicted, 0 failed, {len(pictures)} were there, in {out}\n")
     second = list(csv.DictReader(out.read_text().splitlines()))
     assert [row for row in first if not row["error"]] == second[:-1]
     assert second[-1]["label"] == "espresso"
@@ -101,6 +103,62 @@ def test_predict_by_a_server_gives_what_predict_in_process_gives(
     ]
     for one, other in zip(served, here, strict=True):
         assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
+
+
+def test_predict_prints_the_lines_that_it_would_write(pictures: list[Path], tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"k\xe4tzchen.jpg")
+    odd.write_bytes(b"no picture")
+    given = (pictures[3], odd, tmp_path / "missing.jpg")
+    printed = tensign("predict", MODEL, *given, "--json", "--device", "cpu")
+    tensign("predict", MODEL, *given, "--out", tmp_path / "out.jsonl", "--device", "cpu")
+    assert printed.stdout == (tmp_path / "out.jsonl").read_text()
+    good, bad, missing = map(json.loads, printed.stdout.splitlines())
+    assert good["error"] is None and [bad["label"], bad["score"], missing["label"]] == [None] * 3
+    assert bad["image"] == str(odd) and bad["error"].startswith("10 bytes are no JPEG")
+    assert missing["error"] == "No such file or directory"
+    command = [sys.executable, "-m", "tensign", "predict", str(MODEL), str(odd)]
+    said = subprocess.run(command, capture_output=True, timeout=120)
+    assert said.returncode == 1
+    assert said.stdout.startswith(os.fsencode(odd) + b": error: 10 bytes are no JPEG"), said.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "said"),
+    [
+        (str(MODEL), ("--model", "x"), "--model means nothing for a local directory"),
+        (str(MODEL), ("--tls",), "--tls means nothing for a local directory"),
+        (str(MODEL), ("--ca", "x.pem"), "--ca means nothing for a local directory"),
+        (str(MODEL), ("--token", "x"), "--token means nothing for a local directory"),
+        ("127.0.0.1:1", ("--device", "cpu"), "--device means nothing for a server"),
+        ("127.0.0.1:1", ("--trust",), "--trust means nothing for a server"),
+        ("127.0.0.1:1", ("--cache-dir", "/tmp"), "--cache-dir means nothing for a server"),
+        (str(MODEL), ("--json", "--out", "x.csv"), "--json prints and --out writes a file"),
+        ("127.0.0.1:1", (), "error: 127.0.0.1:1: cannot connect: Connection refused"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_predict_refuses_what_could_not_apply(
+    target: str, options: tuple[str, ...], said: str, tmp_path: Path, pictures: list[Path]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tensign", "predict", target, str(pictures[0]), *options],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path, env={**os.environ, "TENSIGN_TOKEN": "x"},
+    )  # fmt: skip
+    assert done.returncode == 2 and said in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_that_is_interrupted_says_what_it_has_and_goes_on(pictures: list[Path], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "photo.jpg")  # it waits for a picture that never comes
+    out = tmp_path / "out.csv"
+    command = [sys.executable, "-m", "tensign", "predict", str(MODEL), str(pictures[3]), str(tmp_path / "photo.jpg")]
+    with subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.PIPE, text=True) as running:
+        with open(tmp_path / "photo.jpg", "wb"):  # returns once it is being read, all before it on its way
+            running.send_signal(signal.SIGINT)
+            assert running.stderr is not None
+            said = running.stderr.read()
+        assert running.wait(60) == 130
+    assert re.fullmatch(rf"[01] predicted, in {re.escape(str(out))}; the same command goes on\n", said), said
 
 
 @pytest.mark.parametrize("given", ["nowhere/*.jpg", "empty"])

@@ -47,6 +47,38 @@ def test_paths_bytes_arrays_and_pillow_images_of_one_picture_agree(demo_address:
     assert alone.scores[0] == alone.outputs["probabilities"].max()
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "LA", "P", "CMYK"])
+@pytest.mark.parametrize("size", [(256, 256), (300, 200)])
+def test_pictures_of_other_channels_are_converted_as_pillow_would(
+    demo_address: str, pictures: list[Path], mode: str, size: tuple[int, int]
+) -> None:
+    picture = Image.open(pictures[3]).convert("RGB").resize(size).convert(mode)
+    with Client(demo_address) as client:
+        expected = client.predict(np.asarray(picture.convert("RGB"))).outputs["probabilities"]
+        same: list[Any] = [picture]
+        if mode in ("L", "RGBA"):
+            same.append(np.asarray(picture))
+        if mode == "L":
+            same.append(np.asarray(picture)[:, :, None])
+        for answer in client.predict(same):
+            np.testing.assert_array_equal(answer.outputs["probabilities"], expected)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)])
+def test_a_model_of_grey_pictures_gets_grey_ones(shape: tuple[int, ...]) -> None:
+    grey = TensorSpec("x", np.dtype(np.uint8), (-1, 4, 5, 1))
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    request = pb.ModelInferRequest.FromString(Messages(ModelMetadata("m", (), "", (grey,), ()), timeout_s=1).of(pixels))
+    modes = pixels if len(shape) == 2 or shape[2] > 1 else pixels[:, :, 0]
+    expected = np.asarray(Image.fromarray(modes).convert("L"))
+    np.testing.assert_array_equal(decode_request(request)["x"][0, :, :, 0], expected)
+
+
+def test_an_array_that_is_no_picture_is_refused_by_its_shape(demo_address: str) -> None:
+    with Client(demo_address) as client, pytest.raises(InvalidInput, match=r"expected uint8 .* got uint8 \[1,5,5,2\]"):
+        client.predict(np.zeros((5, 5, 2), np.uint8))
+
+
 def test_a_batch_of_arrays_is_several_pictures(demo_address: str) -> None:
     with Client(demo_address) as client:
         one = client.predict(np.zeros((256, 256, 3), np.uint8))
@@ -64,12 +96,6 @@ def test_a_single_picture_or_mapping_streams_as_one(demo_address: str, mean_addr
     with Client(mean_address) as client:
         [answer] = client.stream({"input-0": np.zeros((2, 4, 5, 3), np.uint8)})
         assert answer.checked().outputs["output-0"].shape == (2, 3)
-
-
-@pytest.mark.parametrize("address", ["", "127.0.0.1", "http://127.0.0.1:8001"])
-def test_an_address_is_host_and_port(address: str) -> None:
-    with pytest.raises(InvalidConfig, match="wanted host:port"):
-        Client(address)
 
 
 def test_predict_raises_what_a_stream_would_tell(demo_address: str, pictures: list[Path]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,7 +28,8 @@ from tensign.child import served
 from tensign.client import AsyncClient, Client
 from tensign.client.connection import Connection
 from tensign.config import ModelConfig, ServerConfig
-from tensign.errors import DeadlineExceeded, InvalidConfig, ModelNotReady, QueueFull, TensignError, TooLarge
+from tensign.demo import MODEL
+from tensign.errors import DeadlineExceeded, InvalidConfig, ModelNotFound, ModelNotReady, QueueFull, TensignError, TooLarge
 from tensign.model import Model
 from tensign.repository import Repository
 from tensign.rpc.service import InferenceService
@@ -198,13 +202,171 @@ def test_a_stream_outlives_its_connections(mean_model: Path) -> None:
     assert len(opened) >= 4
 
 
-def test_a_server_that_dies_and_stays_dead_is_told(mean_model: Path) -> None:
+def test_a_stream_waits_for_a_server_that_answered_before(mean_model: Path) -> None:
+    """Killed, and started again only after more attempts than `retries` allows for one that never answered."""
+    port, again = free_port(), threading.Event()
+    attempts = 0
+
+    def token() -> str:  # asked for once for each attempt
+        nonlocal attempts
+        attempts += 1
+        if attempts == 5:
+            again.set()
+        return "x"
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for n in range(300):
+            yield {"input-0": np.full((1, 4, 5, 3), n % 256, np.uint8)}
+
+    command = [sys.executable, "-m", "tensign", "serve", str(mean_model), "--device", "cpu", "--grpc-port", str(port)]
+    with ExitStack() as stack:
+
+        def started() -> subprocess.Popen[str]:
+            server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(server.kill)
+            assert server.stdout is not None and "grpc://" in server.stdout.readline()
+            return server
+
+        first = started()
+        client = stack.enter_context(Client(f"127.0.0.1:{port}", retries=1, token=token))
+        client.metadata()
+        attempts = 0
+        answers = client.stream(rows(), window=8)
+        found = [next(answers)]
+        first.kill()
+        first.wait()
+        restart = threading.Thread(target=lambda: again.wait(60) and started())
+        restart.start()
+        found.extend(answers)
+        restart.join()
+    assert attempts >= 5
+    means = [answer.checked().outputs["output-0"][0, 0] for answer in found]
+    np.testing.assert_array_equal(means, np.arange(300) % 256)
+
+
+def test_a_server_that_comes_back_with_another_model_does_not_answer_with_old_labels(
+    relabelled: tuple[Path, Path], pictures: list[Path]
+) -> None:
+    config = ServerConfig(grpc_port=free_port(), drain_s=0.01)
+    first, second = relabelled
+    asked = threading.Event()
+
+    def images() -> Iterator[Path]:
+        yield pictures[3]
+        assert asked.wait(60)
+        yield pictures[3]
+
+    with Client(f"127.0.0.1:{config.grpc_port}") as client:
+        with serving(Model.load(first, CPU, name="m"), config=config):
+            assert client.predict(pictures[3]).label == "espresso"
+            stream = client.stream(images())
+            assert next(stream).label == "espresso"
+        with serving(Model.load(second, CPU, name="m"), config=config):
+            assert client.predict(pictures[3]).label == "ESPRESSO"
+            asked.set()
+            with pytest.raises(ModelNotReady, match="the server has another model since"):
+                list(stream)
+            assert client.metadata().labels[967] == "ESPRESSO"
+        with serving(Model.load(second, CPU, name="renamed"), config=config):
+            with pytest.raises(ModelNotFound):
+                client.predict(pictures[3])
+            assert client.predict(pictures[3]).label == "ESPRESSO"
+
+
+@pytest.fixture
+def relabelled(tmp_path: Path) -> tuple[Path, Path]:
+    """The bundled model, and the same with other labels."""
+    other = shutil.copytree(MODEL, tmp_path / "other")
+    file = other / "labels.json"
+    file.write_text(file.read_text().replace("espresso", "ESPRESSO"))
+    return MODEL, other
+
+
+def test_a_server_that_dies_and_stays_dead_is_told_at_the_deadline(mean_model: Path) -> None:
     with served(mean_model, "--device", "cpu") as address:
-        client = Client(address, retries=2)
+        client = Client(address, retries=2, timeout_s=2)
         answers = client.stream({"input-0": PIXELS} for _ in range(100_000))
         next(answers)
-    with client, pytest.raises(ModelNotReady, match=address):
+    with client, pytest.raises(ModelNotReady, match=f"^{address}: cannot connect: Connection refused$"):
         list(answers)
+
+
+@contextmanager
+def speaking(words: bytes) -> Iterator[str]:
+    """A server of some other protocol: says its words to whoever says something, then hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with listener.accept()[0] as client:
+                        client.recv(65536)
+                        client.sendall(words)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def said(address: str, **options: Any) -> str:
+    """What a client hears that asks there, without the address."""
+    with Client(address, retries=0, timeout_s=20, **options) as client, pytest.raises(ModelNotReady) as failed:
+        client.statistics()
+    text = str(failed.value)
+    assert text.startswith(f"{address}: ")
+    return text.removeprefix(f"{address}: ")
+
+
+def test_who_cannot_connect_is_told_the_likely_cause(mean_model: Path, authority: tuple[trustme.CA, Path]) -> None:
+    ca, file = authority
+    assert said(f"127.0.0.1:{free_port()}") == "cannot connect: Connection refused"
+    assert said("nowhere.invalid:8001").startswith("cannot connect: ")
+    assert "errors resolving" not in said("nowhere.invalid:8001")
+    no_grpc = "cannot connect: what answers there is no gRPC server that speaks without TLS; perhaps this is the HTTP port"
+    with speaking(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n") as other:
+        assert said(other) == no_grpc
+        assert said(other, tls=True) == "cannot connect: it does not speak TLS; connect without"
+    with speaking(b"") as other:
+        assert said(other).startswith("cannot connect: it closed the connection at once; perhaps it wants TLS")
+    with serving_tls(Model.load(mean_model, CPU), ca) as address:
+        assert "TLS" in said(address)
+        assert "its certificate is not trusted" in said(address, tls=True)
+        ip = address.replace("localhost", "127.0.0.1")
+        assert said(ip, tls=file) == "cannot connect: its certificate is for another host name"
+    with serving(Model.load(mean_model, CPU)) as address:
+        assert "does not speak TLS" in said(address, tls=file)
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("", "got nothing"),
+        (None, "got None"),
+        (8001, "got 8001"),
+        ("127.0.0.1", "got 127"),
+        ("localhost:", "got localhost:"),
+        (":8001", "got :8001"),
+        ("::1:8001", "an IPv6 address stands in brackets"),
+        ("localhost:99999", "the port 1 to 65535"),
+        ("http://127.0.0.1:8001", "no URL"),
+        ("grpcs://127.0.0.1:8001", "no URL"),
+    ],
+)
+def test_an_address_is_host_and_port(address: Any, wanted: str) -> None:
+    with pytest.raises(InvalidConfig, match=rf"^address: wanted host:port.*{wanted}"):
+        Client(address)
+
+
+def test_a_file_without_a_certificate_is_named(mean_model: Path) -> None:
+    with (
+        Client("127.0.0.1:1", tls=mean_model / "MLmodel") as client,
+        pytest.raises(InvalidConfig, match="MLmodel holds no PEM"),
+    ):
+        client.ready()
 
 
 def test_a_server_that_stops_answering_is_noticed() -> None:

@@ -23,7 +23,7 @@ def rows(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
         return [Row(**json.loads(line)) for line in path.read_text().splitlines()]
     table = pandas.read_csv(path, converters={"labels": json.loads, "scores": json.loads}, keep_default_na=False)
-    return [Row(**row) for row in table.to_dict("records")]
+    return [Row(**{n: v for n, v in row.items() if v != ""}) for row in table.to_dict("records")]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -54,6 +54,21 @@ def test_a_run_that_was_killed_loses_at_most_the_row_it_was_writing(tmp_path: Pa
         again.add(GOOD[2])
     assert rows(path) == GOOD
     assert not (tmp_path / "results.parquet.part").exists()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_what_there_is_not_is_null_or_nothing(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"results{suffix}"
+    with Results(path, "m") as results:
+        results.add(GOOD[0])
+        results.add(BAD)
+    good, bad = rows(path)
+    assert (good.label, bad.error) == (GOOD[0].label, BAD.error)
+    if suffix == ".csv":
+        cells = path.read_text().splitlines()[-1].split(",")
+        assert cells[2:4] == ["", ""]
+    else:
+        assert (bad.label, bad.score, good.error) == (None, None, None)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from tensign.config import ModelConfig, ServerConfig
 from tensign.demo import MODEL
 from tensign.errors import DeadlineExceeded, InvalidInput, ModelNotFound, ModelNotReady, QueueFull, TooLarge
 from tensign.model import Model
+from tensign.repository import Repository
 from tensign.rpc.codec import decode_response, encode_request
+from tensign.rpc.service import InferenceService
 from tensign.signature import TensorSpec
 from tensign.testing import serving
 
@@ -280,30 +284,94 @@ def test_a_text_of_an_error_is_never_too_long_to_arrive(client: Client) -> None:
         client.send(encode_request("mean", {"input-0": PIXELS, **dict(list(names.items()))}).SerializeToString())
 
 
-def test_a_client_that_leaves_mid_stream_harms_nobody(mean_address: str, client: Client) -> None:
-    for _ in range(5):
-        with grpc.insecure_channel(mean_address) as channel:
-            call = channel.stream_stream(SERVICE + "ModelStreamInfer", bytes, bytes)(iter([message()] * 100))
-            next(call)
-            call.cancel()
-    assert client.send(message()).outputs
+@asynccontextmanager
+async def running(model: Model, config: ServerConfig) -> AsyncIterator[tuple[Callable[[], grpc.aio.Channel], InferenceService]]:
+    """The service over real connections, in the same event loop, so that one may look at what it holds."""
+    service, server = InferenceService(Repository([model]), config), grpc.aio.server()
+    server.add_generic_rpc_handlers((service.handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    # Each its own connection, whose window does not grow: what nobody reads soon stays with the server.
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 14)]
+    try:
+        async with AsyncExitStack() as stack:
+            channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) for _ in range(40)]
+            for channel in channels:
+                await stack.enter_async_context(channel)
+            yield iter(channels).__next__, service
+    finally:
+        await server.stop(None)
+        model.close()
 
 
-def test_a_stream_that_is_not_read_does_not_stop_others(mean_address: str, client: Client) -> None:
-    """Its window fills and it waits; unary calls and other streams go on."""
-    release = threading.Event()
+def kept_by(service: InferenceService) -> tuple[int, int, int]:
+    """Calls in flight, bytes of requests, bytes of answers that were not read."""
+    return service.active, service._budget.held, service._budget.kept
 
-    def endless() -> Iterator[bytes]:
-        while not release.is_set():
-            yield message()
 
-    with grpc.insecure_channel(mean_address) as channel:
-        stuck = channel.stream_stream(SERVICE + "ModelStreamInfer", bytes, bytes)(endless())
-        next(stuck)  # and never another
-        for _ in range(20):
-            assert client.send(message()).outputs
-        release.set()
-        stuck.cancel()
+async def eventually(holds: Callable[[], bool]) -> bool:
+    """True as soon as it holds: the server hears of a client's end some moments later."""
+    until = time.monotonic() + 10
+    while not holds() and time.monotonic() < until:  # noqa: ASYNC110 - what it waits for happens inside gRPC
+        await asyncio.sleep(0.005)
+    return holds()
+
+
+async def endless(content: bytes) -> AsyncIterator[bytes]:
+    while True:
+        yield content
+
+
+def stream_of(channel: grpc.aio.Channel, content: bytes) -> grpc.aio.StreamStreamCall[Any, bytes]:
+    return channel.stream_stream(SERVICE + "ModelStreamInfer", bytes, bytes)(endless(content))
+
+
+def test_a_client_that_leaves_mid_stream_leaves_nothing_behind(mean_model: Path) -> None:
+    async def check() -> None:
+        async with running(Model.load(mean_model, CPU, name="mean"), ServerConfig()) as (connected, service):
+            channel = connected()
+            for _ in range(5):
+                call = stream_of(channel, message())
+                await call.read()
+                assert service.active == 1
+                call.cancel()
+                assert await eventually(lambda: kept_by(service) == (0, 0, 0)), kept_by(service)
+            assert await channel.unary_unary(SERVICE + "ModelInfer", bytes, bytes)(message())
+
+    asyncio.run(check())
+
+
+def test_streams_that_nobody_reads_stay_within_the_budget_and_stop_nobody(mean_model: Path) -> None:
+    """32 of them; unary calls and another stream go on, and what the 32 held comes back when they leave."""
+    slow, content = 32, message(np.zeros((100, 4, 5, 3), np.uint8), request_id="x" * 1000)
+    answer_bytes, limit = 10_000, 64 * len(content)
+
+    async def check() -> None:
+        tight = ServerConfig(max_inflight_bytes=limit)
+        async with running(Model.load(mean_model, CPU, name="mean"), tight) as (connected, service):
+            most = 0
+
+            def measured() -> bool:
+                nonlocal most
+                active, held, kept = kept_by(service)
+                most = max(most, held + kept)
+                return active == slow and kept > limit // 4 and not held  # nothing moves any longer
+
+            stuck = [stream_of(connected(), content) for _ in range(slow)]
+            for call in stuck:
+                await call.read()  # and never another
+            assert await eventually(measured), kept_by(service)
+            infer = connected().unary_unary(SERVICE + "ModelInfer", bytes, bytes)
+            reader = stream_of(connected(), content)
+            for _ in range(50):
+                assert await reader.read() and await infer(content)
+                measured()
+            assert most <= limit + slow * answer_bytes  # one each may always wait
+            for call in (*stuck, reader):
+                call.cancel()
+            assert await eventually(lambda: kept_by(service) == (0, 0, 0)), kept_by(service)
+
+    asyncio.run(check())
 
 
 def test_a_deadline_that_passes_is_a_deadline_exceeded(mean_model: Path) -> None:

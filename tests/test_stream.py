@@ -39,13 +39,14 @@ def test_parts_that_nobody_reads_are_not_made_and_give_their_request_up_in_the_e
             yield answer(MIB)
 
     async def check() -> None:
-        budget = Budget(MIB)
+        budget = Budget(4096 * MIB)
         answers = Stream(parts, budget, patience_s=0.1).answers(one())
         await anext(answers)
-        await budget.take(MIB)  # to be had once its patience ends
+        await budget.take(4096 * MIB)  # to be had once its patience ends
         assert WINDOW_BYTES / MIB <= made <= WINDOW_BYTES / MIB + 2
         said = [each.error_message async for each in answers]
         assert said[-1] == "the answers were not read within 0.1 s" and not any(said[:-1])
+        assert budget.kept == 0
 
     asyncio.run(check())
 
@@ -83,6 +84,39 @@ def test_a_stream_reads_no_further_than_its_window_and_gives_everything_back() -
         with pytest.raises(ModelNotReady, match="enough"):
             async for _ in answers:
                 rest += 1
-        assert rest == WINDOW - 1 and budget.held == 0
+        assert rest == WINDOW - 1 and budget.held == budget.kept == 0
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["sizes from the signature", "sizes as they were"])
+def test_many_readers_who_do_not_read_stay_within_the_budget_and_stop_nobody_else(known: bool) -> None:
+    """Each is answered 40,000 bytes for 7: unread answers of 32 streams fit into half of the budget, but for one each."""
+    size, limit, slow = 40_000, 8 * MIB, 32
+
+    async def large(request: pb.ModelInferRequest) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        yield answer(size)
+
+    async def a_few() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield pb.ModelInferRequest(id="x").SerializeToString()
+
+    async def check() -> None:
+        budget, streams = Budget(limit), list[AsyncGenerator[pb.ModelStreamInferResponse, None]]()
+        for _ in range(slow):
+            stream = Stream(large, budget, patience_s=30, expect=lambda _: size if known else 0)
+            streams.append(stream.answers(endless()))
+        for stream_answers in streams:
+            await anext(stream_answers)
+            for _ in range(300):
+                await asyncio.sleep(0)
+        assert limit // 4 < budget.kept <= limit // 2 + slow * (size + 100)
+        assert budget.held + budget.kept <= limit
+        reader = Stream(large, budget, patience_s=30, expect=lambda _: size)
+        assert len([each async for each in reader.answers(a_few())]) == 20
+        for stream_answers in streams:
+            await stream_answers.aclose()
+        await asyncio.sleep(0)
+        assert budget.kept == budget.held == 0
 
     asyncio.run(check())

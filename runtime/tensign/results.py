@@ -25,16 +25,22 @@ _PARQUET_ROWS = 10_000  # that are in memory at once
 class Row:
     """What came of one picture: label and score of the best class, labels and scores of all that count; or an error.
 
-    model: which one said so; its name, and what else tells it from others.
+    model: which one said so; its name, and what else tells it from others. label, score, error: None where there is none,
+    which is null in JSON and Parquet, and nothing at all in CSV.
     """
 
     image: str
     model: str
-    label: str = ""
+    label: str | None = None
     score: float | None = None
     labels: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
-    error: str = ""
+    error: str | None = None
+
+    def json(self) -> str:
+        """One line without its end; a name that is not UTF-8 makes all of it ASCII."""
+        line = json.dumps(asdict(self), ensure_ascii=False)
+        return line if line.isascii() or _is_utf8(line) else json.dumps(asdict(self))
 
 
 class Results:
@@ -42,7 +48,7 @@ class Results:
 
     Rows of an earlier run stay, but for those of errors and one that was cut off in the middle: what has no good row is to
     be done again. `done` holds the images of the rest. Parquet cannot grow: until the end its rows lie beside it as JSON
-    lines.
+    lines, in `grown`.
     """
 
     def __init__(self, path: Path, model: str) -> None:
@@ -52,8 +58,8 @@ class Results:
         if path.suffix not in FORMATS:
             raise InvalidConfig(f"--out: wanted a name that ends in {', '.join(FORMATS)}, got {path.name}")
         self.path = path
-        self._grown = path if path.suffix != ".parquet" else path.with_name(f"{path.name}.part")
-        if self._grown != path:
+        self.grown = path if path.suffix != ".parquet" else path.with_name(f"{path.name}.part")
+        if self.grown != path:
             _pyarrow()
         self._format: _Format = _Csv() if path.suffix == ".csv" else _Jsonl()
         self.done: set[str] = set()
@@ -75,9 +81,9 @@ class Results:
 
     def __exit__(self, *raised: object) -> None:
         self._file.close()
-        if raised[0] is None and self.path != self._grown:
-            _write_parquet(self.path, self._read(self._grown))
-            self._grown.unlink()
+        if raised[0] is None and self.path != self.grown:
+            _write_parquet(self.path, self._read(self.grown))
+            self.grown.unlink()
         self._unlock()
 
     def add(self, row: Row) -> None:
@@ -87,20 +93,20 @@ class Results:
 
     def _continued(self, model: str) -> TextIO:
         """The file to add to: what is worth keeping of the earlier ones, copied line by line, then put in their place."""
-        fresh = self._grown.with_name(f"{self._grown.name}.new")
+        fresh = self.grown.with_name(f"{self.grown.name}.new")
         with contextlib.ExitStack() as stack:
             stack.callback(fresh.unlink, missing_ok=True)
             file = stack.enter_context(_text(fresh, "w"))
             self._format.begin(file)
-            for row in itertools.chain.from_iterable(map(self._read, dict.fromkeys((self.path, self._grown)))):
+            for row in itertools.chain.from_iterable(map(self._read, dict.fromkeys((self.path, self.grown)))):
                 if row.model != model:
                     raise InvalidConfig(f"{self.path} holds predictions of {row.model}, not of {model}; choose another --out")
                 if not row.error and row.image not in self.done:
                     self.done.add(row.image)
                     self._format.write(file, row)
             file.close()
-            os.replace(fresh, self._grown)
-        return _text(self._grown, "a")
+            os.replace(fresh, self.grown)
+        return _text(self.grown, "a")
 
     def _read(self, path: Path) -> Iterator[Row]:
         if not path.exists() or not path.stat().st_size:
@@ -134,7 +140,7 @@ class _Jsonl:
         pass
 
     def write(self, file: TextIO, row: Row) -> None:
-        file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+        file.write(row.json() + "\n")
 
     def read(self, file: TextIO) -> Iterator[Row]:
         for line in file:
@@ -153,7 +159,7 @@ class _Csv:
     def write(self, file: TextIO, row: Row) -> None:
         score = "" if row.score is None else row.score
         lists = (json.dumps(row.labels, ensure_ascii=False), json.dumps(row.scores))
-        csv.writer(file).writerow((row.image, row.model, row.label, score, *lists, row.error))
+        csv.writer(file).writerow((row.image, row.model, row.label or "", score, *lists, row.error or ""))
 
     def read(self, file: TextIO) -> Iterator[Row]:
         usual = csv.field_size_limit(sys.maxsize)  # the labels of one picture may be many
@@ -168,12 +174,21 @@ class _Csv:
                 if following is None and (not whole or len(cells) < len(self.columns)):
                     return
                 image, model, label, score, labels, scores, error = cells
-                yield Row(image, model, label, float(score) if score else None, json.loads(labels), json.loads(scores), error)
+                number = float(score) if score else None
+                yield Row(image, model, label or None, number, json.loads(labels), json.loads(scores), error or None)
         finally:
             csv.field_size_limit(usual)
 
 
 _ROW_BEGINS = '{"image": '
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(path: Path, mode: str) -> TextIO:

@@ -25,3 +25,11 @@ def found(given: list[str]) -> list[str]:
                 raise InvalidConfig(f"{name}: no file of that pattern")
         files.update(dict.fromkeys(sorted(names)))
     return list(files)
+
+
+def skipped(given: list[str]) -> int:
+    """How many files of the folders are not taken for pictures."""
+    folders = (Path(name) for name in given if Path(name).is_dir())
+    return len(
+        {path for folder in folders for path in folder.rglob("*") if path.suffix.lower() not in SUFFIXES and path.is_file()}
+    )

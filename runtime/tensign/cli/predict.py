@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,7 +20,8 @@ from rich.text import Text
 
 from tensign import conversion
 from tensign.classification import named
-from tensign.cli.files import found
+from tensign.cli.checks import refuse, typed
+from tensign.cli.files import found, skipped
 from tensign.cli.options import CACHE, CacheDir, Device, Trust, load
 from tensign.client import Answer, Client
 from tensign.config import ModelConfig
@@ -34,14 +35,19 @@ _LISTED = 20
 
 
 def predict(
+    context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="MODEL|HOST:PORT", help="An MLmodel directory, or a running server.")],
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE|FOLDER|GLOB...", help="Pictures; folders with all below them; patterns.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="A .csv, .jsonl or .parquet file; what it holds already is not done again.")
+        Path | None,
+        typer.Option(
+            help="A .csv, .jsonl or .parquet file; what it holds already is not done again. Names are compared as they are "
+            "written: ./a.jpg is not a.jpg."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, the same as in a .jsonl file.")] = False,
     top: Annotated[int, typer.Option(min=1, help="Classes of each picture; a multi-label model: all above its threshold.")] = 3,
     model: Annotated[str, typer.Option(help="Which model, where a server offers several.")] = "",
     tls: Annotated[bool, typer.Option("--tls", help="Speak TLS to the server.")] = False,
@@ -52,27 +58,59 @@ def predict(
     cache_dir: CacheDir = CACHE,
 ) -> None:
     """Classify pictures, with a model in this process or a server. Exit code 1 where some failed, 2 where nothing ran."""
-    with ExitStack() as stack:
-        files = found(images)
-        name, predicted = stack.enter_context(_predictor(target, top, device, trust, cache_dir, model, ca or tls, token))
-        results = stack.enter_context(Results(out, name)) if out else None
-        left = [file for file in files if results is None or file not in results.done]
-        progress = stack.enter_context(_progress(quiet=results is None))
-        bar = progress.add_task("predicting", total=len(files), completed=len(files) - len(left))
-        failed: list[Row] = []
+    _refuse_in_vain(context, target)
+    files = found(images)
+    if others := skipped(images):
+        print(f"{_count(others, 'file')} skipped, no picture suffix", file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
+    results: Results | None = None
+    predicted, failed = 0, list[Row]()
+    try:
+        with ExitStack() as stack:
+            name, answers = stack.enter_context(_predictor(target, top, device, trust, cache_dir, model, ca or tls, token))
+            results = stack.enter_context(Results(out, name)) if out else None
+            left = [file for file in files if results is None or file not in results.done]
+            before = len(files) - len(left)
+            progress = stack.enter_context(_progress(quiet=results is None))
+            bar = progress.add_task("predicting", total=len(files), completed=before)
+            for answer in answers(left):
+                row = _row(answer, name)
+                if results is not None:
+                    results.add(row)
+                else:
+                    print(row.json() if as_json else _line(row))
+                if row.error is None:
+                    predicted += 1
+                else:
+                    failed.append(row)
+                progress.advance(bar)
+    except BaseException as error:
         if results is not None:
-            stack.callback(_report, failed, results.path)  # also when the run breaks off
-        for answer in predicted(left):
-            row = _row(answer, name)
-            if row.error:
-                failed.append(row)
-            if results is not None:
-                results.add(row)
-            else:
-                _print(row, as_json=as_json)
-            progress.advance(bar)
+            _list(failed)
+            print(f"{predicted} predicted, in {results.grown}; the same command goes on", file=sys.stderr)
+            if isinstance(error, KeyboardInterrupt):
+                raise typer.Exit(130) from None
+        raise
+    if results is not None:
+        _list(failed)
+        counts = f"{predicted} predicted, {len(failed)} failed" + (f", {before} were there" if before else "")
+        print(f"{counts}, in {results.path}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
+
+
+_OF_SERVERS, _OF_DIRECTORIES = ("model", "tls", "ca", "token"), ("device", "trust", "cache_dir")
+
+
+def _refuse_in_vain(context: typer.Context, target: str) -> None:
+    """Options that could change nothing; a variable of the environment may be meant for other commands."""
+    if Path(target).is_dir():
+        refuse(typed(context), _OF_SERVERS, f"to a local directory, and {target} is one")
+    else:
+        refuse(typed(context), _OF_DIRECTORIES, f"to a server, and {target} is one")
+    if context.params["out"] is not None and context.params["as_json"]:
+        raise InvalidConfig("--json prints and --out writes a file; give one of them")
 
 
 @contextmanager
@@ -141,20 +179,21 @@ def _in_process(model: Model, top: int, files: list[str]) -> Iterator[Answer]:
 
 def _row(answer: Answer, model: str) -> Row:
     if answer.error is not None:
-        return Row(answer.source, model, error=str(answer.error).removeprefix(f"{answer.source}: "))
+        said = str(answer.error.args[0]).removeprefix(f"{answer.source}: ")  # not its text, where odd names are replaced
+        return Row(answer.source, model, error=str(TensignError(said)))
     score = answer.scores[0] if answer.predictions else None
-    return Row(answer.source, model, answer.label, score, answer.labels, answer.scores)
+    return Row(answer.source, model, answer.label or None, score, answer.labels, answer.scores)
 
 
-def _print(row: Row, *, as_json: bool) -> None:
-    if as_json:
-        found = [{"label": label, "score": score} for label, score in zip(row.labels, row.scores, strict=True)]
-        print(json.dumps({"image": row.image, "error": row.error} if row.error else {"image": row.image, "predictions": found}))
-    elif row.error:
-        print(f"{row.image}: error: {row.error}")
-    else:
-        labels = ", ".join(f"{label} {score:.4f}" for label, score in zip(row.labels, row.scores, strict=True))
-        print(f"{row.image}: {labels or 'no label above the threshold'}")
+def _line(row: Row) -> str:
+    if row.error is not None:
+        return f"{row.image}: error: {row.error}"
+    labels = ", ".join(f"{label} {score:.4f}" for label, score in zip(row.labels, row.scores, strict=True))
+    return f"{row.image}: {labels or 'no label above the threshold'}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _progress(*, quiet: bool) -> Progress:
@@ -167,10 +206,10 @@ class _Rate(ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0:.0f}/s")
 
 
-def _report(failed: list[Row], path: Path) -> None:
+def _list(failed: list[Row]) -> None:
     for row in failed[:_LISTED]:
-        print(f"{row.image}: error: {row.error}", file=sys.stderr)
+        print(_line(row), file=sys.stderr)
     if len(failed) > _LISTED:
         print(f"... and {len(failed) - _LISTED} more", file=sys.stderr)
     if failed:
-        print(f"{len(failed)} failed; the same command tries them again. The rest is in {path}", file=sys.stderr)
+        print("the same command tries them again", file=sys.stderr)

@@ -20,7 +20,15 @@ from tensign.client.exchange import Exchange, Item
 from tensign.client.messages import Input, Messages, Picture, joined
 from tensign.client.metadata import ModelMetadata, ServerMetadata
 from tensign.client.source import FromAsync, FromIterable, source_of
-from tensign.errors import DeadlineExceeded, InvalidConfig, InvalidInput, ModelNotFound, ModelNotReady, TensignError
+from tensign.errors import (
+    DeadlineExceeded,
+    InvalidConfig,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    SignatureMismatch,
+    TensignError,
+)
 from tensign.request import Outputs
 from tensign.rpc.codec import decode_response
 from tensign.rpc.status import error_of_answer
@@ -52,10 +60,13 @@ class AsyncClient:
         token: str | Callable[[], str] | None = None,
     ) -> None:
         """Raises InvalidConfig; connects when it is used."""
-        self.address = address = address.removeprefix("grpc://")  # as `tensign serve` prints it
+        if isinstance(address, str):
+            address = address.removeprefix("grpc://")  # as `tensign serve` prints it
+        self.address = address
         self._connection = Connection(address, tls=tls, certificate=certificate, token=token, retries=retries)
         self._timeout_s = _timeout(timeout_s)
-        self._model, self._version = model, version
+        self._given, self._version = model, version
+        self._only = ""  # the model that the server offers, where it is a single one
         self._metadata: ModelMetadata | None = None
         self._opened: grpc.aio.Channel | None = None
         self._closed = False
@@ -85,7 +96,7 @@ class AsyncClient:
         return ServerMetadata.of(await self._unary("ServerMetadata", pb.ServerMetadataResponse, b""))
 
     async def metadata(self) -> ModelMetadata:
-        """The model's contract; asked for once."""
+        """The model's contract; asked for once, and again when the server turns out to have another."""
         if self._metadata is None:
             request = pb.ModelMetadataRequest(name=await self.model(), version=self._version)
             answer = await self._unary("ModelMetadata", pb.ModelMetadataResponse, request.SerializeToString())
@@ -94,12 +105,12 @@ class AsyncClient:
 
     async def model(self) -> str:
         """The model's name. Raises ModelNotFound where none was given and the server offers several."""
-        if not self._model:
+        if not (self._given or self._only):
             served = sorted({stats.name for stats in await self.statistics()})
             if len(served) != 1:
                 raise ModelNotFound(f"{self.address} serves {', '.join(served) or 'nothing'}: say which model")
-            self._model = served[0]
-        return self._model
+            self._only = served[0]
+        return self._given or self._only
 
     async def statistics(self) -> list[pb.ModelStatistics]:
         """Counts and times of every served model since it was loaded."""
@@ -128,7 +139,7 @@ class AsyncClient:
     ) -> Answer | list[Answer]:
         """One picture -> its Answer, several -> theirs, in order. Raises the first error; `stream` gives each its own.
 
-        A picture is a path, encoded bytes, uint8 [H,W,3], or Pillow's; uint8 [n,H,W,3] is several.
+        A picture is a path, encoded bytes, uint8 [H,W], [H,W,3] or [H,W,4], or Pillow's; uint8 [n,H,W,3] is several.
         """
         messages = await self._messages(top, timeout_s)
         if isinstance(images, Mapping):
@@ -138,14 +149,10 @@ class AsyncClient:
         if isinstance(images, Iterable | AsyncIterable) and not isinstance(images, _ONE):
             async with aclosing(self.stream(images, top=top, timeout_s=timeout_s)) as answers:
                 return [answer.checked() async for answer in answers]
-        item = await asyncio.to_thread(messages.item, images)
-        if item.message is None:
-            assert isinstance(item.outcome, TensignError)
-            return Answer.failed(item.source, item.outcome).checked()
         try:
-            return messages.answer(item.source, [await self.send(item.message, timeout_s=timeout_s)], rows=False)
-        except InvalidInput as error:
-            raise Answer.failed(item.source, error).error or error from None
+            return await self._predicted(images, messages, timeout_s)
+        except _Exchanged:  # once: by a balancer before two models it might go on for ever
+            return await self._predicted(images, await self._messages(top, timeout_s), timeout_s)
 
     async def stream(
         self,
@@ -166,9 +173,10 @@ class AsyncClient:
         async with aclosing(self._exchange(source_of(images, messages.item), window, timeout_s)) as items:
             async for item in items:
                 if isinstance(item.outcome, TensignError):
+                    self._forget(item.outcome)
                     yield Answer.failed(item.source, item.outcome)
                 else:
-                    yield messages.answer(item.source, item.outcome or [], rows=item.rows)
+                    yield self._answer(messages, item.source, item.outcome or [], rows=item.rows)
 
     async def send(self, message: bytes, *, timeout_s: float | None = None) -> pb.ModelInferResponse:
         """One serialized ModelInferRequest, one answer."""
@@ -206,6 +214,28 @@ class AsyncClient:
         finally:
             source.close()
 
+    async def _predicted(self, image: Any, messages: Messages, timeout_s: float | None) -> Answer:
+        item = await asyncio.to_thread(messages.item, image)
+        if item.message is None:
+            assert isinstance(item.outcome, TensignError)
+            return Answer.failed(item.source, item.outcome).checked()
+        try:
+            response = await self.send(item.message, timeout_s=timeout_s)
+            return self._answer(messages, item.source, [response], rows=False)
+        except InvalidInput as error:
+            raise Answer.failed(item.source, error).error or error from None
+
+    def _answer(self, messages: Messages, source: str, responses: list[pb.ModelInferResponse], *, rows: bool) -> Answer:
+        if messages.are_of_another(responses):
+            self._forget(error := _Exchanged(f"{self.address}: the server has another model since; ask again"))
+            raise error
+        return messages.answer(source, responses, rows=rows)
+
+    def _forget(self, error: TensignError) -> None:
+        """What was known of the model, where an error may come of its being another by now."""
+        if isinstance(error, SignatureMismatch | ModelNotFound | _Exchanged):
+            self._only, self._metadata = "", None
+
     async def _messages(self, top: int = 5, timeout_s: float | None = None) -> Messages:
         if top < 1:
             raise InvalidConfig(f"top: wanted at least 1, got {top}")
@@ -218,7 +248,9 @@ class AsyncClient:
         try:
             return await call(message, timeout=deadline_s, metadata=await self._connection.metadata())
         except grpc.RpcError as error:
-            raise self._connection.failure(error) from None
+            failure = self._connection.failure(error, deadline_s)
+            self._forget(failure)
+            raise failure from None
         except grpc.aio.UsageError:
             raise TensignError(CLOSED) from None
 
@@ -229,6 +261,10 @@ class AsyncClient:
         if self._opened is None:
             self._opened = self._connection.open()
         return self._opened
+
+
+class _Exchanged(ModelNotReady):
+    """An answer came from another model than the one that was asked about."""
 
 
 def _timeout(timeout_s: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 import grpc
 
-from tensign.errors import InvalidConfig, ModelNotReady, TensignError, TooLarge
+from tensign.client.reason import reason
+from tensign.errors import DeadlineExceeded, InvalidConfig, ModelNotReady, TensignError, TooLarge
 from tensign.rpc.status import error_of
 
 _NAME = "inference.GRPCInferenceService"
@@ -22,8 +24,11 @@ MAX_RETRIES = 4  # gRPC itself tries five times at most
 
 _FIRST_BACKOFF_S, _MAX_BACKOFF_S, _BACKOFF_FACTOR = 0.1, 2.0, 3.0
 _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 30_000, 10_000  # a dead peer is noticed within 40 s, also by a stream that waits
-_WRITTEN_TOO_LATE = "Internal error from Core"  # to a call that had ended: grpc/grpc#36066
 _TOO_LARGE = "message larger than max"  # gRPC's word, on either side
+_TOO_LATE = "Deadline Exceeded"
+_WRITTEN_TOO_LATE = "Internal error from Core"  # to a call that had ended: grpc/grpc#36066
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s:/@\[\]]+):(?P<port>[0-9]{1,5})")
+_NAMES = re.compile(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock):[^\s]+")  # what else gRPC resolves
 _RETRIED_BYTES = 1 << 30  # gRPC forgets how to repeat a larger message; its default is less than one photograph
 
 
@@ -43,8 +48,7 @@ class Connection:
     retries: int = MAX_RETRIES
 
     def __post_init__(self) -> None:
-        if ":" not in self.address or self.address.startswith(("http://", "https://")):
-            raise InvalidConfig(f"address: wanted host:port, got {self.address}")
+        _check(self.address)
         if not 0 <= self.retries <= MAX_RETRIES:
             raise InvalidConfig(f"retries: wanted 0 to {MAX_RETRIES}, got {self.retries}")
         if self.certificate is not None and self.tls is False:
@@ -57,6 +61,8 @@ class Connection:
         if self.tls is False:
             return grpc.aio.insecure_channel(self.address, options=self._options)
         roots = None if self.tls is True else Path(self.tls).read_bytes()
+        if roots is not None and b"-----BEGIN " not in roots:  # gRPC would say that the connection was refused
+            raise InvalidConfig(f"tls: {self.tls} holds no PEM certificate")
         chain, key = (None, None) if self.certificate is None else map(_read, self.certificate)
         credentials = grpc.ssl_channel_credentials(roots, key, chain)
         return grpc.aio.secure_channel(self.address, credentials, options=self._options)
@@ -68,14 +74,17 @@ class Connection:
         token = self.token if isinstance(self.token, str) else await asyncio.to_thread(self.token)  # it may ask somebody
         return (("authorization", f"Bearer {token}"),)
 
-    def failure(self, error: grpc.RpcError) -> TensignError:
-        """What a failed call means."""
-        if error.details() == _WRITTEN_TOO_LATE:
+    def failure(self, error: grpc.RpcError, deadline_s: float | None = None) -> TensignError:
+        """What a failed call means. deadline_s: the one it had."""
+        said = error.details() or ""
+        if said == _WRITTEN_TOO_LATE:
             return ModelNotReady(f"{self.address}: the connection broke")
-        if _TOO_LARGE in (error.details() or ""):
-            return TooLarge(f"{self.address}: {error.details()}")
+        if _TOO_LARGE in said:
+            return TooLarge(f"{self.address}: {said}")
+        if said == _TOO_LATE and deadline_s is not None:  # by our own clock: a server says how long it had
+            return DeadlineExceeded(f"{self.address}: no answer within {deadline_s:.3g} s")
         trailer: Any = error.trailing_metadata()
-        return error_of(error.code(), error.details(), self.address, trailer or ())
+        return error_of(error.code(), reason(said, tls=self.tls is not False), self.address, trailer or ())
 
     def backoff_s(self, failures: int) -> float:
         """How long to wait after so many failures in a row."""
@@ -98,6 +107,7 @@ class Connection:
             ("grpc.max_send_message_length", -1),
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+            ("grpc.max_reconnect_backoff_ms", int(_MAX_BACKOFF_S * 1000)),  # 120 s, unless told: a server is back sooner
             ("grpc.use_local_subchannel_pool", 1),  # else clients of one process would share one connection
             ("grpc.per_rpc_retry_buffer_size", _RETRIED_BYTES),
             ("grpc.enable_retries", int(self.retries > 0)),
@@ -119,6 +129,21 @@ class Connection:
         # Never streams: gRPC would replay them beneath the exchange, which knows better what was answered.
         names = [{"service": _NAME, "method": method} for method in _UNARY]
         return {"methodConfig": [{"name": names, "retryPolicy": policy}]}
+
+
+def _check(address: object) -> None:
+    wanted = "address: wanted host:port"
+    if not isinstance(address, str):
+        raise InvalidConfig(f"{wanted}, got {address!r:.100}")
+    if "://" in address and not _NAMES.fullmatch(address):
+        raise InvalidConfig(f"{wanted} of a gRPC server, no URL, got {address}")
+    if _NAMES.fullmatch(address):
+        return
+    if not (found := _HOST_PORT.fullmatch(address)):
+        hint = "; an IPv6 address stands in brackets" if address.count(":") > 1 else ""
+        raise InvalidConfig(f"{wanted}, got {address or 'nothing'}{hint}")
+    if not 0 < int(found["port"]) < 1 << 16:
+        raise InvalidConfig(f"{wanted}, the port 1 to 65535, got {address}")
 
 
 def _read(file: str | Path) -> bytes:

@@ -34,6 +34,7 @@ class Item:
     rows: bool = False
     outcome: list[pb.ModelInferResponse] | TensignError | None = None
     parts: list[pb.ModelInferResponse] = field(default_factory=list)
+    due: float | None = None  # its deadline by the loop's clock, from the first time that it was sent
 
 
 class Unreadable(Exception):
@@ -55,7 +56,8 @@ class Exchange:
     """Sends what `source` gives, at most `window` ahead of the answers that were taken.
 
     A connection that breaks is made anew and what it left unanswered is sent again, so that nothing is lost and nothing
-    answered twice; it gives up after `connection.retries` attempts in a row that brought no answer.
+    answered twice. A server that never answered is given up after `connection.retries` attempts; one that did is tried
+    until the oldest request that it owes an answer has outlived its deadline, unless there are to be no retries at all.
     """
 
     def __init__(self, channel: grpc.aio.Channel, connection: Connection, *, window: int, timeout_s: float) -> None:
@@ -63,13 +65,14 @@ class Exchange:
             f"{SERVICE}ModelStreamInfer", lambda message: message, pb.ModelStreamInferResponse.FromString
         )
         self._connection = connection
-        self._patience_s = timeout_s + _LAST_WORD_S
+        self._timeout_s, self._patience_s = timeout_s, timeout_s + _LAST_WORD_S
         self._room = window
         self._items: deque[Item] = deque()  # taken from the source, not yet yielded
         self._pending: deque[Item] = deque()  # those of them that the server has yet to answer
         self._in_flight = 0  # how many of these were sent over the connection there is
         self._exhausted = False
-        self._failures = 0
+        self._failures = 0  # in a row
+        self._has_answered = False
         self._unreadable: BaseException | None = None  # what reading the source raised: due after the answers to what was read
         self._broken: Exception | None = None  # why there will be no more answers
         self._fed, self._freed, self._answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -147,9 +150,18 @@ class Exchange:
 
     async def _recover(self, failure: TensignError) -> None:
         self._failures += 1
-        if not isinstance(failure, ModelNotReady) or self._failures > self._connection.retries:
+        retries, now = self._connection.retries, asyncio.get_running_loop().time()
+        pause_s = self._connection.backoff_s(self._failures)
+        if not isinstance(failure, ModelNotReady) or not retries:
             raise failure
-        await asyncio.sleep(self._connection.backoff_s(self._failures))
+        if not self._has_answered:
+            if self._failures > retries:
+                raise failure
+        elif self._pending and (due := self._pending[0].due) is not None:
+            if now >= due:
+                raise failure
+            pause_s = min(pause_s, due - now)  # one last attempt at the very end
+        await asyncio.sleep(pause_s)
 
     async def _over_one_connection(self) -> None:
         call = self._open(metadata=await self._connection.metadata())
@@ -172,6 +184,7 @@ class Exchange:
             item = self._pending[self._in_flight]
             self._in_flight += 1
             assert item.message is not None
+            item.due = item.due or asyncio.get_running_loop().time() + self._timeout_s
             await call.write(item.message)
         await call.done_writing()
 
@@ -195,7 +208,7 @@ class Exchange:
             return
         self._pending.popleft()
         self._in_flight -= 1
-        self._failures = 0
+        self._failures, self._has_answered = 0, True
         item.outcome = error_of_answer(response) or item.parts
         item.message = None  # a large picture need not wait for the one before it
         self._answered.set()

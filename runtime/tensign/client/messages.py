@@ -20,7 +20,7 @@ from tensign.client.exchange import Item
 from tensign.client.metadata import ModelMetadata
 from tensign.errors import InvalidInput, TensignError, TooLarge
 from tensign.request import Outputs
-from tensign.rpc.codec import decode_response, encode_request
+from tensign.rpc.codec import SHA256, decode_response, encode_request
 from tensign.signature import Arrays, TensorSpec
 
 Picture = str | Path | bytes | bytearray | memoryview | npt.NDArray[Any] | pillow.Image
@@ -58,8 +58,9 @@ class Messages:
     def of(self, value: Input) -> bytes:
         """The serialized request for one picture, or for the rows of {input: [n,...]}.
 
-        Encoded pictures go as they are. Decoded ones, uint8 [H,W,3] or Pillow's, go as the signature's tensor where they
-        have its size, else as PNG. Raises InvalidInput, OSError where a file cannot be read.
+        Encoded pictures go as they are. Decoded ones, uint8 [H,W], [H,W,1], [H,W,3], [H,W,4] or Pillow's, get the channels of
+        the signature's tensor as Pillow converts them, transparency left out; they go as that tensor where they have its
+        size, else as PNG. Raises InvalidInput, OSError where a file cannot be read.
         """
         return self._of(value).SerializeToString()
 
@@ -74,6 +75,12 @@ class Messages:
         cuts = self._cuts(arrays, lengths.pop())
         slices = [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
         return [self._request({n: a[rows] for n, a in arrays.items()}).SerializeToString() for rows in slices]
+
+    def are_of_another(self, responses: Sequence[pb.ModelInferResponse]) -> bool:
+        """True where another model gave these answers than the one that the metadata are of."""
+        digest = self.metadata.sha256
+        said = (response.parameters[SHA256].string_param for response in responses if SHA256 in response.parameters)
+        return bool(digest) and any(not digest.startswith(letters) for letters in said)
 
     def answer(self, source: str, responses: Sequence[pb.ModelInferResponse], *, rows: bool) -> Answer:
         """`responses`: all parts of one answer. rows: keep the axis of rows, which a picture has no use for."""
@@ -94,12 +101,11 @@ class Messages:
         if isinstance(value, bytes | bytearray | memoryview):
             return self._encoded(bytes(value))
         if isinstance(value, pillow.Image):
-            value = np.asarray(value.convert("RGB"))
+            value = np.asarray(value if value.mode in ("L", "RGB", "RGBA") else value.convert("RGB"))
         if not isinstance(value, np.ndarray):
             raise InvalidInput(f"expected a picture: a path, bytes, an array or a Pillow image; got {type(value).__name__}")
         spec = self.metadata.inputs[0]
-        if value.ndim == 2 and value.dtype == np.uint8 and len(spec.shape) == 4:
-            value = np.asarray(pillow.fromarray(value).convert("RGB"))  # grey
+        value = _in_channels(value, spec)
         if self.metadata.image and not _fits(value, spec):
             return self._encoded(_png(value))
         return self._request({spec.name: value[None]})
@@ -149,6 +155,23 @@ def as_array(value: Any) -> npt.NDArray[Any]:
         rows[:] = [bytes(row) for row in value]
         return rows
     return np.asarray(value)
+
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def _in_channels(pixels: npt.NDArray[Any], spec: TensorSpec) -> npt.NDArray[Any]:
+    """Grey, colours or colours with transparency as the model's [H,W,C]; what is no such picture stays, to be refused."""
+    if pixels.dtype != np.uint8 or len(spec.shape) != 4 or not pixels.size:
+        return pixels
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    wanted = 3 if spec.shape[3] == -1 else spec.shape[3]
+    if pixels.ndim != 3 or pixels.shape[2] == wanted or not {pixels.shape[2], wanted} <= _MODES.keys():
+        return pixels
+    image = pillow.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+    converted = np.asarray(image.convert(_MODES[wanted]))
+    return converted if converted.ndim == 3 else converted[:, :, None]
 
 
 def _fits(pixels: npt.NDArray[Any], spec: TensorSpec) -> bool:

@@ -116,7 +116,7 @@ class Client:
     ) -> Answer | list[Answer]:
         """One picture -> its Answer, several -> theirs, in order. Raises the first error; `stream` gives each its own.
 
-        A picture is a path, encoded bytes, uint8 [H,W,3], or Pillow's; uint8 [n,H,W,3] is several.
+        A picture is a path, encoded bytes, uint8 [H,W], [H,W,3] or [H,W,4], or Pillow's; uint8 [n,H,W,3] is several.
         """
         return self._run(self._client.predict(images, top=top, timeout_s=timeout_s))
 

@@ -1,4 +1,4 @@
-"""Bytes of requests that the server holds at once."""
+"""Bytes that the server holds at once: of requests on their way, and of answers that streams have yet to read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,45 @@ from contextlib import contextmanager
 
 from tensign.errors import QueueFull
 
+_SHARES = 4
+
 
 class Budget:
-    """Of one event loop. What is too large for it ever may still have it alone; who waits is served in turn."""
+    """Of one event loop. What is too large for it ever may still have it alone; who waits is served in turn.
+
+    Answers may take up to half of it, and what they take is missing for requests; the other half is never theirs, so that
+    readers who are slow do not stop those who read.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
+        self._kept = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
     def held(self) -> int:
         """Bytes taken and not yet given back."""
         return self._held
+
+    @property
+    def kept(self) -> int:
+        """Bytes of answers, made or expected, that nobody has read yet."""
+        return self._kept
+
+    @property
+    def share(self) -> int:
+        """Bytes of answers that one stream may let wait: a fixed part of what is free, so that there is always some left."""
+        return max(self._limit // 2 - self._kept, 0) // _SHARES
+
+    def keep(self, size: int) -> None:
+        """Counts answers that wait, at once and whatever `share` is: it binds whoever asks for more of them."""
+        self._kept += size
+
+    def drop(self, size: int) -> None:
+        """Ends what `keep` began."""
+        self._kept -= size
+        self._wake()
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -67,4 +93,4 @@ class Budget:
                 turn.set_result(None)
 
     def _fits(self, size: int) -> bool:
-        return not self._held or self._held + size <= self._limit
+        return not self._held or self._held + size <= self._limit - min(self._kept, self._limit // 2)

@@ -23,6 +23,8 @@ from tensign.signature import MAX_RANK, Arrays
 # Parameters of an answer that is one part of several: its first row, and, in Triton's word, whether it is the last part.
 FIRST_ROW = "first_row"
 FINAL = "triton_final_response"
+SHA256 = "sha256"  # of an answer: the first letters of the digest of the model that gave it, as its metadata tell it
+SHA256_LETTERS = 12
 
 MAX_ID = 1024  # letters of a request's id, which comes back with its answer
 _MAX_INPUTS = 4096

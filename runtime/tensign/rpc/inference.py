@@ -15,7 +15,7 @@ from tensign.errors import DeadlineExceeded, InvalidInput, QueueFull
 from tensign.model import Model
 from tensign.repository import Repository
 from tensign.request import Outputs
-from tensign.rpc.codec import FINAL, FIRST_ROW, decode_request, encode_response, requested_outputs
+from tensign.rpc.codec import FINAL, FIRST_ROW, SHA256, SHA256_LETTERS, decode_request, encode_response, requested_outputs
 from tensign.signature import MAX_RANK, Arrays
 
 _FEW_ELEMENTS = 1024
@@ -98,7 +98,10 @@ class Inference:
 
     async def _encoded(self, outputs: Outputs) -> pb.ModelInferResponse:
         encode = partial(encode_response, self.request, self.model.version, outputs, self.model.plan.labels)
-        return await asyncio.to_thread(encode) if self.classifies else encode()  # writing many classes takes milliseconds
+        response = await asyncio.to_thread(encode) if self.classifies else encode()  # writing many classes takes milliseconds
+        if self.model.digest:
+            response.parameters[SHA256].string_param = self.model.digest[:SHA256_LETTERS]
+        return response
 
 
 def _timeout_s(request: pb.ModelInferRequest) -> float:

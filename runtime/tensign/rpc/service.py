@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from functools import partial
 from typing import Any
@@ -25,6 +26,8 @@ from tensign.version import __version__
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 EXTENSIONS = ("classification", "statistics", "encoded_images")
+
+_ENVELOPE = 512  # bytes of an answer beside its tensors, its id and its model's name, generously
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -107,7 +110,8 @@ class InferenceService:
     async def ModelStreamInfer(
         self, messages: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        stream = Stream(partial(self._respond, context), self._budget, patience_s=self._config.timeout_s)
+        respond = partial(self._respond, context)
+        stream = Stream(respond, self._budget, patience_s=self._config.timeout_s, expect=self._expected)
         self._streams.add(stream)
         age_s = self._config.max_connection_age_s
         reason = ModelNotReady(f"the connection is {age_s:g} s old; connect again, perhaps to another server")
@@ -140,6 +144,17 @@ class InferenceService:
             failed = failed_answer(error)
             failed.infer_response.model_name, failed.infer_response.id = request.model_name[:MAX_ID], request.id[:MAX_ID]
             yield failed
+
+    def _expected(self, request: pb.ModelInferRequest) -> int:
+        """Bytes of the answers to a request, 0 where the signature does not tell; never raises."""
+        try:
+            model = self._repository.get(request.model_name, request.model_version)
+        except ModelNotFound:
+            return 0
+        rows = max(request.inputs[0].shape[0], 0) if request.inputs and request.inputs[0].shape else 0
+        outputs = [o for o in model.signature.outputs if -1 not in o.shape[1:]]
+        envelopes = math.ceil(rows / model.largest_batch) * (len(request.id) + len(request.model_name) + _ENVELOPE)
+        return envelopes + rows * sum(o.dtype.itemsize * math.prod(o.shape[1:]) for o in outputs) if outputs else 0
 
     async def _inference(self, request: pb.ModelInferRequest, context: Context) -> Inference:
         return await Inference.of(request, self._repository, default_s=self._config.timeout_s, limit_s=context.time_remaining())

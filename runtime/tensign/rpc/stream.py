@@ -14,11 +14,12 @@ from tensign.rpc.budget import Budget
 from tensign.rpc.codec import parse
 from tensign.rpc.status import failed_answer
 
-# Requests of one stream that may be on their way at once, and bytes of them and of answers that nobody has read yet. A
-# reader that stops reading stops its own stream here.
+# Requests of one stream that may be on their way at once, and bytes of them and of answers that nobody has read yet; of the
+# latter also no more than its share of the server's budget. A reader that stops reading stops its own stream here.
 WINDOW = 64
 WINDOW_BYTES = 64 << 20
 
+Expect = Callable[[pb.ModelInferRequest], int]
 Respond = Callable[[pb.ModelInferRequest], AsyncGenerator[pb.ModelStreamInferResponse, None]]
 
 
@@ -27,6 +28,7 @@ class _Owed:
     """One request that was read. answers: its parts, then None."""
 
     answers: asyncio.Queue[pb.ModelStreamInferResponse | None] = field(default_factory=asyncio.Queue)
+    expected: int = 0  # bytes of answers still to be made
     task: asyncio.Task[None] | None = None
 
 
@@ -34,18 +36,21 @@ class Stream:
     """Reads ahead of the answers by at most a window, so that requests of one stream share batches.
 
     respond: gives the answers to one request, errors among them; it never raises. patience_s: how long a request that is
-    answered in parts waits for somebody to read them, holding what it came with.
+    answered in parts waits for somebody to read them, holding what it came with. expect: how many bytes the answers to a
+    request will have, 0 where that is not known before: then as many as the largest so far.
     """
 
-    def __init__(self, respond: Respond, budget: Budget, *, patience_s: float) -> None:
-        self._respond = respond
+    def __init__(self, respond: Respond, budget: Budget, *, patience_s: float, expect: Expect = lambda _: 0) -> None:
+        self._respond, self._expect = respond, expect
         self._budget = budget
         self._patience_s = patience_s
         self._owed: asyncio.Queue[_Owed | None] = asyncio.Queue()
-        self._count, self._running = 0, 0
-        self._held = 0  # bytes of requests that run and of answers that were not read
+        self._count = 0
+        self._held = 0  # bytes of requests that run
+        self._kept = 0  # bytes of answers, made or expected, that were not read
         self._freed = asyncio.Event()
-        self._answer_bytes = 0  # of the largest answer so far, which every one that runs is expected to have too
+        self._answer_bytes = 0  # of the largest answer so far
+        self._ended = False
         self._reader: asyncio.Task[None] | None = None
         self._reason: TensignError | None = None
 
@@ -64,8 +69,7 @@ class Stream:
             while (owed := await self._owed.get()) is not None:
                 while (answer := await owed.answers.get()) is not None:
                     yield answer
-                    self._held -= answer.ByteSize()
-                    self._freed.set()
+                    self._keep(-answer.ByteSize())
                 self._count -= 1
                 self._freed.set()
             if self._reason is not None:
@@ -73,6 +77,8 @@ class Stream:
             self._reader.result()  # raises what reading raised
         finally:
             self._reader.cancel()
+            self._keep(-self._kept)
+            self._ended = True
             while owed is not None:
                 if owed.task is not None:
                     owed.task.cancel()
@@ -80,43 +86,68 @@ class Stream:
 
     async def _read(self, messages: AsyncIterator[bytes]) -> None:
         while True:
-            await self._until(self._has_room)
+            await self._until(lambda: self._count < WINDOW)
             try:
                 message = await anext(messages)
             except StopAsyncIteration:
                 return
             request, size = parse(pb.ModelInferRequest, message), len(message)
             del message  # the request holds a copy
-            await self._budget.take(size)
-            owed = _Owed()
+            if not (expected := self._expect(request)):
+                await self._until(lambda: not self._count or self._answer_bytes > 0)  # the first one alone
+                expected = self._answer_bytes
+            owed = _Owed(expected=min(expected, WINDOW_BYTES))
+            await self._until(partial(self._has_room, size, owed.expected))
             self._count += 1
-            self._running += 1
+            self._keep(owed.expected)
+            await self._budget.take(size)
             self._held += size
             self._owed.put_nowait(owed)
             owed.task = asyncio.create_task(self._answer(request, owed))
-            owed.task.add_done_callback(partial(self._answered, size))
+            owed.task.add_done_callback(partial(self._answered, owed, size))
 
-    def _has_room(self) -> bool:
-        expected = self._held + self._running * self._answer_bytes
-        return not self._count or (self._count < WINDOW and expected < WINDOW_BYTES)
+    def _has_room(self, size: int, expected: int) -> bool:
+        """One request at a time may always run, however little room there is."""
+        kept = self._kept + expected
+        return not self._count or (self._held + size + kept < WINDOW_BYTES and kept <= self._budget.share)
+
+    def _keep(self, size: int) -> None:
+        """Counts answers that wait, below 0 what was read of them; nothing any more once the stream has ended."""
+        if self._ended:
+            return
+        self._kept += size
+        if size >= 0:
+            self._budget.keep(size)
+        else:
+            self._budget.drop(-size)
+            self._freed.set()
 
     async def _answer(self, request: pb.ModelInferRequest, owed: _Owed) -> None:
         async with contextlib.aclosing(self._respond(request)) as answers:
             async for answer in answers:
-                if self._held >= WINDOW_BYTES and not await self._was_read(owed):
+                size = answer.ByteSize()
+                if not await self._may_wait(owed, size):
                     late = DeadlineExceeded(f"the answers were not read within {self._patience_s:g} s")
-                    owed.answers.put_nowait(failed_answer(late))
+                    answer = failed_answer(late)
+                    self._keep(answer.ByteSize())
+                    owed.answers.put_nowait(answer)
                     break
-                self._answer_bytes = max(self._answer_bytes, answer.ByteSize())
-                self._held += answer.ByteSize()
+                self._answer_bytes = max(self._answer_bytes, size)
+                self._keep(size - min(size, owed.expected))
+                owed.expected -= min(size, owed.expected)
                 owed.answers.put_nowait(answer)
         owed.answers.put_nowait(None)
 
-    async def _was_read(self, owed: _Owed) -> bool:
-        """Waits until the parts before this one were read, or there is room again."""
+    async def _may_wait(self, owed: _Owed, size: int) -> bool:
+        """True where that was expected, or once the parts before this one were read or there is room again.
+
+        The budget has no say here: who waits holds a request, which others may wait for.
+        """
+        if size <= owed.expected:
+            return True
         try:
             async with asyncio.timeout(self._patience_s):
-                await self._until(lambda: owed.answers.empty() or self._held < WINDOW_BYTES)
+                await self._until(lambda: owed.answers.empty() or self._kept + size <= WINDOW_BYTES)
         except TimeoutError:
             return False
         return True
@@ -126,9 +157,9 @@ class Stream:
             self._freed.clear()
             await self._freed.wait()
 
-    def _answered(self, size: int, _: asyncio.Task[None]) -> None:
+    def _answered(self, owed: _Owed, size: int, _: asyncio.Task[None]) -> None:
         """Runs also for a task that was cancelled before it began."""
-        self._running -= 1
         self._held -= size
         self._budget.give_back(size)
+        self._keep(-owed.expected)  # what it had not
         self._freed.set()
