@@ -13,7 +13,7 @@ RUNTIME = Path(__file__).resolve().parents[1] / "runtime" / "tensign"
 CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 
 LAYERS = (
-    {"errors", "version", "_pb"},
+    {"errors", "version", "document", "_pb"},
     {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification"},
     {"signature", "preprocess"},
     {"plan", "request", "engines"},
@@ -43,7 +43,7 @@ HOMES = {
     "PIL": {"client", "decode", "preprocess"},
     "simplejpeg": {"decode"},
     "pyarrow": {"results"},
-    "yaml": {"mlmodel"},
+    "yaml": {"document"},
     "matplotlib": {"bench"},
     "typer": {"cli"},
     "tensign_converters": set(),
