@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,9 +42,9 @@ class ModelManifest:
 
     @cached_property
     def signature(self) -> Mapping[str, Any] | None:
-        """`inputs`, `outputs`, `params`, their JSON decoded: lists of maps, None for a part that is not declared.
+        """`inputs`, `outputs`, `params`, their JSON decoded, None for a part that is not declared; Signature.parse reads it.
 
-        None when the model has no signature. Raises UnsupportedModel for one that MLflow would not load.
+        None when the model has no signature. Raises UnsupportedModel where that is no map, or a part no JSON.
         """
         signature = self.document.get("signature")
         if signature is None:
@@ -76,6 +75,18 @@ class ModelManifest:
     def saved_input_example(self) -> Mapping[str, Any]:
         """`saved_input_example_info`: artifact_path, type, serving_input_path, ...; empty when none was saved."""
         return _mapping(self.document.get("saved_input_example_info"))
+
+    def inside(self, name: Any) -> Path:
+        """A file of the model directory. Raises UnsupportedModel for a name, or a link, that leads out of it, or nowhere."""
+        file = self.path / str(name)
+        try:
+            inside = file.is_file() and file.resolve().is_relative_to(self.path.resolve())
+            inside = inside and ".." not in Path(str(name)).parts
+        except (OSError, ValueError, RuntimeError):  # no name that a file could have, or links in a circle
+            inside = False
+        if not inside:
+            raise UnsupportedModel(f'{self.path}: the MLmodel names "{str(name)[:100]}", which is no file of the directory')
+        return file
 
     @property
     def name(self) -> str:
@@ -131,42 +142,14 @@ def read_mlmodel(path: Path | str) -> ModelManifest:
     return ModelManifest(path, text, MappingProxyType(document))
 
 
-def check_schema(part: str, entries: Any) -> None:
-    """What MLflow asks of a list of specs as a whole. Raises UnsupportedModel.
-
-    entries: `inputs`, `outputs` or `params`, decoded. Source: mlflow.types.schema.Schema and ParamSchema, release 3.18.
-    """
-    if not isinstance(entries, Sequence) or isinstance(entries, str) or not all(isinstance(one, Mapping) for one in entries):
-        raise UnsupportedModel(f"signature {part}: wanted a list of maps")
-    names = [entry.get("name") for entry in entries]
-    if part == "params":
-        name, often = next(iter(Counter(map(str, names)).most_common(1)), ("", 0))
-        if often > 1:
-            raise UnsupportedModel(f"signature {part}: {often} are called {name[:64]!a}")
-        return
-    if not entries:
-        raise UnsupportedModel(f"signature {part}: an empty list; leave it out, or name what the model takes and gives")
-    tensors = [entry.get("type") == "tensor" for entry in entries]
-    if any(tensors) and not all(tensors):
-        raise UnsupportedModel(f"signature {part}: {sum(tensors)} tensors among {len(tensors)} columns; wanted one kind")
-    if None in names and names.count(None) < len(names):
-        raise UnsupportedModel(f"signature {part}: {names.count(None)} of {len(names)} have no name; wanted all named, or none")
-    if None in names and all(tensors) and len(tensors) > 1:
-        raise UnsupportedModel(f"signature {part}: several tensors need a name each")
-    if None in names and any(entry.get("required") is False for entry in entries):
-        raise UnsupportedModel(f"signature {part}: an optional column needs a name")
-
-
 def _decode(part: str, value: Any) -> Any:
     """MLflow stores each part as a string holding JSON, often folded over several YAML lines."""
     if value is None or value == "":
         return None
     try:
-        entries = json.loads(value) if isinstance(value, str) else value
+        return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:
         raise UnsupportedModel(f"signature {part} is not JSON: {error}") from None
-    check_schema(part, entries)
-    return entries
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -55,12 +55,12 @@ class ModelPlan:
         if activation not in ACTIVATIONS or not (threshold is None or _is_number(threshold)):
             raise UnsupportedModel(f"activation {activation!r} or threshold {threshold!r} is none that a converter writes")
         preprocess = _declared_preprocess(manifest)
-        labels = _read_labels(_inside(manifest, declared["labels"])) if "labels" in declared else ()
+        labels = _read_labels(manifest.inside(declared["labels"])) if "labels" in declared else ()
         return cls(
             manifest,
             signature,
             flavor,
-            _inside(manifest, declared.get(SERVED_FLAVORS[flavor])),
+            manifest.inside(declared.get(SERVED_FLAVORS[flavor])),
             preprocess,
             _image_input(signature).name if preprocess else None,
             labels,
@@ -123,16 +123,3 @@ def _read_labels(file: Path) -> tuple[str, ...]:
 def _is_text(label: str) -> bool:
     """False where JSON's escapes left half a surrogate pair, which no message can carry."""
     return not any("\ud800" <= letter <= "\udfff" for letter in label)
-
-
-def _inside(manifest: ModelManifest, name: Any) -> Path:
-    """A file of the model directory; a name, or a link, that leads out of it is refused."""
-    file = manifest.path / str(name)
-    try:
-        inside = file.is_file() and file.resolve().is_relative_to(manifest.path.resolve())
-        inside = inside and ".." not in Path(str(name)).parts
-    except (OSError, ValueError, RuntimeError):  # no name that a file could have, or links in a circle
-        inside = False
-    if not inside:
-        raise UnsupportedModel(f'{manifest.path}: the MLmodel names "{str(name)[:100]}", which is no file of the directory')
-    return file
