@@ -15,7 +15,12 @@ CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 LAYERS = (
     {"errors", "version", "document", "_pb"},
     {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification"},
-    {"signature", "preprocess"},
+    {"coltypes", "preprocess"},
+    {"coltext"},
+    {"values"},
+    {"specs"},
+    {"forms"},
+    {"signature"},
     {"plan", "request", "engines"},
     {"slots", "conversion", "inspection"},
     {"batcher"},
