@@ -15,7 +15,7 @@ CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 LAYERS = (
     {"errors", "version", "document", "_pb"},
     {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification"},
-    {"coltypes", "preprocess"},
+    {"coltypes", "preprocess", "notation", "example"},
     {"coltext"},
     {"values"},
     {"specs"},
@@ -23,7 +23,7 @@ LAYERS = (
     {"signature"},
     {"plan", "request", "engines"},
     {"slots", "conversion", "inspection"},
-    {"batcher"},
+    {"batcher", "signing"},
     {"model"},
     {"repository", "pyfunc"},
     {"rpc"},
