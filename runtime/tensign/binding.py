@@ -12,8 +12,8 @@ from tensign.specs import ColumnSpec, Spec, TensorSpec
 def bound(kind: str, declared: Sequence[Spec], network: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
     """Signature's names to the network's tensors: by name, or the only one to the only one.
 
-    Each has the network's name and, axis by axis, the more definite length of the two. An engine that does not tell what it has,
-    (), has what is declared. Raises UnsupportedModel where signature and network contradict each other.
+    Each has the network's name and, axis by axis, the more definite length of the two. An engine that does not tell what
+    it has, (), has what is declared. Raises UnsupportedModel where signature and network contradict each other.
     """
     if not network:
         return {spec.name: TensorSpec(spec.name, spec.dtype, spec.shape, spec.named) for spec in declared}

@@ -77,8 +77,8 @@ class Model:
         plan = ModelPlan.of(path, config.engine)
         if plan.choice.runs and not config.trust:
             raise UntrustedModel(
-                f"{path}: engine {plan.choice.engine} {plan.choice.runs}, with your rights, in a process of its own. If you trust"
-                " where it comes from, say so: --trust"
+                f"{path}: engine {plan.choice.engine} {plan.choice.runs}, with your rights, in a process of its own. If you"
+                " trust where it comes from, say so: --trust"
             )
         name = name or plan.manifest.name
         return cls(plan, _engine(plan, config, name), name=name, version=version, config=config)
@@ -129,9 +129,7 @@ class Model:
             return answers[0]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
-    def submit(
-        self, inputs: Any, *, params: Mapping[str, Any] | None = None, deadline: float | None = None
-    ) -> Future[Outputs]:
+    def submit(self, inputs: Any, *, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> Future[Outputs]:
         """Starts an inference; the future gives {output: [n,...]}, or raises InvalidInput, EngineError and the like.
 
         inputs: what `enforced` gave, or what it takes, params included, to be enforced strictly now. deadline: on
@@ -221,7 +219,8 @@ class Model:
         specs = {name: self._inputs[name] for name in arrays}
         columnar = self.signature.columnar
         return {
-            spec.name: arrays[name][:, None] if columnar and len(spec.shape) == 2 else arrays[name] for name, spec in specs.items()
+            spec.name: arrays[name][:, None] if columnar and len(spec.shape) == 2 else arrays[name]
+            for name, spec in specs.items()
         }
 
     def _run(self, batch: Arrays, params: Mapping[str, Any], deadline: float | None = None) -> Outputs:
@@ -231,9 +230,7 @@ class Model:
             return self.signature.enforce_outputs(answers, rows)
         named = {name: answers[spec.name] for name, spec in self._outputs.items()} if self._outputs else answers
         columns = {spec.name for spec in self.signature.outputs if not isinstance(spec, TensorSpec)}
-        named = {
-            name: array[:, 0] if name in columns and array.shape[1:] == (1,) else array for name, array in named.items()
-        }
+        named = {name: array[:, 0] if name in columns and array.shape[1:] == (1,) else array for name, array in named.items()}
         return self.signature.enforce_outputs(named, rows)
 
     def _network_inputs(self) -> tuple[Spec, ...]:
@@ -263,16 +260,19 @@ class Model:
 
         try:
             return measure(
-                lambda rows: self._engine.warmup(gathered(rows), params), lambda rows: self._run(gathered(rows), params), candidates
+                lambda rows: self._engine.warmup(gathered(rows), params),
+                lambda rows: self._run(gathered(rows), params),
+                candidates,
             )
         except EngineError as error:
             if saved is None and self.plan.choice.engine in _CHOOSY:
                 log.warning(
-                    "%s: fails on made-up rows, so its batches are not measured; log it with input_example= (%s)", self.name, error
+                    "%s: fails on made-up rows, so its batches are not measured; log it with input_example= (%s)",
+                    self.name,
+                    error,
                 )
                 return Buckets(candidates, tuple(map(float, candidates)))
-            kind = "made-up rows" if saved is None else "its own input example"
-            raise UnsupportedModel(f"the model fails on {kind}: {error}") from error
+            raise
         except TensignError:
             raise
         except Exception as error:  # whatever the engine's library raises
@@ -282,7 +282,7 @@ class Model:
 
 
 def _decoded(images: npt.NDArray[Any], max_pixels: int) -> npt.NDArray[Any]:
-    """n encoded images -> object array [n] of uint8 [H,W,3], each of its own size. Raises UndecodableImage, which names the row."""
+    """n encoded images -> object array [n] of uint8 [H,W,3], each of its own size. Raises UndecodableImage: names the row."""
     pixels = np.empty(len(images), object)
     for row, image in enumerate(images):
         try:

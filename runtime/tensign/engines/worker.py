@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import tensign
 from tensign import errors
 from tensign.engines import Form
 from tensign.engines.frames import BrokenFrame, Channel
@@ -116,7 +115,9 @@ class Worker:
         self._warmed[_rows(batch)] = time.monotonic() - began
         self._limit = 2 * answer.resident + self._growth
 
-    def run(self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> dict[str, npt.NDArray[Any]]:
+    def run(
+        self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
         """{input: [B,...]} -> {output: [B,...]}.
 
         Raises ModelNotReady while there is no process and none comes up, WorkerDied where it ended, DeadlineExceeded where it
@@ -217,7 +218,9 @@ class Worker:
                         self._failure = failure
                         self._changed.notify_all()
                     if not first:
-                        log.error("%s: the worker did not load %d times in a row; giving up: %s", self._name, _ATTEMPTS, failure)
+                        log.error(
+                            "%s: the worker did not load %d times in a row; giving up: %s", self._name, _ATTEMPTS, failure
+                        )
                     return None
                 log.warning("%s: the worker did not load: %s", self._name, failure)
                 continue
@@ -238,7 +241,7 @@ class _Process:
         """Raises UnsupportedModel where that is no Python."""
         ours, its = socket.socketpair()
         there, back = _memory("tensign-to-worker"), _memory("tensign-from-worker")
-        package = str(Path(tensign.__file__).parent)
+        package = str(Path(errors.__file__).parent)
         try:
             self._popen = subprocess.Popen(
                 [python, "-W", "ignore", "-c", _BOOT, package, str(its.fileno()), str(there), str(back)],
@@ -261,7 +264,7 @@ class _Process:
         self._ended = False
 
     def call(self, header: Mapping[str, Any], arrays: Arrays, until: float) -> Answer:
-        """One message and its answer, whose arrays are copies. Raises WorkerDied, DeadlineExceeded, and what the worker says."""
+        """One message and its answer, whose arrays are copies. Raises WorkerDied, DeadlineExceeded, what the worker says."""
         with self._calling:
             try:
                 self._channel.send(header, arrays)
