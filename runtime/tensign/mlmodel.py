@@ -76,18 +76,6 @@ class ModelManifest:
         """`saved_input_example_info`: artifact_path, type, serving_input_path, ...; empty when none was saved."""
         return _mapping(self.document.get("saved_input_example_info"))
 
-    def inside(self, name: Any) -> Path:
-        """A file of the model directory. Raises UnsupportedModel for a name, or a link, that leads out of it, or nowhere."""
-        file = self.path / str(name)
-        try:
-            inside = file.is_file() and file.resolve().is_relative_to(self.path.resolve())
-            inside = inside and ".." not in Path(str(name)).parts
-        except (OSError, ValueError, RuntimeError):  # no name that a file could have, or links in a circle
-            inside = False
-        if not inside:
-            raise UnsupportedModel(f'{self.path}: the MLmodel names "{str(name)[:100]}", which is no file of the directory')
-        return file
-
     @property
     def name(self) -> str:
         """What to call the model where nobody named it: its artifact path, else its directory."""

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tensign import document
+from tensign.choice import SERVED_FLAVORS, inside
 from tensign.conversion import described
 from tensign.engines.onnx import OnnxEngine
 from tensign.errors import InvalidConfig, UnsupportedModel
-from tensign.example import example_specs
 from tensign.mlmodel import SIGNATURE_PARTS, ModelManifest, read_mlmodel
 from tensign.notation import parse_param, parse_specs
-from tensign.plan import SERVED_FLAVORS
+from tensign.savedexample import example_specs
 from tensign.signature import Signature
 from tensign.specs import TensorSpec
 
@@ -100,7 +100,7 @@ def _inferred(manifest: ModelManifest, trust: bool, *, wanted: bool) -> tuple[di
     """What is known of a model that declares nothing, the exact source first. wanted: it is an error to find no inputs."""
     flavor = next((flavor for flavor in SERVED_FLAVORS if flavor in manifest.flavors), None)
     if flavor:
-        return _of_graph(manifest.inside(manifest.flavors[flavor].get(SERVED_FLAVORS[flavor])))
+        return _of_graph(inside(manifest, manifest.flavors[flavor].get(SERVED_FLAVORS[flavor])))
     if "fastai" in manifest.flavors and wanted:
         said = described(manifest.path, trust=trust)
         return {part: parse_specs(said[part]) for part in ("inputs", "outputs")}, "inferred from the Learner"
