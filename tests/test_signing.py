@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from mlflow.models import Model, ModelSignature, infer_signature, set_signature
 from mlflow.models.utils import _Example
 from mlflow.types import ParamSchema, Schema
 
+import hostile
 from conftest import tensor
-from tensign.errors import InvalidConfig, UnsupportedModel, UntrustedModel
+from tensign.errors import InvalidConfig, TensignError, UnsupportedModel, UntrustedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.notation import parse_param, parse_specs
 from tensign.signature import Signature
@@ -208,6 +210,23 @@ def test_a_signature_is_replaced_only_when_told_to_and_what_is_not_given_is_kept
     assert signed.origins == {"inputs": "kept", "outputs": "given"}
     assert (path / "MLmodel").read_text() == text
     assert str(Signature.load(path)) == "uint8 [-1,3] -> float32 [-1,5]"
+
+
+def test_what_a_link_leads_to_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("flavors: {}\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").symlink_to("../kept")
+    sign(tmp_path / "model", inputs=["uint8[-1]"], outputs=["uint8[-1]"])
+    assert (tmp_path / "kept").read_text() == "flavors: {}\n"
+    assert str(Signature.load(tmp_path / "model")) == "uint8 [-1] -> uint8 [-1]"
+
+
+@pytest.mark.parametrize("case", hostile.DIRECTORIES, ids=lambda case: case.name)
+def test_a_directory_that_is_no_model_is_signed_or_refused(case: hostile.Directory, tmp_path: Path) -> None:
+    case.make(tmp_path / "model")
+    with contextlib.suppress(TensignError):
+        sign(tmp_path / "model", force=True)
+        Signature.load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("signature", [{"inputs": "[{'"}, [], {"inputs": '[{"type": "nonsense"}]'}], ids=str)

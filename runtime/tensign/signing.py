@@ -156,8 +156,7 @@ def _same(parts: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
 
 
 def _write(file: Path, text: str) -> None:
-    """Whole or not at all, with the rights that the file had. Raises OSError."""
-    file = file.resolve()
+    """Whole or not at all, with the rights that the file had; a link becomes a file, what it led to stays. Raises OSError."""
     number, name = tempfile.mkstemp(prefix=".MLmodel-", dir=file.parent)
     try:
         with os.fdopen(number, "w", encoding="utf-8", newline="") as stream:
