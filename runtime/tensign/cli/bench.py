@@ -21,7 +21,7 @@ from tensign.bench.result import Result
 from tensign.bench.session import Session, run
 from tensign.cli import checks
 from tensign.cli.files import found
-from tensign.cli.options import Device
+from tensign.cli.options import Device, EngineName, Python, Trust
 from tensign.cli.shown import Shown, tables
 from tensign.errors import InvalidConfig
 
@@ -119,6 +119,9 @@ def bench(
         typer.Option("--plot", metavar="FILE.svg|png", help="Draw it; needs tensign\\[plot].", rich_help_panel=_SHOW),
     ] = None,
     device: Device = "auto",
+    trust: Trust = False,
+    engine: EngineName = "auto",
+    python: Python = "",
 ) -> None:
     """Load a server, or find out how much load it bears: throughput, latencies, batch sizes, stage times.
 
@@ -163,8 +166,9 @@ def bench(
         loads = [replace(load, rate=level) for level in checks.numbers("--sweep-rates", sweep_rates)]
     pictures = _pictures(images) if load.encoded else []
     targets = [target] if against is None else [target, against]
+    options = ["--device", device, "--engine", engine, "--python", python, *["--trust"] * trust]
     with ExitStack() as stack:
-        named = [(_name(one, number, targets), _address(one, device, stack)) for number, one in enumerate(targets)]
+        named = [(_name(one, number, targets), _address(one, options, stack)) for number, one in enumerate(targets)]
         shown = stack.enter_context(Shown(limit_ms=p99_under, quiet=as_json))
 
         async def work() -> Result:
@@ -217,7 +221,7 @@ def _check(given: dict[str, str], targets: Sequence[str], kept: Path | None) -> 
     if "against" not in given:
         checks.refuse(given, ["rounds"], "without --against")
     if not any(Path(target).is_dir() for target in targets):
-        checks.refuse(given, ["device"], "to a server that runs already")
+        checks.refuse(given, ["device", "engine", "trust", "python"], "to a server that runs already")
 
 
 def _again(kept: Path, picture: Path | None) -> None:
@@ -247,11 +251,11 @@ def _name(target: str, number: int, targets: Sequence[str]) -> str:
     return f"{name} ({number + 1})" if len({Path(other).name for other in targets}) < len(targets) else name
 
 
-def _address(target: str, device: str, stack: ExitStack) -> str:
+def _address(target: str, options: Sequence[str], stack: ExitStack) -> str:
     from tensign.child import served
 
     if Path(target).is_dir():
-        return stack.enter_context(served(Path(target), "--device", device))
+        return stack.enter_context(served(Path(target), *options))
     if ":" not in target:
         raise InvalidConfig(f"{target}: no such directory, and no host:port either")
     return target

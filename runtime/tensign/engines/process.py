@@ -1,0 +1,77 @@
+"""The worker's side: runs one engine, whichever it is told, and answers one message after the other.
+
+Started by worker.py in a process of its own, by whatever Python the model wants; see frames.py for what crosses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+from tensign.engines.frames import Channel
+
+_SET_PDEATHSIG = 1  # of prctl(2)
+_BAD_LUCK = "500"  # where memory runs out, the kernel shall take this process and not the server
+
+
+def main(connection: str, reads: str, writes: str) -> None:
+    """Serves until the other side is gone. The arguments are file descriptors."""
+    ctypes.CDLL(None, use_errno=True).prctl(_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the server's to understand
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(_BAD_LUCK)
+    for descriptor in (connection, reads, writes):
+        os.set_inheritable(int(descriptor), False)  # processes that the model starts must not keep the server waiting
+    sys.argv[1:] = []
+    channel = Channel(socket.socket(fileno=int(connection)), int(writes), int(reads))
+    hosted = _Hosted()
+    while True:
+        try:
+            header, arrays = channel.receive()
+        except EOFError:
+            return
+        try:
+            answer, outputs = getattr(hosted, header["do"])(header, arrays)
+            channel.send({**answer, "resident": _resident()}, outputs)
+        except BaseException as error:  # sys.exit() of a model, too, is one answer that failed
+            traceback.print_exc()
+            channel.send({"error": type(error).__name__, "text": str(error)[:500], "resident": _resident()})
+
+
+class _Hosted:
+    """The one engine of this process; a method for each thing that the other side may ask to do."""
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+
+    def load(self, header: dict[str, Any], _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        module, _, name = header["engine"].partition(":")
+        self._engine = getattr(importlib.import_module(module), name)(**header["settings"])
+        self._engine.load()
+        specs = {kind: _listed(getattr(self._engine, kind)) for kind in ("inputs", "outputs")}
+        return {"device": self._engine.device, **specs}, {}
+
+    def warmup(self, header: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        self._engine.warmup(arrays, header["params"])
+        return {}, {}
+
+    def run(self, header: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        outputs = self._engine.run(arrays, header["params"])
+        form = self._engine.form
+        return {"form": [form.kind, list(form.names)] if form else None}, outputs
+
+
+def _listed(specs: Any) -> list[list[Any]]:
+    return [[spec.name, spec.dtype.str, list(spec.shape)] for spec in specs]
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
