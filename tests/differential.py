@@ -565,6 +565,12 @@ DIFFERENCES = (
         Pair([column("datetime")], {"a": datetime(2024, 5, 6)}),
     ),
     Difference(
+        "a dict of dicts",
+        "MLflow hands it to pandas, which takes the inner keys for labels of rows.",
+        lambda pair, we, they: isinstance(pair.data, dict) and any(isinstance(value, dict) for value in pair.data.values()),
+        Pair([column("float")], {"a": {"x": 1}}),
+    ),
+    Difference(
         "pandas' nullable dtypes",
         "Taken as numpy's, where MLflow takes Int64 for no int64, and fails on a missing value.",
         accepts(nullable),

@@ -246,10 +246,15 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
         return _strict(where, cells, kind)
     if cells.dtype.kind == "O":
         cells = inferred(objects([_parsed(value) for value in cells]))
+    if cells.dtype.kind == "O" and kind is not BOOLEAN:
+        cells = inferred(objects([int(value) if isinstance(value, bool) else value for value in cells]))
+        odd = next((v for v in cells if not (_is_number(v) or isinstance(v, Decimal) or is_missing(v))), None)
+        if cells.dtype.kind == "O" and odd is not None:
+            raise SignatureMismatch(f"{where}: expected {kind}, got {_named(odd)}")
         if cells.dtype.kind == "O":
-            cells = _of_objects(where, cells, kind if kind is BOOLEAN else DOUBLE)
+            cells = np.array([math.nan if is_missing(value) else float(value) for value in cells], np.float64)
     if cells.dtype.kind == "O":
-        raise SignatureMismatch(f"{where}: expected {kind}, got a missing value")
+        return _of_objects(where, cells, kind)
     return cast(where, cells, kind.dtype, str(kind))
 
 
@@ -276,19 +281,30 @@ def cast(where: str, values: Column, want: np.dtype[Any], name: str) -> Column:
         raise SignatureMismatch(f"{where}: expected {name}, got {described(values)}")
     with np.errstate(all="ignore"):
         result = values.astype(want)
-    if values.dtype.kind == "f" and want.kind == "f":
-        kept = np.isfinite(result) | ~np.isfinite(values)
-    elif values.dtype.kind == "f":
-        limits = (0, 1) if want.kind == "b" else (np.iinfo(want).min, np.iinfo(want).max)
-        kept = (values == np.floor(values)) & (values >= limits[0]) & (values < float(limits[1]) + 1)
-    else:
-        kept = (result == values) & (np.sign(result.astype(np.float64)) == np.sign(values.astype(np.float64)))
-        if want.kind == "f" and want.itemsize <= 8:  # numpy compares int64 with float64 as floats
-            kept &= np.array([int(r) == int(v) for r, v in zip(result.flat, values.flat, strict=True)]).reshape(kept.shape)
+    kept = _kept(values, result)
     if not kept.all():
         worst = values[~kept].flat[0]
-        raise SignatureMismatch(f"{where}: expected {name}, which cannot hold {worst:.17g}")
+        held = "got a missing value" if is_missing(worst) else f"which cannot hold {worst.item()}"
+        raise SignatureMismatch(f"{where}: expected {name}, {held}")
     return result
+
+
+def _kept(values: Column, result: Column) -> npt.NDArray[np.bool_]:
+    """Where a cast left a number what it was, [...]; of a float cast to a narrower one, where it is still finite."""
+    want = result.dtype
+    if want.kind == "f":
+        if values.dtype.kind == "f":
+            return np.isfinite(result) | ~np.isfinite(values)
+        exact = 2 ** (np.finfo(want).nmant + 1)  # up to here every integer is one of its numbers
+        kept = np.isfinite(result)
+        for at in np.argwhere((values > exact) | (values < -exact) if values.dtype.kind in "iu" else np.zeros(values.shape)):
+            place = tuple(at)
+            kept[place] = kept[place] and int(result[place]) == int(values[place])
+        return kept
+    low, high = (0, 1) if want.kind == "b" else (np.iinfo(want).min, np.iinfo(want).max)
+    if values.dtype.kind == "f":
+        return np.asarray((values == np.floor(values)) & (values >= low) & (values < float(high) + 1))
+    return np.ones(values.shape, bool) if values.dtype.kind == "b" else np.asarray((values >= low) & (values <= high))
 
 
 def _cell(where: str, value: Any, kind: ColumnType, required: bool) -> Any:
