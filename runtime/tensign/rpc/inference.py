@@ -6,16 +6,17 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.errors import DeadlineExceeded, InvalidInput, QueueFull
 from tensign.model import Model
 from tensign.repository import Repository
-from tensign.request import Outputs
-from tensign.rpc.codec import FINAL, FIRST_ROW, decode_request, encode_response, requested_outputs
+from tensign.request import Enforced, Outputs
+from tensign.rpc.codec import FINAL, FIRST_ROW, decode_params, decode_request, encode_response, requested_outputs
 from tensign.signature import MAX_RANK, Arrays
 
 _FEW_ELEMENTS = 1024
@@ -24,7 +25,7 @@ _PARTS_AHEAD = 4  # of one request, so that it fills the batches behind the one 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """A request that was checked as far as its envelope goes; `arrays` are views into its message.
+    """A request that was checked as far as its envelope goes; `arrays` are views into its message, `params` as they were sent.
 
     timeout_s: what is left of its deadline now; deadline: the same on time.monotonic().
     """
@@ -32,6 +33,7 @@ class Inference:
     request: pb.ModelInferRequest
     model: Model
     arrays: Arrays
+    params: Mapping[str, Any]
     classifies: bool
     timeout_s: float
     deadline: float
@@ -47,11 +49,12 @@ class Inference:
         timeout_s = asked_s if limit_s is None else min(asked_s, limit_s)
         deadline = time.monotonic() + timeout_s
         arrays = await asyncio.to_thread(decode_request, request) if _is_slow(request) else decode_request(request)
-        return cls(request, model, arrays, any(wanted.values()), timeout_s, deadline)
+        params = decode_params(request, model.signature.params)
+        return cls(request, model, arrays, params, any(wanted.values()), timeout_s, deadline)
 
     async def whole(self) -> pb.ModelInferResponse:
         """The one answer to all rows. Raises QueueFull at once, for the caller can try another server."""
-        future = self.model.submit(self.arrays, deadline=self.deadline)
+        future = self.model.submit(self.arrays, params=self.params, deadline=self.deadline)
         return await self._encoded(await self._in_time(asyncio.wrap_future(future)))
 
     async def parts(self) -> AsyncGenerator[pb.ModelInferResponse, None]:
@@ -59,10 +62,10 @@ class Inference:
 
         Where there are several, each says its first row and whether it is the final one.
         """
-        arrays = self.model.enforced(self.arrays)
-        rows, step = len(next(iter(arrays.values()))), self.model.largest_batch
+        enforced = self.model.enforced(self.arrays, self.params)
+        rows, step = enforced.rows, self.model.largest_batch
         if rows <= step:
-            yield await self._encoded(await self._in_time(self._patiently(arrays)))
+            yield await self._encoded(await self._in_time(self._patiently(enforced)))
             return
         starts = deque(range(0, rows, step))
         running: deque[tuple[int, asyncio.Task[Outputs]]] = deque()
@@ -70,7 +73,7 @@ class Inference:
             while starts or running:
                 while starts and len(running) < _PARTS_AHEAD:
                     first = starts.popleft()
-                    piece = {name: array[first : first + step] for name, array in arrays.items()}
+                    piece = enforced.part(first, first + step)
                     running.append((first, asyncio.create_task(self._patiently(piece))))
                 first, task = running[0]
                 response = await self._encoded(await self._in_time(task))
@@ -89,15 +92,16 @@ class Inference:
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {self.timeout_s:.3g} s") from None
 
-    async def _patiently(self, arrays: Arrays) -> Outputs:
+    async def _patiently(self, enforced: Enforced) -> Outputs:
         while True:
             try:
-                return await asyncio.wrap_future(self.model.submit(arrays, deadline=self.deadline))
+                return await asyncio.wrap_future(self.model.submit(enforced, deadline=self.deadline))
             except QueueFull:
-                await asyncio.wrap_future(self.model.room(len(next(iter(arrays.values())))))
+                await asyncio.wrap_future(self.model.room(enforced.rows))
 
     async def _encoded(self, outputs: Outputs) -> pb.ModelInferResponse:
-        encode = partial(encode_response, self.request, self.model.version, outputs, self.model.plan.labels)
+        specs = self.model.signature.outputs
+        encode = partial(encode_response, self.request, self.model.version, outputs, self.model.plan.labels, specs)
         return await asyncio.to_thread(encode) if self.classifies else encode()  # writing many classes takes milliseconds
 
 
