@@ -100,15 +100,9 @@ def test_fastai_takes_picture_files_of_any_size(native: Native) -> None:
 
 
 @pytest.mark.parametrize("version", ["2.4.1", "2.7.19"])
-@pytest.mark.parametrize(
-    ("engine", "says"), [("auto", "2.8 and later cannot load"), ("fastai", "fastai 2.8.12 cannot load it")]
-)
-def test_exports_of_an_old_fastai_name_the_versions(
-    fixture_dir: Callable[[str], Path], version: str, engine: str, says: str
-) -> None:
-    with pytest.raises(
-        UnsupportedModel, match=f"written by fastai {version}.*{says}".replace(".", r"\.").replace(r"\.*", ".*")
-    ):
+@pytest.mark.parametrize("engine", ["auto", "fastai"])
+def test_exports_of_an_old_fastai_name_the_versions(fixture_dir: Callable[[str], Path], version: str, engine: str) -> None:
+    with pytest.raises(UnsupportedModel, match=rf"written by fastai {version}, .*fastai 2[0-9.]+ (and later )?cannot load"):
         Model.load(fixture_dir(f"faces-fastai-{version}"), config(engine))
 
 
