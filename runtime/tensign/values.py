@@ -63,7 +63,8 @@ def enforce_column(
     """A column [n] of any dtype -> [n] of the type's own; `where` begins the text of every refusal.
 
     lossless: as the text of this file says; exact: integers and floats also go to a type that holds each of them.
-    Bytes in a column of another type are its text form: UTF-8, ISO 8601 or JSON. Raises SignatureMismatch.
+    Bytes in a column of another type are its text form: UTF-8, ISO 8601 or, where all are bytes, JSON.
+    Raises SignatureMismatch.
     """
     if isinstance(kind, ScalarType):
         if exact and kind.dtype.kind in "if" and values.dtype.kind == "O":
@@ -72,7 +73,7 @@ def enforce_column(
             return cast(where, values, kind.dtype, str(kind))
         return _lossless(where, values, kind) if lossless else _strict(where, values, kind)
     cells = objects(list(values)) if values.dtype.kind != "O" else values
-    wire = any(type(cell) is bytes for cell in cells)
+    wire = all(isinstance(cell, bytes) for cell in cells)
     if wire:
         cells = objects([_at(where, row, coltext.read_json, cell) for row, cell in enumerate(cells)])
     if wire or lossless:
@@ -97,7 +98,7 @@ def _strict(where: str, values: Column, kind: ScalarType) -> Column:
     if kind is DATETIME:
         return _datetimes(where, values)
     if values.dtype.kind == "O":
-        values = _of_objects(where, values, kind)
+        return _of_objects(where, values, kind)
     if values.dtype == kind.dtype:
         return values
     if _widens(values, kind.dtype):
