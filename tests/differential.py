@@ -506,6 +506,15 @@ DIFFERENCES = (
         Pair([column("double")], pd.DataFrame({"a": pd.Series([1.5, "2"], dtype=object)})),
     ),
     Difference(
+        "integers beyond 64 bits in a double column",
+        "MLflow leaves them objects. Those that a double holds become doubles, the others are refused.",
+        lambda pair, we, they: (
+            "double" in pair.types.values()
+            and any(isinstance(cell, int) and cell.bit_length() > 63 for cell in cells(pair.data))
+        ),
+        Pair([column("double")], [{"a": 2**64}]),
+    ),
+    Difference(
         "datetimes mixed with other things",
         "MLflow gives every object column for a datetime to pandas.astype, which parses text and reads numbers as nanoseconds.",
         objects_in("datetime"),

@@ -287,6 +287,8 @@ def test_json_values_are_cast_where_they_keep_their_value(kind: str, given: list
         ("long", 2**63, "expected long, which cannot hold 9223372036854775808"),
         ("long", 2.0**63, "expected long, which cannot hold"),
         ("double", 2**53 + 1, "expected double, which cannot hold 9007199254740993"),
+        ("double", 10**400, "expected double, which cannot hold an integer of many digits"),
+        ("long", 2**70, "expected long, which cannot hold integers beyond 64 bits"),
         ("float", 1e300, "expected float, which cannot hold 1"),
         ("boolean", 2, "expected boolean, which cannot hold 2"),
         ("boolean", "false", "expected boolean, got str"),

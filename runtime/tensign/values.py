@@ -128,8 +128,19 @@ def _of_objects(where: str, values: Column, kind: ScalarType) -> Column:
     if kind is BOOLEAN and all(isinstance(value, bool | np.bool_) for value in present):
         return values
     if kind is DOUBLE and all(isinstance(value, Decimal) or _is_number(value) for value in present):
+        _check_integers(where, values, kind)
         return np.array([math.nan if is_missing(value) else float(value) for value in values], np.float64)
     raise SignatureMismatch(f"{where}: expected {kind}, got {described(values)}")
+
+
+def _check_integers(where: str, values: Column, kind: ScalarType) -> None:
+    """Raises SignatureMismatch for a Python integer that no float64 is."""
+    for value in values:
+        if isinstance(value, int) and not (
+            abs(value) <= 1 << 53 or (value.bit_length() <= 1023 and int(float(value)) == value)
+        ):
+            shown = str(value) if value.bit_length() <= 128 else "an integer of many digits"
+            raise SignatureMismatch(f"{where}: expected {kind}, which cannot hold {shown}")
 
 
 def _is_number(value: Any) -> bool:
@@ -245,13 +256,18 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
             )
         return _strict(where, cells, kind)
     if cells.dtype.kind == "O":
-        cells = inferred(objects([_parsed(value) for value in cells]))
+        cells = objects([_parsed(value) for value in cells])
+        if kind.dtype.kind == "f":
+            _check_integers(where, cells, kind)
+        cells = inferred(cells)
     if cells.dtype.kind == "O" and kind is not BOOLEAN:
         cells = inferred(objects([int(value) if isinstance(value, bool) else value for value in cells]))
         odd = next((v for v in cells if not (_is_number(v) or isinstance(v, Decimal) or is_missing(v))), None)
         if cells.dtype.kind == "O" and odd is not None:
             raise SignatureMismatch(f"{where}: expected {kind}, got {_named(odd)}")
         if cells.dtype.kind == "O":
+            if kind.dtype.kind == "i" and any(isinstance(value, int) for value in cells):
+                raise SignatureMismatch(f"{where}: expected {kind}, which cannot hold integers beyond 64 bits")
             cells = np.array([math.nan if is_missing(value) else float(value) for value in cells], np.float64)
     if cells.dtype.kind == "O":
         return _of_objects(where, cells, kind)
