@@ -38,6 +38,7 @@ from tensign.errors import SignatureMismatch
 Column = npt.NDArray[Any]
 
 _DATES = (date, np.datetime64)
+_MAX_DIGITS = 300
 
 
 def objects(values: Any) -> Column:
@@ -145,6 +146,13 @@ def _check_integers(where: str, values: Column, kind: ScalarType) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def text_tensor(where: str, array: Column) -> Column:
+    """Text [...] as Python's, where it came as bytes: UTF-8. Raises SignatureMismatch."""
+    if array.dtype.kind != "S" and not (array.dtype.kind == "O" and any(isinstance(cell, bytes) for cell in array.flat)):
+        return array
+    return _texts(where, objects(array.ravel().tolist())).reshape(array.shape)
 
 
 def _texts(where: str, values: Column) -> Column:
@@ -275,15 +283,18 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
 
 
 def _parsed(value: Any) -> Any:
-    """A number written as text -> the number."""
-    if not isinstance(value, str):
+    """A number written as text -> the number; what is no number, or none that a float holds, stays."""
+    if not isinstance(value, str) or len(value) > _MAX_DIGITS:
         return value
-    for number in (int, float):
-        try:
-            return number(value)
-        except ValueError:
-            continue
-    return value
+    try:
+        return int(value)
+    except ValueError:
+        pass
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return value if math.isinf(number) and "inf" not in value.lower() else number
 
 
 def cast(where: str, values: Column, want: np.dtype[Any], name: str) -> Column:
