@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import select
 import signal
+import subprocess
+import sys
 import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +24,7 @@ import yaml
 from tensign.client import Client
 from tensign.config import ModelConfig
 from tensign.engines.worker import Worker
-from tensign.errors import DeadlineExceeded, EngineError, TensignError
+from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, UnsupportedModel
 from tensign.model import Model
 from tensign.testing import serving
 
@@ -80,16 +86,10 @@ def odd_model(path: Path) -> Path:
     (path / "code" / "odd_loader.py").write_text(textwrap.dedent(LOADER))
     document = {
         "flavors": {"python_function": {"loader_module": "odd_loader", "code": "code"}},
-        "signature": {"inputs": _json(COLUMNS), "outputs": _json([{"type": "long", "name": "answer", "required": True}])},
+        "signature": {"inputs": json.dumps(COLUMNS), "outputs": json.dumps([{"type": "long", "name": "answer"}])},
     }
     (path / "MLmodel").write_text(yaml.safe_dump(document))
     return path
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ MISBEHAVIOUR = {  # what a row makes the model do: (what whoever sent it hears, 
     "exit": (EngineError, "raised SystemExit", True),
     "_exit": (EngineError, "process ended", False),
     "segfault": (EngineError, "process ended", False),
-    "loop": (DeadlineExceeded, "", False),
+    "loop": (DeadlineExceeded, "within the timeout", False),
     "leak": (None, "", False),
 }
 
@@ -188,21 +188,24 @@ def test_killed_twenty_times_under_load(tmp_path: Path) -> None:
     model = Model.load(odd_model(tmp_path / "model"), TRUSTED, name="odd")
     loading_s = time.perf_counter() - began
     done = threading.Event()
-    answers, failures, wrong, recoveries = [0] * 3, [], [], []
+    answers, recoveries = [0] * 3, list[float]()
+    failures, wrong = list[str](), list[str]()
 
     def stream(address: str, number: int) -> None:
-        with Client(address, retry_s=0.0) if False else Client(address) as client:
-            turn = 0
-            while not done.is_set():
-                id = number * 1_000_000 + turn
-                turn += 1
-                try:
-                    got = client.infer(rows("", id))["answer"].tolist()
-                    if got != [id + 1000]:
-                        wrong.append((id, got))
+        def requests() -> Iterator[dict[str, Any]]:
+            for turn in itertools.count():
+                if done.is_set():
+                    return
+                yield rows("", number * 1_000_000 + turn)
+
+        with Client(address, retries=0) as client:
+            for turn, answer in enumerate(client.stream(requests(), window=8)):
+                if answer.error is not None:
+                    failures.append(type(answer.error).__name__)
+                elif answer.outputs["answer"].tolist() != [number * 1_000_000 + turn + 1000]:
+                    wrong.append(f"{number} {turn} {answer.outputs['answer'].tolist()}")
+                else:
                     answers[number] += 1
-                except TensignError as error:
-                    failures.append(type(error).__name__)
 
     with serving(model) as address:
         threads = [threading.Thread(target=stream, args=(address, number)) for number in range(3)]
@@ -226,3 +229,66 @@ def test_killed_twenty_times_under_load(tmp_path: Path) -> None:
     assert set(failures) <= {"ModelNotReady", "EngineError", "DeadlineExceeded"}
     assert max(recoveries) < 2 + loading_s
     assert worker(model).restarts >= 20
+
+
+def test_one_that_no_longer_loads_is_given_up(tmp_path: Path) -> None:
+    path = odd_model(tmp_path / "model")
+    model = Model.load(path, TRUSTED)
+    assert model.ready
+    (path / "broken").touch()
+    pid = worker(model).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ModelNotReady, match="does not start any more: odd_loader cannot load it: RuntimeError: it is broken"):
+        model.infer(rows("", 1), timeout_s=60)
+    assert not model.ready
+    model.close()
+
+
+def test_one_that_does_not_load_at_first_says_why_at_once(tmp_path: Path) -> None:
+    path = odd_model(tmp_path / "model")
+    (path / "broken").touch()
+    with pytest.raises(UnsupportedModel, match="odd_loader cannot load it: RuntimeError: it is broken"):
+        Model.load(path, TRUSTED)
+
+
+@pytest.mark.parametrize("python", ["/nowhere/python", "/bin/true", "/bin/cat"])
+def test_what_is_no_python(tmp_path: Path, python: str) -> None:
+    with pytest.raises(UnsupportedModel, match=python if python == "/nowhere/python" else "process that should load it ended"):
+        Model.load(odd_model(tmp_path / "model"), ModelConfig(device="cpu", trust=True, python=python))
+
+
+def test_close_ends_the_process_even_while_it_computes(tmp_path: Path) -> None:
+    model = Model.load(odd_model(tmp_path / "model"), TRUSTED)
+    with ended(worker(model).pid):
+        running = model.submit(rows("loop", 1))
+        model.close(0.5)
+    with pytest.raises(ModelNotReady):
+        running.result(10)
+
+
+@pytest.mark.parametrize("do", ["", "loop"])
+def test_it_ends_with_the_server(tmp_path: Path, do: str) -> None:
+    """However the server ends, and whatever the model does."""
+    program = (
+        "import os, signal, sys; from pathlib import Path; import numpy as np; from tensign.config import ModelConfig;"
+        "from tensign.model import Model; m = Model.load(sys.argv[1], ModelConfig(device='cpu', trust=True));"
+        "m.submit({'do': np.array([sys.argv[2]], object), 'id': np.array([1])}); print(m._engine.pid, flush=True);"
+        "sys.stdin.read(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", program, str(odd_model(tmp_path / "model")), do]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin is not None and server.stdout is not None
+        with ended(int(server.stdout.readline())):
+            server.stdin.close()
+            server.wait(30)
+
+
+@contextmanager
+def ended(pid: int | None) -> Iterator[None]:
+    """Waits until a process has ended, after what is done within."""
+    assert pid is not None
+    descriptor = os.pidfd_open(pid)
+    yield
+    assert select.select([descriptor], [], [], 30)[0], f"process {pid} lives on"
+    os.close(descriptor)
