@@ -84,6 +84,7 @@ class Worker:
         self._warmed: dict[int, float] = {}  # rows to seconds
         self._changed = threading.Condition()
         self._process: _Process | None = None  # None while there is none that has loaded
+        self._loading: _Process | None = None
         self._failure: TensignError | None = None
         self._closing = False
         self._keeper = threading.Thread(target=self._keep, name=f"tensign-keeper-{name}", daemon=True)
@@ -146,8 +147,9 @@ class Worker:
         """Ends the process."""
         with self._changed:
             self._closing = True
-            if self._process is not None:
-                self._process.kill()
+            for process in (self._process, self._loading):
+                if process is not None:
+                    process.kill()
             self._changed.notify_all()
         if self._keeper.ident is not None:
             self._keeper.join(10)
@@ -203,7 +205,10 @@ class Worker:
                 return None
             process = None
             try:
-                process = _Process(self._python)
+                with self._changed:
+                    if self._closing:
+                        return None
+                    process = self._loading = _Process(self._python)
                 order = {"do": "load", "engine": self._engine, "settings": self._settings}
                 said = process.call(order, {}, time.monotonic() + _LOAD_S).said
                 device, inputs, outputs = str(said["device"]), _specs(said["inputs"]), _specs(said["outputs"])
