@@ -43,10 +43,7 @@ _MAX_DIGITS = 300
 
 def objects(values: Any) -> Column:
     """[n] -> an object array [n], whatever the elements are."""
-    array = np.empty(len(values), object)
-    for index, value in enumerate(values):
-        array[index] = value
-    return array
+    return np.fromiter(values, object, len(values))
 
 
 def is_missing(value: Any) -> bool:
@@ -226,6 +223,11 @@ def inferred(values: Column) -> Column:
 
 
 def _numbers(values: Column, kinds: set[type]) -> Column:
+    if len(kinds) == 1 and kinds <= {int, float} and not any(value is None for value in values):  # most columns, and fast
+        try:
+            return values.astype(np.float64 if kinds == {float} else np.int64)
+        except OverflowError:
+            pass
     integers = all(issubclass(kind, int | np.integer) for kind in kinds)
     whole = [int(value) for value in values if isinstance(value, int | np.integer)]
     low, high = min(whole, default=0), max(whole, default=0)
@@ -264,7 +266,8 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
             )
         return _strict(where, cells, kind)
     if cells.dtype.kind == "O":
-        cells = objects([_parsed(value) for value in cells])
+        if any(isinstance(value, str) for value in cells):
+            cells = objects([_parsed(value) for value in cells])
         if kind.dtype.kind == "f":
             _check_integers(where, cells, kind)
         cells = inferred(cells)
