@@ -35,7 +35,7 @@ def ends() -> Iterator[tuple[Channel, Channel, socket.socket]]:
     second.close()
 
 
-ARRAYS = {
+ARRAYS: dict[str, npt.NDArray[Any]] = {
     "numbers": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
     "not contiguous": np.arange(24, dtype=np.int16).reshape(4, 6)[:, ::2],
     "truth": np.array([True, False]),

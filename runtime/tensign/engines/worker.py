@@ -77,6 +77,8 @@ class Worker:
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.form: Form | None = None
+        self.labels: tuple[str, ...] = ()
+        self.threshold: float | None = None
         self.restarts = 0
         self._engine, self._settings, self._python, self._name = engine, dict(settings), python or sys.executable, name
         self._growth = growth
@@ -212,6 +214,8 @@ class Worker:
                 order = {"do": "load", "engine": self._engine, "settings": self._settings}
                 said = process.call(order, {}, time.monotonic() + _LOAD_S).said
                 device, inputs, outputs = str(said["device"]), _specs(said["inputs"]), _specs(said["outputs"])
+                labels = tuple(str(label).encode(errors="replace").decode() for label in said["labels"])
+                threshold = None if said["threshold"] is None else float(said["threshold"])
             except Exception as error:
                 failure = _load_failure(error, self._python)
                 if process is not None:
@@ -233,6 +237,7 @@ class Worker:
                 if self._closing:
                     process.kill()
                 self.device, self.inputs, self.outputs = device, inputs, outputs
+                self.labels, self.threshold = labels, threshold
                 self._process = process
                 self._changed.notify_all()
             return process
