@@ -78,3 +78,13 @@ def test_the_server_tells_the_columns(heart: tuple[Client, dict[str, Any], Signa
     assert [(spec.name, spec.dtype, spec.shape) for spec in told.inputs] == [
         (spec.name, spec.dtype, (-1,)) for spec in signature.inputs
     ]
+
+
+def test_records_and_dataframes_go_as_columns(heart: tuple[Client, dict[str, Any], Signature]) -> None:
+    pandas = pytest.importorskip("pandas")
+    client, golden, _ = heart
+    records = [dict(zip(golden["columns"], row, strict=True)) for row in golden["data"]]
+    for inputs in (records, pandas.DataFrame(records)):
+        assert client.infer(inputs)["target"].tolist() == golden["outputs"]
+    with pytest.raises(SignatureMismatch, match='missing input "age"'):
+        client.infer([{name: value for name, value in record.items() if name != "age"} for record in records])

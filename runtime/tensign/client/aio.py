@@ -10,14 +10,13 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
-import numpy.typing as npt
 from PIL.Image import Image
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.client.answer import Answer
 from tensign.client.connection import MAX_RETRIES, SERVICE, Connection
 from tensign.client.exchange import Exchange, Item
-from tensign.client.messages import Input, Messages, Picture, joined
+from tensign.client.messages import Input, Messages, Picture
 from tensign.client.metadata import ModelMetadata, ServerMetadata
 from tensign.client.source import FromAsync, FromIterable, source_of
 from tensign.errors import (
@@ -30,7 +29,6 @@ from tensign.errors import (
     TensignError,
 )
 from tensign.request import Outputs
-from tensign.rpc.codec import decode_response
 from tensign.rpc.status import error_of_answer
 
 WINDOW = 64  # as many as the server reads ahead of a stream
@@ -117,22 +115,23 @@ class AsyncClient:
         answer: pb.ModelStatisticsResponse = await self._unary("ModelStatistics", pb.ModelStatisticsResponse, b"")
         return list(answer.model_stats)
 
-    async def infer(self, inputs: Mapping[str, Any] | npt.NDArray[Any], *, timeout_s: float | None = None) -> Outputs:
+    async def infer(self, inputs: Any, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None) -> Outputs:
         """{input: [n,...]} -> {output: [n,...]}; one array is enough where the model has one input.
 
+        A model of columns takes a pandas DataFrame and a list of records as well; params: those that its signature declares.
         More than one request may hold is sent as several, and joined again.
         """
         messages = await self._messages(timeout_s=timeout_s)
-        pieces = await asyncio.to_thread(messages.pieces, inputs)
+        pieces = await asyncio.to_thread(messages.pieces, inputs, params)
         if len(pieces) == 1:
-            return decode_response(await self.send(pieces[0], timeout_s=timeout_s))
-        found: list[Outputs] = []
+            return messages.outputs([await self.send(pieces[0], timeout_s=timeout_s)])
+        found: list[pb.ModelInferResponse] = []
         async with aclosing(self.send_stream(pieces, timeout_s=timeout_s)) as responses:
             async for response in responses:
                 if error := error_of_answer(response):
                     raise error
-                found.append(decode_response(response.infer_response))
-        return joined(found)
+                found.append(response.infer_response)
+        return messages.outputs(found)
 
     async def predict(
         self, images: Picture | Iterable[Picture] | AsyncIterable[Picture], *, top: int = 5, timeout_s: float | None = None

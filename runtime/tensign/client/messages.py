@@ -20,8 +20,8 @@ from tensign.client.exchange import Item
 from tensign.client.metadata import ModelMetadata
 from tensign.errors import InvalidInput, TensignError, TooLarge
 from tensign.request import Outputs
-from tensign.rpc.codec import SHA256, decode_response, encode_request
-from tensign.signature import Arrays, TensorSpec
+from tensign.rpc.codec import SHA256, WIRE_PARAMETERS, as_column, decode_response, encode_param, encode_request
+from tensign.signature import Arrays, Signature, TensorSpec
 
 Picture = str | Path | bytes | bytearray | memoryview | npt.NDArray[Any] | pillow.Image
 Input = Picture | Mapping[str, Any]
@@ -64,17 +64,24 @@ class Messages:
         """
         return self._of(value).SerializeToString()
 
-    def pieces(self, inputs: Mapping[str, Any] | npt.NDArray[Any]) -> list[bytes]:
-        """The serialized requests for {input: [n,...]} or the only input's array, as few as the server's limits allow."""
-        if not isinstance(inputs, Mapping):
-            inputs = {self.metadata.inputs[0].name: inputs}
-        arrays = {name: as_array(array) for name, array in inputs.items()}
+    def pieces(self, inputs: Any, params: Mapping[str, Any] | None = None) -> list[bytes]:
+        """The serialized requests for {input: [n,...]}, the only input's array, or of columns a DataFrame or records; as few
+        as the server's limits allow. Raises InvalidInput.
+        """
+        arrays = self._arrays(inputs)
         lengths = {len(array) if array.ndim else 0 for array in arrays.values()}
         if len(lengths) != 1:  # the server says what is wrong
-            return [self._request(arrays).SerializeToString()]
+            return [self._request(arrays, params).SerializeToString()]
         cuts = self._cuts(arrays, lengths.pop())
         slices = [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
-        return [self._request({n: a[rows] for n, a in arrays.items()}).SerializeToString() for rows in slices]
+        return [self._request({n: a[rows] for n, a in arrays.items()}, params).SerializeToString() for rows in slices]
+
+    def outputs(self, pieces: Sequence[pb.ModelInferResponse]) -> Outputs:
+        """The rows of all pieces; columns of text, datetimes and compound types as what they are."""
+        outputs = joined([decode_response(piece) for piece in pieces])
+        if self._columns is None or set(outputs) != {spec.name for spec in self._columns.outputs}:
+            return outputs
+        return self._columns.enforce_outputs(outputs)
 
     def are_of_another(self, responses: Sequence[pb.ModelInferResponse]) -> bool:
         """True where another model gave these answers than the one that the metadata are of."""
@@ -115,9 +122,26 @@ class Messages:
             raise InvalidInput(f'model "{self.metadata.name}" declares no preprocessing, so it takes no encoded pictures')
         return self._request({self.metadata.image: as_array([picture])})
 
-    def _request(self, arrays: Arrays) -> pb.ModelInferRequest:
+    @property
+    def _columns(self) -> Signature | None:
+        signature = self.metadata.signature
+        return signature if signature and signature.columnar else None
+
+    def _arrays(self, inputs: Any) -> dict[str, npt.NDArray[Any]]:
+        if isinstance(inputs, Mapping):
+            return {name: as_array(array) for name, array in inputs.items()}
+        if self._columns is not None and not isinstance(inputs, np.ndarray):
+            return self._columns.enforce_inputs(inputs)
+        return {self.metadata.inputs[0].name: as_array(inputs)}
+
+    def _request(self, arrays: Arrays, params: Mapping[str, Any] | None = None) -> pb.ModelInferRequest:
+        arrays = {name: as_column(array) for name, array in arrays.items()} if self._columns else arrays
         request = encode_request(self.metadata.name, arrays, version=self._version, request_id=str(next(self._ids)))
         request.parameters["timeout"].int64_param = self._timeout_us
+        for name, value in (params or {}).items():
+            if name in WIRE_PARAMETERS:
+                raise InvalidInput(f'param "{name}": the protocol has a parameter of that name, so the model cannot have it')
+            request.parameters[name].CopyFrom(encode_param(value))
         return request
 
     def _cuts(self, arrays: Arrays, rows: int) -> list[int]:

@@ -8,7 +8,8 @@ from typing import Self
 
 from tensign import datatypes
 from tensign._pb import open_inference_pb2 as pb
-from tensign.signature import TensorSpec
+from tensign.signature import Signature
+from tensign.specs import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class ModelMetadata:
     threshold: the score above which a label of a multi-label model holds; image: the input that takes encoded pictures, ""
     where none does; batch_sizes: what the server warmed up, in rows; max_request_rows: of one unary request;
     max_message_bytes: of one message, both ways; sha256: the digest of all files of the model; preprocess_sha256: of the
-    preprocessing it declares.
+    preprocessing it declares; signature: of columns and params, which the protocol cannot tell, None where there are none.
     """
 
     name: str
@@ -51,10 +52,11 @@ class ModelMetadata:
     max_message_bytes: int = 0
     sha256: str = ""
     preprocess_sha256: str = ""
+    signature: Signature | None = None
 
     @classmethod
     def of(cls, message: pb.ModelMetadataResponse) -> Self:
-        """Reads the protocol's message. Raises InvalidInput for a datatype that the protocol does not have."""
+        """Reads the protocol's message. Raises InvalidInput or UnsupportedModel for types that we do not know."""
         extra = message.parameters
         return cls(
             message.name,
@@ -72,6 +74,7 @@ class ModelMetadata:
             max_message_bytes=extra["max_message_bytes"].int64_param,
             sha256=extra["sha256"].string_param,
             preprocess_sha256=extra["preprocess_sha256"].string_param,
+            signature=Signature.parse(json.loads(extra["signature"].string_param)) if "signature" in extra else None,
         )
 
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, overload
 
-import numpy.typing as npt
-
 from tensign._pb import open_inference_pb2 as pb
 from tensign.client.aio import CLOSED, WINDOW, AsyncClient
 from tensign.client.answer import Answer
@@ -100,12 +98,13 @@ class Client:
         """Counts and times of every served model since it was loaded."""
         return self._run(self._client.statistics())
 
-    def infer(self, inputs: Mapping[str, Any] | npt.NDArray[Any], *, timeout_s: float | None = None) -> Outputs:
+    def infer(self, inputs: Any, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None) -> Outputs:
         """{input: [n,...]} -> {output: [n,...]}; one array is enough where the model has one input.
 
+        A model of columns takes a pandas DataFrame and a list of records as well; params: those that its signature declares.
         More than one request may hold is sent as several, and joined again.
         """
-        return self._run(self._client.infer(inputs, timeout_s=timeout_s))
+        return self._run(self._client.infer(inputs, params, timeout_s=timeout_s))
 
     @overload
     def predict(self, images: Picture, *, top: int = 5, timeout_s: float | None = None) -> Answer: ...  # type: ignore[overload-overlap]

@@ -147,14 +147,17 @@ def encode_response(
     compound = {spec.name for spec in specs if isinstance(spec, ColumnSpec) and not isinstance(spec.type, ScalarType)}
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     for name, count in requested_outputs(request, outputs).items():
-        array = classified(outputs[name], count, labels) if count else _wire(name, outputs[name], name in compound)
+        try:
+            array = classified(outputs[name], count, labels) if count else as_column(outputs[name], compound=name in compound)
+        except InvalidInput as error:
+            raise EngineError(f'output "{name}": {error}') from None
         response.outputs.add(name=name, datatype=datatypes.of_numpy(array.dtype).protocol, shape=array.shape)
         response.raw_output_contents.append(_to_bytes(array))
     return response
 
 
-def _wire(name: str, array: npt.NDArray[Any], compound: bool) -> npt.NDArray[Any]:
-    """A column as BYTES where the protocol has no datatype of its own for it."""
+def as_column(array: npt.NDArray[Any], *, compound: bool = False) -> npt.NDArray[Any]:
+    """A column as BYTES where the protocol has no datatype of its own for it. Raises InvalidInput for what JSON cannot hold."""
     if array.dtype.kind == "M":
         return np.array([write_datetime(value).encode() for value in array.flat], object).reshape(array.shape)
     if array.dtype.kind != "O" or (not compound and all(isinstance(value, str | bytes) for value in array.flat)):
@@ -165,7 +168,7 @@ def _wire(name: str, array: npt.NDArray[Any], compound: bool) -> npt.NDArray[Any
             plain = not compound and (isinstance(value, str | bytes) or is_missing(value))
             result[index] = (b"" if is_missing(value) else value) if plain else write_json(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise EngineError(f'output "{name}": a value that JSON cannot hold: {str(error)[:200]}') from None
+        raise InvalidInput(f"a value that JSON cannot hold: {str(error)[:200]}") from None
     return result
 
 
