@@ -506,6 +506,15 @@ DIFFERENCES = (
         Pair([column("double")], pd.DataFrame({"a": pd.Series([1.5, "2"], dtype=object)})),
     ),
     Difference(
+        "integers beyond 64 bits in a double column",
+        "MLflow leaves them objects. Those that a double holds become doubles, the others are refused.",
+        lambda pair, we, they: (
+            "double" in pair.types.values()
+            and any(isinstance(cell, int) and cell.bit_length() > 63 for cell in cells(pair.data))
+        ),
+        Pair([column("double")], [{"a": 2**64}]),
+    ),
+    Difference(
         "datetimes mixed with other things",
         "MLflow gives every object column for a datetime to pandas.astype, which parses text and reads numbers as nanoseconds.",
         objects_in("datetime"),
@@ -563,6 +572,12 @@ DIFFERENCES = (
         "MLflow takes a dict of scalars for a row, but not where one of them is a datetime or a dict.",
         accepts(lambda pair: isinstance(pair.data, dict) and not any(isinstance(v, list) for v in pair.data.values())),
         Pair([column("datetime")], {"a": datetime(2024, 5, 6)}),
+    ),
+    Difference(
+        "a dict of dicts",
+        "MLflow hands it to pandas, which takes the inner keys for labels of rows.",
+        lambda pair, we, they: isinstance(pair.data, dict) and any(isinstance(value, dict) for value in pair.data.values()),
+        Pair([column("float")], {"a": {"x": 1}}),
     ),
     Difference(
         "pandas' nullable dtypes",

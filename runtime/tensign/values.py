@@ -38,14 +38,12 @@ from tensign.errors import SignatureMismatch
 Column = npt.NDArray[Any]
 
 _DATES = (date, np.datetime64)
+_MAX_DIGITS = 300
 
 
 def objects(values: Any) -> Column:
     """[n] -> an object array [n], whatever the elements are."""
-    array = np.empty(len(values), object)
-    for index, value in enumerate(values):
-        array[index] = value
-    return array
+    return np.fromiter(values, object, len(values))
 
 
 def is_missing(value: Any) -> bool:
@@ -128,12 +126,30 @@ def _of_objects(where: str, values: Column, kind: ScalarType) -> Column:
     if kind is BOOLEAN and all(isinstance(value, bool | np.bool_) for value in present):
         return values
     if kind is DOUBLE and all(isinstance(value, Decimal) or _is_number(value) for value in present):
+        _check_integers(where, values, kind)
         return np.array([math.nan if is_missing(value) else float(value) for value in values], np.float64)
     raise SignatureMismatch(f"{where}: expected {kind}, got {described(values)}")
 
 
+def _check_integers(where: str, values: Column, kind: ScalarType) -> None:
+    """Raises SignatureMismatch for a Python integer that no float64 is."""
+    for value in values:
+        if isinstance(value, int) and not (
+            abs(value) <= 1 << 53 or (value.bit_length() <= 1023 and int(float(value)) == value)
+        ):
+            shown = str(value) if value.bit_length() <= 128 else "an integer of many digits"
+            raise SignatureMismatch(f"{where}: expected {kind}, which cannot hold {shown}")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def text_tensor(where: str, array: Column) -> Column:
+    """Text [...] as Python's, where it came as bytes: UTF-8. Raises SignatureMismatch."""
+    if array.dtype.kind != "S" and not (array.dtype.kind == "O" and any(isinstance(cell, bytes) for cell in array.flat)):
+        return array
+    return _texts(where, objects(array.ravel().tolist())).reshape(array.shape)
 
 
 def _texts(where: str, values: Column) -> Column:
@@ -207,6 +223,11 @@ def inferred(values: Column) -> Column:
 
 
 def _numbers(values: Column, kinds: set[type]) -> Column:
+    if len(kinds) == 1 and kinds <= {int, float} and not any(value is None for value in values):  # most columns, and fast
+        try:
+            return values.astype(np.float64 if kinds == {float} else np.int64)
+        except OverflowError:
+            pass
     integers = all(issubclass(kind, int | np.integer) for kind in kinds)
     whole = [int(value) for value in values if isinstance(value, int | np.integer)]
     low, high = min(whole, default=0), max(whole, default=0)
@@ -245,24 +266,38 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
             )
         return _strict(where, cells, kind)
     if cells.dtype.kind == "O":
-        cells = inferred(objects([_parsed(value) for value in cells]))
+        if any(isinstance(value, str) for value in cells):
+            cells = objects([_parsed(value) for value in cells])
+        if kind.dtype.kind == "f":
+            _check_integers(where, cells, kind)
+        cells = inferred(cells)
+    if cells.dtype.kind == "O" and kind is not BOOLEAN:
+        cells = inferred(objects([int(value) if isinstance(value, bool) else value for value in cells]))
+        odd = next((v for v in cells if not (_is_number(v) or isinstance(v, Decimal) or is_missing(v))), None)
+        if cells.dtype.kind == "O" and odd is not None:
+            raise SignatureMismatch(f"{where}: expected {kind}, got {_named(odd)}")
         if cells.dtype.kind == "O":
-            cells = _of_objects(where, cells, kind if kind is BOOLEAN else DOUBLE)
+            if kind.dtype.kind == "i" and any(isinstance(value, int) for value in cells):
+                raise SignatureMismatch(f"{where}: expected {kind}, which cannot hold integers beyond 64 bits")
+            cells = np.array([math.nan if is_missing(value) else float(value) for value in cells], np.float64)
     if cells.dtype.kind == "O":
-        raise SignatureMismatch(f"{where}: expected {kind}, got a missing value")
+        return _of_objects(where, cells, kind)
     return cast(where, cells, kind.dtype, str(kind))
 
 
 def _parsed(value: Any) -> Any:
-    """A number written as text -> the number."""
-    if not isinstance(value, str):
+    """A number written as text -> the number; what is no number, or none that a float holds, stays."""
+    if not isinstance(value, str) or len(value) > _MAX_DIGITS:
         return value
-    for number in (int, float):
-        try:
-            return number(value)
-        except ValueError:
-            continue
-    return value
+    try:
+        return int(value)
+    except ValueError:
+        pass
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return value if math.isinf(number) and "inf" not in value.lower() else number
 
 
 def cast(where: str, values: Column, want: np.dtype[Any], name: str) -> Column:
@@ -276,19 +311,30 @@ def cast(where: str, values: Column, want: np.dtype[Any], name: str) -> Column:
         raise SignatureMismatch(f"{where}: expected {name}, got {described(values)}")
     with np.errstate(all="ignore"):
         result = values.astype(want)
-    if values.dtype.kind == "f" and want.kind == "f":
-        kept = np.isfinite(result) | ~np.isfinite(values)
-    elif values.dtype.kind == "f":
-        limits = (0, 1) if want.kind == "b" else (np.iinfo(want).min, np.iinfo(want).max)
-        kept = (values == np.floor(values)) & (values >= limits[0]) & (values < float(limits[1]) + 1)
-    else:
-        kept = (result == values) & (np.sign(result.astype(np.float64)) == np.sign(values.astype(np.float64)))
-        if want.kind == "f" and want.itemsize <= 8:  # numpy compares int64 with float64 as floats
-            kept &= np.array([int(r) == int(v) for r, v in zip(result.flat, values.flat, strict=True)]).reshape(kept.shape)
+    kept = _kept(values, result)
     if not kept.all():
         worst = values[~kept].flat[0]
-        raise SignatureMismatch(f"{where}: expected {name}, which cannot hold {worst:.17g}")
+        held = "got a missing value" if is_missing(worst) else f"which cannot hold {worst.item()}"
+        raise SignatureMismatch(f"{where}: expected {name}, {held}")
     return result
+
+
+def _kept(values: Column, result: Column) -> npt.NDArray[np.bool_]:
+    """Where a cast left a number what it was, [...]; of a float cast to a narrower one, where it is still finite."""
+    want = result.dtype
+    if want.kind == "f":
+        if values.dtype.kind == "f":
+            return np.isfinite(result) | ~np.isfinite(values)
+        exact = 2 ** (np.finfo(want).nmant + 1)  # up to here every integer is one of its numbers
+        kept = np.isfinite(result)
+        for at in np.argwhere((values > exact) | (values < -exact) if values.dtype.kind in "iu" else np.zeros(values.shape)):
+            place = tuple(at)
+            kept[place] = kept[place] and int(result[place]) == int(values[place])
+        return kept
+    low, high = (0, 1) if want.kind == "b" else (np.iinfo(want).min, np.iinfo(want).max)
+    if values.dtype.kind == "f":
+        return np.asarray((values == np.floor(values)) & (values >= low) & (values < float(high) + 1))
+    return np.ones(values.shape, bool) if values.dtype.kind == "b" else np.asarray((values >= low) & (values <= high))
 
 
 def _cell(where: str, value: Any, kind: ColumnType, required: bool) -> Any:
