@@ -591,6 +591,7 @@ DIRECTORIES = [
     Directory("no flavors", mlmodel("run_id: 1"), UnsupportedModel, ("MLmodel: wanted `flavors:` as a map of maps",)),
     Directory("flavors of no maps", mlmodel("flavors: {onnx: model.onnx}"), UnsupportedModel, ("wanted `flavors:` as a map of maps",)),
     Directory("a flavor we do not serve", mlmodel(document(flavors={"keras": {}})), UnsupportedModel, ("keras: no engine runs it",)),
+    Directory("a flavor without its file", mlmodel(document(flavors={"sklearn": {}})), UnsupportedModel, ('names "model.pkl"',)),
     Directory("no signature", mlmodel(FLAVORS), UnsupportedModel, ("has no signature",)),
     Directory("a signature of no map", mlmodel(document(signature="[]")), UnsupportedModel, ("MLmodel: wanted `signature:` as a map, got str",)),
     Directory("a signature that is no JSON", signed(inputs="[{'"), UnsupportedModel, ("MLmodel: signature inputs is not JSON",)),

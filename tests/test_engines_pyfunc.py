@@ -15,7 +15,7 @@ from tensign.client import Client
 from tensign.config import ModelConfig
 from tensign.engines import Form
 from tensign.engines.answers import named
-from tensign.errors import EngineError, SignatureMismatch
+from tensign.errors import EngineError, InvalidInput, SignatureMismatch
 from tensign.model import Model
 from tensign.testing import serving
 
@@ -68,9 +68,13 @@ def test_columns_and_params_reach_a_python_model(words: tuple[Model, str], param
 
 def test_over_grpc(words: tuple[Model, str]) -> None:
     with Client(words[1], model="words") as client:
-        answer = client.infer(columns())
-    assert [bytes(text) for text in answer["text"].tolist()] == [b"a!", b"bb!", b"ccc!"]
-    np.testing.assert_allclose(answer["score"], [1.0, 6.0, 15.0])
+        for inputs in (columns(), ROWS, ROWS.to_dict("records")):
+            answer = client.infer(inputs)
+            assert answer["text"].tolist() == ["a!", "bb!", "ccc!"]
+            np.testing.assert_allclose(answer["score"], [1.0, 6.0, 15.0])
+        assert client.infer(ROWS, {"sign": "?", "times": 10})["text"].tolist() == ["a?", "bb?", "ccc?"]
+        with pytest.raises(InvalidInput, match='param "times"'):
+            client.infer(ROWS, {"times": "many"})
 
 
 def test_requests_of_unequal_params_share_no_batch(words: tuple[Model, str]) -> None:

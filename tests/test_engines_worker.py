@@ -226,7 +226,7 @@ def test_killed_twenty_times_under_load(tmp_path: Path) -> None:
     print(f"loading {loading_s:.2f} s; recoveries {max(recoveries):.2f} s at most; {sum(answers)} answers, {failures}")
     assert not wrong
     assert all(answers)
-    assert set(failures) <= {"ModelNotReady", "EngineError", "DeadlineExceeded"}
+    assert set(failures) <= {"ModelNotReady", "WorkerDied"}  # of requests that two kills hit
     assert max(recoveries) < 2 + loading_s
     assert worker(model).restarts >= 20
 

@@ -147,10 +147,13 @@ def encode_response(
     compound = {spec.name for spec in specs if isinstance(spec, ColumnSpec) and not isinstance(spec.type, ScalarType)}
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     for name, count in requested_outputs(request, outputs).items():
-        try:
-            array = classified(outputs[name], count, labels) if count else as_column(outputs[name], compound=name in compound)
-        except InvalidInput as error:
-            raise EngineError(f'output "{name}": {error}') from None
+        if count:
+            array = classified(outputs[name], count, labels)
+        else:
+            try:
+                array = as_column(outputs[name], compound=name in compound)
+            except InvalidInput as error:
+                raise EngineError(f'output "{name}": {error}') from None
         response.outputs.add(name=name, datatype=datatypes.of_numpy(array.dtype).protocol, shape=array.shape)
         response.raw_output_contents.append(_to_bytes(array))
     return response
