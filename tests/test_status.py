@@ -27,6 +27,7 @@ TABLE: dict[type[errors.TensignError], grpc.StatusCode] = {
     errors.NotSignedIn: grpc.StatusCode.UNAUTHENTICATED,
     errors.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
+    errors.WrongContentType: grpc.StatusCode.UNIMPLEMENTED,
     errors.ProviderUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
 }
 OURS = {errors.TensignError, errors.EngineError, errors.InvalidConfig}  # not the client's to know

@@ -18,7 +18,7 @@ def served(path: Path, *arguments: str) -> Iterator[str]:
 
     Raises ModelNotReady when it ends before it is ready; what it had to say is on stderr already.
     """
-    command = [sys.executable, "-P", "-m", "tensign", "serve", str(path), "--grpc-port", "0", *arguments]
+    command = [sys.executable, "-P", "-m", "tensign", "serve", str(path), "--grpc-port", "0", "--no-http", *arguments]
     # In a group of its own, where a Ctrl-C that is meant for us does not reach it.
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0)
     assert server.stdout is not None
