@@ -1,4 +1,4 @@
-"""Every path that is answered, and how."""
+"""Every path that is answered, and by which face."""
 
 from __future__ import annotations
 
@@ -10,42 +10,31 @@ from starlette.routing import Route
 
 from tensign.admission import Admission
 from tensign.config import ServerConfig
-from tensign.errors import ModelNotFound
+from tensign.http.azure import AzureFace
 from tensign.http.exchange import Exchange
 from tensign.http.mlflow import MlflowFace
-from tensign.model import Model
 from tensign.repository import Repository
 
 
 def make_app(repository: Repository, config: ServerConfig, admission: Admission) -> Starlette:
-    """The ASGI application over loaded models."""
-    chosen = Chosen(repository)
-    mlflow = MlflowFace(chosen, Exchange(admission, config))
+    """The ASGI application over loaded models. Where there are several, each has its own paths under /models/NAME."""
+    exchange = Exchange(repository, admission, config)
+    mlflow, azure = MlflowFace(exchange), AzureFace(exchange)
     routes = [
+        Route("/", azure.live),
         Route("/ping", mlflow.ping),
         Route("/health", mlflow.ping),
         Route("/version", mlflow.version),
-        Route("/invocations", mlflow.invocations, methods=["POST"]),
-        Route("/models/{name}/invocations", mlflow.invocations, methods=["POST"]),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
-
-
-class Chosen:
-    """The model that a path means."""
-
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
-
-    def __call__(self, request: Request) -> Model:
-        """Raises ModelNotFound."""
-        if "name" in request.path_params:
-            return self._repository.get(request.path_params["name"])
-        names = sorted({model.name for model in self._repository})
-        if len(names) > 1:
-            path = request.url.path
-            raise ModelNotFound(f"several models are served: ask one by its name, POST /models/NAME{path}; {', '.join(names)}")
-        return self._repository.get(names[0])
+    for prefix in ("", "/models/{name}"):
+        routes += [
+            Route(f"{prefix}/invocations", mlflow.invocations, methods=["POST"]),
+            Route(f"{prefix}/score", azure.score, methods=["POST"]),
+            Route(f"{prefix}/swagger.json", azure.swagger),
+        ]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _no_such_path(request: Request, error: Exception) -> Response:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from tensign.admission import Admission
 from tensign.config import ServerConfig
-from tensign.errors import DeadlineExceeded
+from tensign.errors import DeadlineExceeded, ModelNotFound
 from tensign.http.body import received
+from tensign.http.forms import decoded_images
 from tensign.http.rows import answered
+from tensign.http.status import CLIENT_GONE, status_of
 from tensign.model import Model
+from tensign.repository import Repository
 from tensign.request import Outputs
 
 T = TypeVar("T")
@@ -25,23 +29,61 @@ _FEW_BYTES = 4096  # of a body that is read, or an answer that is written, faste
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What a body said: `data` as the signature takes it, by name and checked; `params`, defaults filled in."""
+    """What a body said, checked: inputs by name as the model takes them, params with their defaults."""
 
     arrays: Outputs
     params: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, model: Model, data: Any, params: Any = None) -> Payload:
+        """data: any form that the signature takes, and base64 of pictures where the model takes pictures. Raises InvalidInput."""
+        if model.plan.image is not None:
+            data = decoded_images(data, model.plan.image, model.signature)
+        checked = model.signature.enforce_params(params, "mlflow-compat")
+        return cls(model.enforced(data, checked, mode="mlflow-compat"), checked)
+
+
+Read = Callable[[Model, bytes], Payload]
+Write = Callable[[Model, Outputs], bytes]
+Refuse = Callable[[int, str, str], Response]  # of status, MLflow's word and text
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """How requests of one server are answered."""
 
+    repository: Repository
     admission: Admission
     config: ServerConfig
 
-    async def answer(
-        self, request: Request, model: Model, read: Callable[[bytes], Payload], write: Callable[[Outputs], bytes]
-    ) -> bytes:
-        """The answer's bytes. Raises every error that a request can end with, and ClientDisconnect."""
+    async def respond(self, request: Request, reader: Callable[[], Read], write: Write, refuse: Refuse) -> Response:
+        """The answer, or the refusal in the face's own form. `reader` chooses how to read before any of the body came."""
+        try:
+            model, read = self.chosen(request), reader()
+            return Response(await self._answer(request, model, read, write), media_type="application/json")
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_GONE)
+        except Exception as error:
+            return self.refusal(error, refuse)
+
+    def refusal(self, error: Exception, refuse: Refuse) -> Response:
+        """An error in the face's own form."""
+        response = refuse(*status_of(error))
+        if not self.admission.ready:
+            response.headers["connection"] = "close"  # a client that keeps its connection would never find another server
+        return response
+
+    def chosen(self, request: Request) -> Model:
+        """The model that the path names, or the only one there is. Raises ModelNotFound."""
+        if "name" in request.path_params:
+            return self.repository.get(request.path_params["name"])
+        names = sorted({model.name for model in self.repository})
+        if len(names) > 1:
+            path = request.url.path
+            raise ModelNotFound(f"several models are served: ask for one at /models/NAME{path}; NAME is {' or '.join(names)}")
+        return self.repository.get(names[0])
+
+    async def _answer(self, request: Request, model: Model, read: Read, write: Write) -> bytes:
         timeout_s = self.config.timeout_s
         deadline = time.monotonic() + timeout_s
         try:
@@ -53,18 +95,16 @@ class Exchange:
             raise DeadlineExceeded(f"no answer within {timeout_s:.3g} s of the request's first byte") from None
 
 
-async def _predicted(
-    model: Model, body: bytes, read: Callable[[bytes], Payload], write: Callable[[Outputs], bytes], deadline: float
-) -> bytes:
-    payload = read(body) if len(body) < _FEW_BYTES else await asyncio.to_thread(read, body)
+async def _predicted(model: Model, body: bytes, read: Read, write: Write, deadline: float) -> bytes:
+    payload = read(model, body) if len(body) < _FEW_BYTES else await asyncio.to_thread(read, model, body)
     outputs = await answered(model, payload.arrays, payload.params, deadline)
     few = sum(array.nbytes for array in outputs.values()) < _FEW_BYTES
-    return write(outputs) if few else await asyncio.to_thread(write, outputs)
+    return write(model, outputs) if few else await asyncio.to_thread(write, model, outputs)
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Awaits `work`, or cancels it and raises ClientDisconnect when the connection goes."""
-    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(request.receive))
+    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -75,6 +115,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             each.cancel()
 
 
-async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
         pass
