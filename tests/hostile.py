@@ -599,7 +599,7 @@ DIRECTORIES = [
     Directory("a signature of numbers", signed(inputs=[1, 2]), UnsupportedModel, ("signature inputs: wanted a list of maps",)),
     Directory("a signature that is text", signed(inputs='"image"'), UnsupportedModel, ("signature inputs: wanted a list of maps",)),
     Directory("no outputs", mlmodel(document(signature={"inputs": [tensor("uint8", [-1, 8, 8, 3])]})), UnsupportedModel, ("declares no outputs",)),
-    Directory("columns", signed(inputs=[{"type": "double", "name": PAYLOAD.decode() * 1000}]), UnsupportedModel, ("column-based",)),
+    Directory("columns", signed(inputs=[{"type": "double", "name": PAYLOAD.decode() * 1000}]), UnsupportedModel, ("wanted a name of at most 256",)),
     Directory("unknown dtype", signed([tensor("float128x", [-1, 3])]), UnsupportedModel, ("signature input", SPEC, "float128x")),
     Directory("a dtype that is a record", signed([tensor("f4,f4", [-1, 3])]), UnsupportedModel, (SPEC, "is none of numpy's")),
     Directory("a dtype that is a list", signed([tensor([["a", "f4"]], [-1, 3])]), UnsupportedModel, (SPEC, "is none of numpy's")),

@@ -15,7 +15,12 @@ CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 LAYERS = (
     {"errors", "version", "_pb"},
     {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget"},
-    {"signature", "preprocess", "admission"},
+    {"coltypes", "preprocess", "admission"},
+    {"coltext"},
+    {"values"},
+    {"specs"},
+    {"forms"},
+    {"signature"},
     {"plan", "request", "engines"},
     {"slots", "conversion", "inspection"},
     {"batcher"},

@@ -134,14 +134,14 @@ def test_enforcing_gives_what_fits_or_one_error_and_nothing_changes_the_second_t
     } | data.draw(st.sampled_from([{}, strangers]))
     encoded = data.draw(st.sampled_from([(), (signature.inputs[0].name,)]))
     try:
-        checked = signature.enforce_inputs(given_arrays, encoded)
+        checked = signature.enforce_inputs(given_arrays, encoded=encoded)
     except SignatureMismatch as error:
         assert short(error)
         return
     assert list(checked) == [spec.name for spec in signature.inputs]
     assert all(checked[name] is given_arrays[name] for name in checked)
     assert len({len(array) for array in checked.values()}) == 1 and all(array.size for array in checked.values())
-    again = signature.enforce_inputs(checked, encoded)
+    again = signature.enforce_inputs(checked, encoded=encoded)
     assert all(again[name] is checked[name] for name in checked)
 
 

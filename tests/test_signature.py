@@ -97,25 +97,10 @@ def test_several_tensors_need_a_name_each(names: tuple[str | None, str | None]) 
         signature(*(tensor("float32", [-1], name) for name in names))
 
 
-def test_column_signature_is_said_to_be_column_based() -> None:
-    with pytest.raises(UnsupportedModel, match=r"column-based \(2 columns such as 'age' of type 'long'\)"):
-        signature({"name": "age", "type": "long"}, {"name": "thal", "type": "string"})
-
-
 @pytest.mark.parametrize("document", [None, {}, {"inputs": None, "outputs": [OUTPUT]}, {"inputs": [], "outputs": [OUTPUT]}])
 def test_model_without_a_signature_says_what_to_do(document: dict[str, Any] | None) -> None:
     with pytest.raises(UnsupportedModel, match="no signature; log it again with `signature=`"):
         Signature.parse(document)
-
-
-def test_signature_without_outputs() -> None:
-    with pytest.raises(UnsupportedModel, match="declares no outputs"):
-        Signature.parse({"inputs": [OUTPUT], "outputs": None})
-
-
-def test_params_are_not_served_yet() -> None:
-    with pytest.raises(UnsupportedModel, match="declares params"):
-        Signature.parse({"inputs": [OUTPUT], "outputs": [OUTPUT], "params": [{"name": "k", "type": "long", "default": 1}]})
 
 
 # what comes

@@ -24,6 +24,7 @@ from tensign.plan import ModelPlan
 from tensign.request import Outputs, Part, Request
 from tensign.signature import Arrays, Signature, TensorSpec
 from tensign.slots import Slots
+from tensign.specs import tensor_specs
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ class Model:
         self._engine = engine
         engine.load()
         self._inputs = _bind("input", self._network_inputs(), engine.inputs)  # signature's name -> what the network gets
-        self._outputs = _bind("output", plan.signature.outputs, engine.outputs)
+        self._outputs = _bind("output", tensor_specs(plan.signature.outputs), engine.outputs)
         self.buckets = self._warm_up()
         self._batcher = Batcher(self._run, self.buckets, max_queue_rows=config.max_queue_rows, statistics=self.statistics)
         self._decoded = Ceiling(config.max_decoded_bytes)
@@ -121,7 +122,7 @@ class Model:
 
     def enforced(self, inputs: npt.NDArray[Any] | Arrays) -> Outputs:
         """{input: [n,...]} as the signature wants it, encoded images among them. Raises SignatureMismatch."""
-        return self.signature.enforce_inputs(inputs, (self.plan.image,) if self.plan.image else ())
+        return self.signature.enforce_inputs(inputs, encoded=(self.plan.image,) if self.plan.image else ())
 
     def _patiently(self, arrays: Arrays, rows: slice, deadline: float | None) -> Future[Outputs]:
         piece = {name: array[rows] for name, array in arrays.items()}
@@ -180,12 +181,12 @@ class Model:
         """The signature's inputs as they are once pictures are preprocessed."""
         preprocess = self.plan.preprocess
         if preprocess is None:
-            return self.signature.inputs
+            return tensor_specs(self.signature.inputs)
         return tuple(
             replace(spec, shape=(spec.shape[0], *preprocess.size(*spec.shape[1:3]), *spec.shape[3:]))
             if spec.name == self.plan.image
             else spec
-            for spec in self.signature.inputs
+            for spec in tensor_specs(self.signature.inputs)
         )
 
     def _warm_up(self) -> Buckets:

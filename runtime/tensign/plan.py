@@ -16,6 +16,7 @@ from tensign.errors import UnsupportedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.preprocess import PreprocessSpec
 from tensign.signature import Signature, TensorSpec
+from tensign.specs import tensor_specs
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 CONVERTED_FASTAI = "2.8"  # the oldest whose exports the converter loads
@@ -45,6 +46,7 @@ class ModelPlan:
         """Reads an MLmodel directory. Raises ModelNotFound or UnsupportedModel."""
         manifest = read_mlmodel(path)
         signature = Signature.parse(manifest.signature)
+        _check_tensors(signature)
         flavor = next((flavor for flavor in SERVED_FLAVORS if flavor in manifest.flavors), None)
         if flavor is None:
             raise UnsupportedModel(
@@ -67,6 +69,13 @@ class ModelPlan:
             activation,
             threshold,
         )
+
+
+def _check_tensors(signature: Signature) -> None:
+    if signature.columnar or not all(isinstance(spec, TensorSpec) for spec in signature.outputs):
+        raise UnsupportedModel("the signature is column-based; ONNX Runtime takes tensors")
+    if not signature.outputs or signature.params:
+        raise UnsupportedModel("the signature declares no outputs, or params: this version serves neither")
 
 
 def refusal(manifest: ModelManifest) -> str:
@@ -101,7 +110,11 @@ def _declared_preprocess(manifest: ModelManifest) -> PreprocessSpec | None:
 
 
 def _image_input(signature: Signature) -> TensorSpec:
-    images = [spec for spec in signature.inputs if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3]
+    images = [
+        spec
+        for spec in tensor_specs(signature.inputs)
+        if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3
+    ]
     if len(images) != 1:
         raise UnsupportedModel(
             f"the model declares preprocessing, which needs one uint8 [-1,H,W,3] input; its signature is {signature}"

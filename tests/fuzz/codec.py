@@ -75,7 +75,7 @@ def enter(content: bytes) -> None:
     encode_response(request, "1", _SCORES, ("cat", "dog"))
     for signature in _SIGNATURES:
         try:
-            checked = signature.enforce_inputs(arrays, ("image",))
+            checked = signature.enforce_inputs(arrays, encoded=("image",))
         except TensignError as error:
             assert 0 < len(str(error).encode()) <= 1000
         else:

@@ -1,0 +1,203 @@
+"""The forms that a caller's data comes in -> named arrays: dicts, lists of records or rows, arrays, DataFrames.
+
+pandas is never imported: a caller who has a DataFrame has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensign.coltypes import ArrayType, ObjectType
+from tensign.errors import SignatureMismatch
+from tensign.specs import ColumnSpec, TensorSpec
+from tensign.values import cast, described, objects
+
+Column = npt.NDArray[Any]
+
+
+def is_frame(data: Any) -> bool:
+    """True for a pandas DataFrame."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(data, pandas.DataFrame)
+
+
+def is_series(data: Any) -> bool:
+    """True for a pandas Series."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(data, pandas.Series)
+
+
+def columns(data: Any, specs: Sequence[ColumnSpec]) -> dict[str, Column]:
+    """{name: [n]} of whatever form, in the words of MLflow's `_enforce_schema`. Raises SignatureMismatch.
+
+    Columns without names of their own, and those for specs without, go by their place.
+    """
+    found = _labelled(data, specs)
+    if specs and not specs[0].named and not found.keys() <= {spec.name for spec in specs}:
+        names = [spec.name for spec in specs] + [f"input-{index}" for index in range(len(specs), len(found))]
+        found = dict(zip(names, found.values(), strict=True)) if len(found) >= len(specs) else found
+        if len(found) < len(specs):
+            raise SignatureMismatch(f"expected {len(specs)} columns, got {len(found)}")
+    return found
+
+
+def _labelled(data: Any, specs: Sequence[ColumnSpec]) -> dict[str, Column]:
+    if is_series(data):
+        return {str(0 if data.name is None else data.name): _of_series(data)}
+    if is_frame(data):
+        labels = [str(label) for label in data.columns]
+        if len(set(labels)) != len(labels):
+            raise SignatureMismatch("two columns of one name")
+        return {label: _of_series(data.iloc[:, index]) for index, label in enumerate(labels)}
+    if isinstance(data, Mapping):
+        return _of_mapping(data, specs)
+    if isinstance(data, np.ndarray):
+        if data.ndim not in (1, 2) or data.dtype.names:
+            raise SignatureMismatch(f"expected columns, got {described(data)}")
+        table = data[:, None] if data.ndim == 1 else data
+        return {str(index): table[:, index] for index in range(table.shape[1])}
+    if isinstance(data, list):
+        return _of_list(data)
+    if np.isscalar(data):
+        return {"0": objects([data])}
+    raise SignatureMismatch(f"expected columns, got {type(data).__name__}")
+
+
+def _of_mapping(data: Mapping[Any, Any], specs: Sequence[ColumnSpec]) -> dict[str, Column]:
+    named = {str(name): value for name, value in data.items()}
+    if named and all(isinstance(value, np.ndarray) and value.ndim > 0 for value in named.values()):
+        return {name: _flat(array) for name, array in named.items()}
+    compound = any(isinstance(spec.type, ArrayType | ObjectType) for spec in specs)
+    lists = {name for name, value in named.items() if _is_list(value)}
+    if compound or not lists:
+        return {name: objects([_unwrapped(value)]) for name, value in named.items()}
+    rows = {len(named[name]) for name in lists}
+    if len(rows) > 1:
+        raise SignatureMismatch(f"columns disagree on the number of rows: {sorted(rows)[:8]}")
+    (count,) = rows
+    return {
+        name: _flat(value)
+        if isinstance(value, np.ndarray) and name in lists
+        else _of_series(value)
+        if is_series(value)
+        else objects(list(value))
+        if name in lists
+        else objects([_unwrapped(value)] * count)
+        for name, value in named.items()
+    }
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) or is_series(value) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def _unwrapped(value: Any) -> Any:
+    """A text in an array without axes -> the text."""
+    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind == "U" else value
+
+
+def _flat(array: Column) -> Column:
+    """[n] or [n,1] -> [n]; with more axes each row becomes a list."""
+    if array.ndim == 1:
+        return array
+    return array[:, 0] if array.shape[1:] == (1,) else objects(array.tolist())
+
+
+def _of_list(data: list[Any]) -> dict[str, Column]:
+    if data and all(isinstance(row, Mapping) for row in data):
+        names = dict.fromkeys(name for row in data for name in row)
+        return {str(name): objects([row.get(name, np.nan) for row in data]) for name in names}
+    if data and all(isinstance(row, list | tuple | np.ndarray) for row in data):
+        wide = max(map(len, data))
+        return {str(at): objects([row[at] if at < len(row) else None for row in data]) for at in range(wide)}
+    return {"0": objects(data)} if data else {}
+
+
+def _of_series(series: Any) -> Column:
+    if isinstance(series.dtype, np.dtype):
+        return series.to_numpy()  # type: ignore[no-any-return]
+    plain = getattr(series.dtype, "numpy_dtype", None)
+    if plain is not None and plain.kind in "biuf" and not series.isna().any():
+        return series.to_numpy(dtype=plain)  # type: ignore[no-any-return]
+    return objects([None if missing else value for value, missing in zip(series, series.isna(), strict=True)])
+
+
+def tensors(data: Any, specs: Sequence[TensorSpec], *, lossless: bool) -> dict[str, Column]:
+    """{name: [n,...]} of whatever form; names, dtypes and shapes are left to check. Raises SignatureMismatch.
+
+    lossless: lists too become arrays, and numbers the tensor's dtype where all keep their value.
+    """
+    if is_series(data):
+        data = data.to_frame()
+    if is_frame(data):
+        return _of_frame(data, specs)
+    if isinstance(data, list) and lossless and data and all(isinstance(row, Mapping) for row in data):
+        data = {name: [row.get(name) for row in data] for name in dict.fromkeys(name for row in data for name in row)}
+    named = {str(name): value for name, value in data.items()} if isinstance(data, Mapping) else {specs[0].name: data}
+    wanted = {spec.name: spec for spec in specs}
+    return {name: _tensor(name, value, wanted.get(name), lossless) for name, value in named.items()}
+
+
+def _tensor(name: str, value: Any, spec: TensorSpec | None, lossless: bool) -> Column:
+    where = f'input "{name[:64]}"'
+    if not isinstance(value, np.ndarray | np.generic):
+        if not lossless:
+            raise SignatureMismatch(f"{where}: expected a numpy array, got {type(value).__name__}")
+        try:
+            value = np.array(value)
+        except (ValueError, OverflowError, RecursionError):
+            raise SignatureMismatch(f"{where}: expected lists of equal lengths, of one kind of value") from None
+    array = np.asarray(value)
+    if lossless and spec is not None and spec.dtype.kind in "biuf" and array.dtype != spec.dtype:
+        return cast(where, array, spec.dtype, str(spec))
+    return array
+
+
+def _of_frame(frame: Any, specs: Sequence[TensorSpec]) -> dict[str, Column]:
+    """A column of scalars, lists or arrays is a tensor each; unnamed, all columns together may be one [n,columns]."""
+    if len(specs) == 1 and not specs[0].named:
+        spec = specs[0]
+        if len(frame.columns) == 1:
+            return {spec.name: _of_cells(frame.iloc[:, 0], spec)}
+        if spec.shape != (-1, len(frame.columns)):
+            raise SignatureMismatch(f'input "{spec.name}": expected {spec}, got a DataFrame of {len(frame.columns)} columns')
+        return {spec.name: frame.to_numpy()}
+    wanted = {spec.name: spec for spec in specs}
+    labels = [str(label) for label in frame.columns]
+    if len(set(labels)) != len(labels):
+        raise SignatureMismatch("two columns of one name")
+    return {
+        label: _of_cells(frame.iloc[:, index], wanted[label]) if label in wanted else frame.iloc[:, index].to_numpy()
+        for index, label in enumerate(labels)
+    }
+
+
+def _of_cells(series: Any, spec: TensorSpec) -> Column:
+    where = f'input "{spec.name}"'
+    if spec.shape[0] != -1 or -1 in spec.shape[1:]:
+        raise SignatureMismatch(f"{where}: expected {spec}; a DataFrame's column needs [-1,...] with fixed axes behind")
+    cells = series.to_numpy()
+    if not len(cells):
+        raise SignatureMismatch(f"{where}: expected at least 1 row, got 0")
+    first = cells[0]
+    try:
+        if isinstance(first, list | np.ndarray):
+            together = np.vstack(series.tolist())
+            array = together.reshape(len(cells), *spec.shape[1:])
+            return array if isinstance(first, np.ndarray) else _cast_cells(where, array, spec)
+        if np.isscalar(first) and spec.shape in ((-1,), (-1, 1)):
+            return _cast_cells(where, np.array(cells.tolist()).reshape(len(cells), *spec.shape[1:]), spec)
+    except ValueError:
+        raise SignatureMismatch(f"{where}: expected {spec}, got cells of other lengths") from None
+    raise SignatureMismatch(f"{where}: expected {spec}, got a DataFrame's column of {type(first).__name__}")
+
+
+def _cast_cells(where: str, array: Column, spec: TensorSpec) -> Column:
+    if spec.dtype.kind == "O":
+        return array.astype(object)
+    return cast(where, array, spec.dtype, str(spec))

@@ -1,0 +1,412 @@
+"""Columns and their cells against their types: what MLflow calls safe, without importing pandas.
+
+Source of the rules: mlflow.models.utils, `_enforce_mlflow_datatype` and its neighbours, release 3.17 on pandas 3.
+`strict` widens, as MLflow's Python path does; `lossless` besides casts whatever keeps its value, as its HTTP path does
+without looking whether it does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensign import coltext
+from tensign.coltypes import (
+    BINARY,
+    BOOLEAN,
+    DATETIME,
+    DOUBLE,
+    FLOAT,
+    INTEGER,
+    LONG,
+    STRING,
+    AnyType,
+    ArrayType,
+    ColumnType,
+    MapType,
+    ObjectType,
+    ScalarType,
+)
+from tensign.errors import SignatureMismatch
+
+Column = npt.NDArray[Any]
+
+_DATES = (date, np.datetime64)
+
+
+def objects(values: Any) -> Column:
+    """[n] -> an object array [n], whatever the elements are."""
+    array = np.empty(len(values), object)
+    for index, value in enumerate(values):
+        array[index] = value
+    return array
+
+
+def is_missing(value: Any) -> bool:
+    """True for None, NaN, NaT and pandas' NA."""
+    if value is None:
+        return True
+    if isinstance(value, float | np.floating | np.datetime64 | datetime):
+        return bool(value != value)
+    return type(value).__name__ == "NAType"
+
+
+def enforce_column(where: str, values: Column, kind: ColumnType, required: bool, *, lossless: bool = False) -> Column:
+    """A column [n] of any dtype -> [n] of the type's own; `where` begins the text of every refusal.
+
+    Bytes in a column of another type are its text form: UTF-8, ISO 8601 or JSON. Raises SignatureMismatch.
+    """
+    if isinstance(kind, ScalarType):
+        return _lossless(where, values, kind) if lossless else _strict(where, values, kind)
+    cells = objects(list(values)) if values.dtype.kind != "O" else values
+    wire = any(type(cell) is bytes for cell in cells)
+    if wire:
+        cells = objects([_at(where, row, coltext.read_json, cell) for row, cell in enumerate(cells)])
+    if wire or lossless:
+        cells = objects([_at(where, row, coltext.typed, cell, kind) for row, cell in enumerate(cells)])
+    return objects([_cell(f"{where}, row {row}", cell, kind, required) for row, cell in enumerate(cells)])
+
+
+def _at(where: str, row: int, read: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return read(*arguments)
+    except SignatureMismatch as error:
+        raise SignatureMismatch(f"{where}, row {row}: {error}") from None
+
+
+def _strict(where: str, values: Column, kind: ScalarType) -> Column:
+    if kind is STRING:
+        return _texts(where, values)
+    if kind is BINARY:
+        return _contents(where, values)
+    if values.dtype.kind == "O":
+        values = inferred(values)
+    if kind is DATETIME:
+        return _datetimes(where, values)
+    if values.dtype.kind == "O":
+        values = _of_objects(where, values, kind)
+    if values.dtype == kind.dtype:
+        return values
+    if _widens(values, kind.dtype):
+        return values.astype(kind.dtype)
+    raise SignatureMismatch(f"{where}: expected {kind}, got {described(values)}")
+
+
+def _widens(values: Column, want: np.dtype[Any]) -> bool:
+    got = values.dtype
+    if got.kind == want.kind:
+        return got.itemsize <= want.itemsize
+    if got.kind == "u" and want.kind == "i":
+        return got.itemsize < want.itemsize
+    if got.kind in "iu" and want == np.float64 and got.itemsize <= 4:
+        return True
+    return bool(got == np.int64 and want.kind == "f" and np.isin(values, (0, 1)).all())
+
+
+def _of_objects(where: str, values: Column, kind: ScalarType) -> Column:
+    """What no single dtype holds: booleans with missing ones among them, and numbers with Decimals for a double."""
+    present = [value for value in values if not is_missing(value)]
+    if kind is BOOLEAN and all(isinstance(value, bool | np.bool_) for value in present):
+        return values
+    if kind is DOUBLE and all(isinstance(value, Decimal) or _is_number(value) for value in present):
+        return np.array([math.nan if is_missing(value) else float(value) for value in values], np.float64)
+    raise SignatureMismatch(f"{where}: expected {kind}, got {described(values)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _texts(where: str, values: Column) -> Column:
+    if values.dtype.kind == "U":
+        return values.astype(object)
+    if values.dtype.kind == "S":
+        values = values.astype(object)
+    wrong = next((value for value in values if not isinstance(value, str | bytes) and not is_missing(value)), None)
+    if values.dtype.kind != "O" or wrong is not None:
+        raise SignatureMismatch(f"{where}: expected string, got {described(values) if wrong is None else _named(wrong)}")
+    if any(isinstance(value, bytes) for value in values):
+        return objects([_at(where, row, coltext.read_text, v) if isinstance(v, bytes) else v for row, v in enumerate(values)])
+    return values
+
+
+def _contents(where: str, values: Column) -> Column:
+    if values.dtype.kind == "S":
+        return values.astype(object)
+    wrong = next((value for value in values if not isinstance(value, bytes | bytearray) and not is_missing(value)), None)
+    if values.dtype.kind != "O" or wrong is not None:
+        raise SignatureMismatch(f"{where}: expected binary, got {described(values) if wrong is None else _named(wrong)}")
+    return values
+
+
+def _datetimes(where: str, values: Column) -> Column:
+    if values.dtype.kind == "O":
+        if any(isinstance(value, bytes) for value in values):
+            values = objects(
+                [
+                    _at(where, row, lambda cell: coltext.read_datetime(coltext.read_text(cell)), v)
+                    if isinstance(v, bytes)
+                    else v
+                    for row, v in enumerate(values)
+                ]
+            )
+        wrong = next((value for value in values if not isinstance(value, _DATES) and not is_missing(value)), None)
+        if wrong is not None:
+            raise SignatureMismatch(f"{where}: expected datetime, got {_named(wrong)}")
+        if any(getattr(value, "tzinfo", None) is not None for value in values):
+            raise SignatureMismatch(f"{where}: expected datetime without a time zone, got one with")
+        values = np.array([np.datetime64("NaT") if is_missing(v) else _moment(v) for v in values], "datetime64")
+    if values.dtype.kind != "M":
+        raise SignatureMismatch(f"{where}: expected datetime, got {described(values)}")
+    exact = values.astype("datetime64[ns]")
+    if values.dtype != exact.dtype and not (np.isnat(values) | (exact.astype(values.dtype) == values)).all():
+        raise SignatureMismatch(f"{where}: expected datetime, of the years 1678 to 2261")
+    return exact
+
+
+def _moment(value: Any) -> np.datetime64:
+    return np.datetime64(value.to_datetime64() if hasattr(value, "to_datetime64") else value)
+
+
+def inferred(values: Column) -> Column:
+    """Objects [n] -> booleans, numbers or datetimes where all of them are such, else as they came.
+
+    Missing values among numbers become NaN and make floats of integers, among datetimes NaT.
+    """
+    kinds = set(map(type, values)) - {type(None)}
+    if not kinds:
+        return values
+    if all(issubclass(kind, bool | np.bool_) for kind in kinds):
+        return values if any(value is None for value in values) else values.astype(bool)
+    if all(issubclass(kind, int | float | np.integer | np.floating) and kind is not bool for kind in kinds):
+        return _numbers(values, kinds)
+    if all(issubclass(kind, datetime | np.datetime64 | float) for kind in kinds):
+        present = [value for value in values if not is_missing(value)]
+        if present and not any(isinstance(v, float) or getattr(v, "tzinfo", None) is not None for v in present):
+            return np.array([np.datetime64("NaT") if is_missing(v) else _moment(v) for v in values], "datetime64")
+    return values
+
+
+def _numbers(values: Column, kinds: set[type]) -> Column:
+    integers = all(issubclass(kind, int | np.integer) for kind in kinds)
+    whole = [int(value) for value in values if isinstance(value, int | np.integer)]
+    low, high = min(whole, default=0), max(whole, default=0)
+    if high >= 1 << 64 or low < -(1 << 63) or (low < 0 and high >= 1 << 63):
+        return values
+    if any(value is None for value in values) or not integers:
+        if all(issubclass(kind, np.floating) for kind in kinds) and None not in values.tolist():
+            return np.array(values.tolist(), np.result_type(*(np.dtype(kind) for kind in kinds)))
+        return np.array([math.nan if value is None else float(value) for value in values], np.float64)
+    if all(issubclass(kind, np.integer) for kind in kinds):
+        return values.astype(np.result_type(*(np.dtype(kind) for kind in kinds)))
+    return values.astype(np.uint64 if high >= 1 << 63 else np.int64)
+
+
+def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
+    """As a transport without types of its own has them: text, and numbers of JSON."""
+    if kind is STRING:
+        if values.dtype.kind in "biuf":
+            values = values.astype(object)
+        if values.dtype.kind == "O":
+            values = objects([str(value) if _is_number(value) or isinstance(value, bool) else value for value in values])
+        return _texts(where, values)
+    if kind is BINARY:
+        cells = values if values.dtype.kind == "O" else objects(values.tolist())
+        return _contents(
+            where,
+            objects([_at(where, row, coltext.read_base64, v) if isinstance(v, str) else v for row, v in enumerate(cells)]),
+        )
+    cells = values.astype(object) if values.dtype.kind in "US" else values
+    if kind is DATETIME:
+        if cells.dtype.kind in "iu":
+            cells = cells.astype("datetime64[ns]")
+        if cells.dtype.kind == "O":
+            cells = objects(
+                [_at(where, row, coltext.read_datetime, v) if isinstance(v, str) else v for row, v in enumerate(cells)]
+            )
+        return _strict(where, cells, kind)
+    if cells.dtype.kind == "O":
+        cells = inferred(objects([_parsed(value) for value in cells]))
+        if cells.dtype.kind == "O":
+            cells = _of_objects(where, cells, kind if kind is BOOLEAN else DOUBLE)
+    if cells.dtype.kind == "O":
+        raise SignatureMismatch(f"{where}: expected {kind}, got a missing value")
+    return cast(where, cells, kind.dtype, str(kind))
+
+
+def _parsed(value: Any) -> Any:
+    """A number written as text -> the number."""
+    if not isinstance(value, str):
+        return value
+    for number in (int, float):
+        try:
+            return number(value)
+        except ValueError:
+            continue
+    return value
+
+
+def cast(where: str, values: Column, want: np.dtype[Any], name: str) -> Column:
+    """Numbers [...] to another dtype, where each keeps its value; a float may be rounded to a narrower float.
+
+    Raises SignatureMismatch.
+    """
+    if values.dtype == want:
+        return values
+    if values.dtype.kind not in "biuf" or want.kind not in "biuf":
+        raise SignatureMismatch(f"{where}: expected {name}, got {described(values)}")
+    with np.errstate(all="ignore"):
+        result = values.astype(want)
+    if values.dtype.kind == "f" and want.kind == "f":
+        kept = np.isfinite(result) | ~np.isfinite(values)
+    elif values.dtype.kind == "f":
+        limits = (0, 1) if want.kind == "b" else (np.iinfo(want).min, np.iinfo(want).max)
+        kept = (values == np.floor(values)) & (values >= limits[0]) & (values < float(limits[1]) + 1)
+    else:
+        kept = (result == values) & (np.sign(result.astype(np.float64)) == np.sign(values.astype(np.float64)))
+        if want.kind == "f" and want.itemsize <= 8:  # numpy compares int64 with float64 as floats
+            kept &= np.array([int(r) == int(v) for r, v in zip(result.flat, values.flat, strict=True)]).reshape(kept.shape)
+    if not kept.all():
+        worst = values[~kept].flat[0]
+        raise SignatureMismatch(f"{where}: expected {name}, which cannot hold {worst:.17g}")
+    return result
+
+
+def _cell(where: str, value: Any, kind: ColumnType, required: bool) -> Any:
+    """One cell of any type -> plain Python. Raises SignatureMismatch."""
+    match kind:
+        case ScalarType():
+            return _scalar(where, value, kind, required)
+        case ArrayType(items):
+            return _array(where, value, items, required)
+        case ObjectType():
+            return _object(where, value, kind, required)
+        case MapType(values):
+            return _map(where, value, values, required)
+        case AnyType():
+            return value
+
+
+def _scalar(where: str, value: Any, kind: ScalarType, required: bool) -> Any:
+    if not required and is_missing(value):
+        return None
+    if not (np.isscalar(value) or isinstance(value, datetime)):
+        raise SignatureMismatch(f"{where}: expected {kind}, got {_named(value)}")
+    return _plain(_strict(where, objects([value]), kind))[0]
+
+
+def _plain(values: Column) -> list[Any]:
+    if values.dtype.kind == "M":
+        return list(values.astype("datetime64[us]").tolist())
+    return list(values.tolist())
+
+
+def _array(where: str, value: Any, items: ColumnType, required: bool) -> Any:
+    if (not required or isinstance(items, AnyType)) and (
+        value is None or (isinstance(value, list | np.ndarray) and len(value) == 0)
+    ):
+        return value if value is None else []
+    if not isinstance(value, list | np.ndarray) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        raise SignatureMismatch(f"{where}: expected array<{items}>, got {_named(value)}")
+    if not isinstance(items, ScalarType):
+        return [_cell(f"{where}[{index}]", one, items, required) for index, one in enumerate(value)]
+    if len(value) == 0:
+        return []
+    if isinstance(value, np.ndarray) and value.ndim != 1:
+        raise SignatureMismatch(f"{where}: expected array<{items}>, got {described(value)}")
+    column = _strict(where, value if isinstance(value, np.ndarray) else objects(value), items)
+    if items in (STRING, BINARY, BOOLEAN) and any(map(is_missing, column)):
+        raise SignatureMismatch(f"{where}: expected array<{items}>, got a missing value in it")
+    return _plain(column)
+
+
+def _object(where: str, value: Any, kind: ObjectType, required: bool) -> Any:
+    if not required and (value is None or value == {}):
+        return value
+    if not isinstance(value, dict):
+        raise SignatureMismatch(f"{where}: expected {kind}, got {_named(value)}")
+    known = {of.name: of for of in kind.properties}
+    if missing := [name for name, of in known.items() if of.required and name not in value]:
+        raise SignatureMismatch(f'{where}: property "{missing[0]}" is missing')
+    if unknown := [str(name) for name in value if name not in known]:
+        raise SignatureMismatch(f'{where}: property "{unknown[0][:64]}" is not in the signature, which has {", ".join(known)}')
+    return {name: _cell(f"{where}.{name}", one, known[name].type, known[name].required) for name, one in value.items()}
+
+
+def _map(where: str, value: Any, values: ColumnType, required: bool) -> Any:
+    if (not required or isinstance(values, AnyType)) and (value is None or value == {}):
+        return value
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise SignatureMismatch(f"{where}: expected map<{values}>, got {_named(value)}")
+    return {key: _cell(f"{where}.{key[:64]}", one, values, required) for key, one in value.items()}
+
+
+def param_value(where: str, value: Any, kind: ScalarType | ObjectType, shape: tuple[int, ...] | None) -> Any:
+    """A param's value as plain Python, None for none; of shape (-1,) a list of them. Raises SignatureMismatch."""
+    if shape is not None:
+        if not isinstance(value, list | np.ndarray) or (isinstance(value, np.ndarray) and value.ndim != 1):
+            raise SignatureMismatch(f"{where}: expected a list of {kind}, got {_named(value)}")
+        return [param_value(where, one, kind, None) for one in value]
+    if isinstance(kind, ObjectType):
+        _cell(where, value, kind, True)
+        return value
+    if value is None:
+        return None
+    if kind is DATETIME:
+        return _param_datetime(where, value)
+    if not any(type(value) in _PARAMS[allowed] for allowed in (*_PARAM_CONVERSIONS.get(kind.name, ()), kind.name)):
+        raise SignatureMismatch(f"{where}: expected {kind}, got {_named(value)}")
+    return _PYTHON[kind.name](value)
+
+
+_PARAMS: Mapping[str, tuple[type, ...]] = {
+    BOOLEAN.name: (bool, np.bool_),
+    INTEGER.name: (int, np.int32),
+    LONG.name: (int, np.int64),
+    FLOAT.name: (float, np.float32),
+    DOUBLE.name: (float, np.float64),
+    STRING.name: (str, np.str_),
+}
+_PARAM_CONVERSIONS = {
+    LONG.name: (INTEGER.name,),
+    FLOAT.name: (INTEGER.name, LONG.name),
+    DOUBLE.name: (INTEGER.name, LONG.name, FLOAT.name),
+}
+_PYTHON: Mapping[str, type] = {
+    BOOLEAN.name: bool,
+    INTEGER.name: int,
+    LONG.name: int,
+    FLOAT.name: float,
+    DOUBLE.name: float,
+    STRING.name: str,
+}
+
+
+def _param_datetime(where: str, value: Any) -> Any:
+    try:
+        moment = np.datetime64(value).item()
+    except (ValueError, TypeError, UserWarning):
+        moment = None
+    if not isinstance(moment, date):
+        raise SignatureMismatch(f"{where}: expected datetime, got {_named(value)}")
+    return moment
+
+
+def described(values: Column) -> str:
+    """dtype and shape of an array, and for objects what the first of them is; never a value."""
+    if values.dtype.kind == "O" and values.ndim == 1:
+        odd = {_named(value) for value in values[:1000]}
+        return " and ".join(sorted(odd)[:3])
+    text = f"{values.dtype} [{','.join(map(str, values.shape))}]"
+    lost = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
+    return f"{text} with {lost} missing" if lost else text
+
+
+def _named(value: Any) -> str:
+    return "a missing value" if is_missing(value) else type(value).__name__
