@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
-from tensign.plan import SERVED_FLAVORS, refusal
+from tensign.choice import SERVED_FLAVORS, refusal
 from tensign.signature import Signature
 
 

@@ -9,13 +9,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 
 from tensign.buckets import Buckets
-from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TensignError, TooLarge
+from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TensignError, TooLarge, WorkerDied
 from tensign.metrics import Statistics
 from tensign.request import Outputs, Part, Request, kind_of
 from tensign.signature import Arrays
@@ -29,13 +30,13 @@ _SWEEP_NS = 10_000_000
 class Batcher:
     """One queue and one thread in front of one engine.
 
-    run takes {name: [bucket,...]} and gives {name: [bucket,...]}; a request larger than the largest bucket is split and
-    answered whole.
+    run takes {name: [bucket,...]}, the params of its requests and the latest of their deadlines, and gives {name: [bucket,...]};
+    a request larger than the largest bucket is split and answered whole.
     """
 
     def __init__(
         self,
-        run: Callable[[Arrays], Outputs],
+        run: Callable[[Arrays, Mapping[str, Any], float | None], Outputs],
         buckets: Buckets,
         *,
         max_queue_rows: int,
@@ -78,10 +79,10 @@ class Batcher:
             self._unsettled.add(request)
         return request
 
-    def enqueue(self, request: Request, arrays: Arrays) -> None:
+    def enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any] | None = None) -> None:
         """Hands over the rows of a reserved request, checked and preprocessed: from here on it may share a batch."""
-        request.arrays = arrays
-        request.kind = kind_of(arrays)
+        request.arrays, request.params = arrays, params or {}
+        request.kind = kind_of(arrays, params)
         request.enqueued_ns = time.perf_counter_ns()
         with self._changed:
             self._queue.append(request)
@@ -220,7 +221,7 @@ class Batcher:
         try:
             batch = self._slots.gather(parts, bucket)
             gathered = time.perf_counter_ns()
-            outputs = self._run(batch)
+            outputs = self._run(batch, parts[0].request.params, _latest_deadline(parts))
             ran = time.perf_counter_ns()
             answers = _split(outputs, parts)
         except Exception as error:
@@ -240,10 +241,20 @@ class Batcher:
             self._answer(part, answer)
 
     def _run_apart(self, parts: list[Part], error: Exception) -> None:
-        """A failed batch of several requests is run again one by one, so that one of them harms no neighbour."""
-        if len(parts) > 1:
+        """A failed batch of several requests is run again one by one, so that one of them harms no neighbour.
+
+        Where the worker died of it, once more even if it was alone, for that may have had another cause; nobody's twice.
+        """
+        died = isinstance(error, WorkerDied)
+        if isinstance(error, DeadlineExceeded | ModelNotReady):  # of all of them
             for part in parts:
-                self._run_batch([part])
+                self.settle(part.request, error)
+            return
+        if len(parts) > 1 or (died and not parts[0].request.again):
+            for part in parts:
+                part.request.again = part.request.again or died
+                if not self.dropped(part.request):
+                    self._run_batch([part])
             return
         if not isinstance(error, TensignError):
             log.error("the engine failed on a batch of %d rows", parts[0].rows, exc_info=error)
@@ -257,6 +268,11 @@ class Batcher:
         request.answered.append(outcome)
         if part.stop == request.rows:
             self.settle(request, _joined(request.answered))
+
+
+def _latest_deadline(parts: list[Part]) -> float | None:
+    deadlines = [part.request.deadline for part in parts]
+    return None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
 
 
 def _split(outputs: Outputs, parts: list[Part]) -> list[Outputs]:

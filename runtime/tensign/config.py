@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tensign.errors import InvalidConfig
 
 MIB = 1 << 20
+ENGINES = ("onnx", "torch", "fastai", "sklearn", "pyfunc")
 MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 89 million on
 
 
@@ -17,7 +18,9 @@ class ModelConfig:
 
     device: "auto", "cpu", "cuda" or "cuda:N"; max_batch_size: the largest batch that warm-up tries, in rows;
     max_queue_rows: rows that may wait before QueueFull; max_pixels: the largest picture that is decoded;
-    max_decoded_bytes: pictures that wait decoded, all together.
+    max_decoded_bytes: pictures that wait decoded, all together. engine: which of the model's flavors runs, "auto" the preferred
+    one; trust: code of the model's own may run, in a process of its own; python: the interpreter of that process, "" for this
+    one; max_growth_bytes: memory that process may have beyond twice what it had after warm-up, before it is started afresh.
     """
 
     device: str = "auto"
@@ -25,11 +28,17 @@ class ModelConfig:
     max_queue_rows: int = 512
     max_pixels: int = MAX_PIXELS
     max_decoded_bytes: int = 1024 * MIB
+    engine: str = "auto"
+    trust: bool = False
+    python: str = ""
+    max_growth_bytes: int = 2048 * MIB
 
     def __post_init__(self) -> None:
+        if self.engine not in ("auto", *ENGINES):
+            raise InvalidConfig(f'engine: wanted auto or one of {", ".join(ENGINES)}, got "{self.engine}"')
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise InvalidConfig(f'device: wanted "auto", "cpu", "cuda" or "cuda:N", got "{self.device}"')
-        for knob in ("max_batch_size", "max_queue_rows", "max_pixels", "max_decoded_bytes"):
+        for knob in ("max_batch_size", "max_queue_rows", "max_pixels", "max_decoded_bytes", "max_growth_bytes"):
             if getattr(self, knob) < 1:
                 raise InvalidConfig(f"{knob}: wanted at least 1, got {getattr(self, knob)}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tensign import errors
 from tensign.mlmodel import read_mlmodel
-from tensign.plan import SERVED_FLAVORS
+from tensign.choice import SERVED_FLAVORS
 
 WEIGHTS = ("fp32", "fp16")
 FORMAT = 1  # of what converters write; another number, and every cached model is converted again

@@ -16,6 +16,7 @@
         UntrustedModel          loading would run code from the model's files, and nobody said --trust
         ProviderUnavailable     the execution provider asked for cannot run here
         EngineError             the model failed on input that its signature allows
+            WorkerDied              its process ended in the middle of a batch
         NotSignedIn             no token or certificate, or none that is known
         NotAllowed              known, but not for this
         NotOffered              the server does not do what was asked for
@@ -98,6 +99,10 @@ class ProviderUnavailable(TensignError):
 
 class EngineError(TensignError):
     """The model failed on input that its signature allows: its fault or ours, never the caller's."""
+
+
+class WorkerDied(EngineError):
+    """The process that ran the model ended, or said what no worker says, in the middle of a batch."""
 
 
 class NotSignedIn(TensignError):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,22 +16,36 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign.batcher import Batcher
+from tensign.binding import bound
 from tensign.buckets import Buckets, measure, powers_of_two
 from tensign.ceiling import Ceiling
 from tensign.config import ModelConfig
-from tensign.engines import Engine
+from tensign.decode import decode
+from tensign.engines import Engine, Form
 from tensign.engines.onnx import OnnxEngine
-from tensign.errors import DeadlineExceeded, ModelNotReady, QueueFull, TensignError, UnsupportedModel
+from tensign.engines.worker import ENGINE_CLASSES, Worker
+from tensign.errors import (
+    DeadlineExceeded,
+    EngineError,
+    ModelNotReady,
+    QueueFull,
+    TensignError,
+    UndecodableImage,
+    UnsupportedModel,
+    UntrustedModel,
+)
+from tensign.example import example_row, made_up_row
 from tensign.metrics import Statistics
 from tensign.plan import ModelPlan
-from tensign.request import Outputs, Part, Request
-from tensign.signature import Arrays, Signature, TensorSpec
+from tensign.request import Enforced, Outputs, Part, Request
+from tensign.signature import Arrays, Mode, Signature, TensorSpec
 from tensign.slots import Slots
-from tensign.specs import tensor_specs
 
 T = TypeVar("T")
 
-_ANY_LENGTH = 224  # warm-up needs some length for an axis that may have any
+log = logging.getLogger(__name__)
+
+_CHOOSY = ("sklearn", "pyfunc")  # engines of models that may well refuse a made-up row
 
 
 class Model:
@@ -41,10 +58,14 @@ class Model:
         self.name, self.version, self.config = name, version, config
         self.statistics = Statistics()
         self._engine = engine
-        engine.load()
-        self._inputs = _bind("input", self._network_inputs(), engine.inputs)  # signature's name -> what the network gets
-        self._outputs = _bind("output", tensor_specs(plan.signature.outputs), engine.outputs)
-        self.buckets = self._warm_up()
+        try:
+            engine.load()
+            self._inputs = bound("input", self._network_inputs(), engine.inputs)  # signature's name -> what the network gets
+            self._outputs = bound("output", plan.signature.outputs, engine.outputs)
+            self.buckets = self._warm_up()
+        except BaseException:
+            engine.close()
+            raise
         self._batcher = Batcher(self._run, self.buckets, max_queue_rows=config.max_queue_rows, statistics=self.statistics)
         self._decoded = Ceiling(config.max_decoded_bytes)
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="tensign-preprocess")
@@ -53,9 +74,14 @@ class Model:
     def load(cls, path: Path | str, config: ModelConfig | None = None, *, name: str = "", version: str = "1") -> Model:
         """Opens an MLmodel directory; ready to infer when it returns."""
         config = config or ModelConfig()
-        plan = ModelPlan.of(path)
-        engine = OnnxEngine(plan.file, config.device)
-        return cls(plan, engine, name=name or plan.manifest.name, version=version, config=config)
+        plan = ModelPlan.of(path, config.engine)
+        if plan.choice.runs and not config.trust:
+            raise UntrustedModel(
+                f"{path}: engine {plan.choice.engine} {plan.choice.runs}, with your rights, in a process of its own. If you trust"
+                " where it comes from, say so: --trust"
+            )
+        name = name or plan.manifest.name
+        return cls(plan, _engine(plan, config, name), name=name, version=version, config=config)
 
     @property
     def device(self) -> str:
@@ -68,22 +94,33 @@ class Model:
         return self.plan.signature
 
     @property
+    def form(self) -> Form | None:
+        """What kind of thing the model itself returned last, None where it has returned nothing yet."""
+        return self._engine.form
+
+    @property
+    def ready(self) -> bool:
+        """False while the process that runs it is being started again, and for good where that failed too often."""
+        return self._engine.ready
+
+    @property
     def largest_batch(self) -> int:
         """Rows that run at once, and that the queue can hold."""
         return min(self.buckets.largest, self.config.max_queue_rows)
 
-    def infer(self, inputs: npt.NDArray[Any] | Arrays, *, timeout_s: float | None = None) -> Outputs:
+    def infer(self, inputs: Any, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None) -> Outputs:
         """{input: [n,...]} -> {output: [n,...]}, for any n, waiting for room and for the answer.
 
-        Raises what `submit` raises but QueueFull and TooLarge, what its future raises, and DeadlineExceeded.
+        inputs: what `enforced` takes. Raises what `submit` raises but QueueFull and TooLarge, what its future raises, and
+        DeadlineExceeded.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        arrays = self.enforced(inputs)
-        rows, step = _rows(arrays), self.config.max_queue_rows
+        enforced = self.enforced(inputs, params)
+        rows, step = enforced.rows, self.config.max_queue_rows
         pieces: list[Future[Outputs]] = []
         try:
             for at in range(0, rows, step):
-                pieces.append(self._patiently(arrays, slice(at, at + step), deadline))
+                pieces.append(self._patiently(enforced.part(at, at + step), deadline))
             answers = [self._awaited(piece, deadline) for piece in pieces]
         finally:
             for piece in pieces:
@@ -92,20 +129,22 @@ class Model:
             return answers[0]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
-    def submit(self, inputs: npt.NDArray[Any] | Arrays, *, deadline: float | None = None) -> Future[Outputs]:
+    def submit(
+        self, inputs: Any, *, params: Mapping[str, Any] | None = None, deadline: float | None = None
+    ) -> Future[Outputs]:
         """Starts an inference; the future gives {output: [n,...]}, or raises InvalidInput, EngineError and the like.
 
-        inputs: arrays by the signature, or an object array [n] of encoded images in place of the image tensor.
-        deadline: on time.monotonic(), in seconds. Raises SignatureMismatch, QueueFull, TooLarge, ModelNotReady or
-        DeadlineExceeded at once. Callbacks of the future must not wait for anything.
+        inputs: what `enforced` gave, or what it takes, params included, to be enforced strictly now. deadline: on
+        time.monotonic(), in seconds. Raises SignatureMismatch, QueueFull, TooLarge, ModelNotReady or DeadlineExceeded at
+        once. Callbacks of the future must not wait for anything.
         """
-        arrays = self.enforced(inputs)
-        request = self._batcher.reserve(_rows(arrays), deadline)
+        enforced = inputs if isinstance(inputs, Enforced) else self.enforced(inputs, params)
+        request = self._batcher.reserve(enforced.rows, deadline)
         try:
-            if self._needs_pixels(arrays):
-                self._pool.submit(self._preprocess, request, arrays)
+            if self._needs_pixels(enforced):
+                self._pool.submit(self._preprocess, request, enforced)
             else:
-                self._enqueue(request, arrays)
+                self._enqueue(request, enforced, enforced.params)
         except RuntimeError as error:  # the pool was shut down meanwhile, or the system has no thread left
             self._batcher.settle(request, ModelNotReady(f"cannot take the request up: {error}"))
         return request.future
@@ -120,17 +159,21 @@ class Model:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._engine.close()
 
-    def enforced(self, inputs: npt.NDArray[Any] | Arrays) -> Outputs:
-        """{input: [n,...]} as the signature wants it, encoded images among them. Raises SignatureMismatch."""
-        return self.signature.enforce_inputs(inputs, encoded=(self.plan.image,) if self.plan.image else ())
+    def enforced(self, inputs: Any, params: Mapping[str, Any] | None = None, mode: Mode = "strict") -> Enforced:
+        """{input: [n,...]} as the signature wants it, encoded images [n] in place of the image tensor, and the params.
 
-    def _patiently(self, arrays: Arrays, rows: slice, deadline: float | None) -> Future[Outputs]:
-        piece = {name: array[rows] for name, array in arrays.items()}
+        inputs: what `Signature.enforce_inputs` takes, mode: how. Raises SignatureMismatch.
+        """
+        encoded = (self.plan.image,) if self.plan.image else ()
+        arrays = self.signature.enforce_inputs(inputs, None, mode, encoded)
+        return Enforced(arrays, self.signature.enforce_params(params, mode))
+
+    def _patiently(self, enforced: Enforced, deadline: float | None) -> Future[Outputs]:
         while True:
             try:
-                return self.submit(piece, deadline=deadline)
+                return self.submit(enforced, deadline=deadline)
             except QueueFull:
-                self._awaited(self.room(_rows(piece)), deadline)
+                self._awaited(self.room(enforced.rows), deadline)
 
     def _awaited(self, future: Future[T], deadline: float | None) -> T:
         try:
@@ -140,107 +183,125 @@ class Model:
             raise DeadlineExceeded("no answer within the timeout") from None
 
     def _needs_pixels(self, arrays: Arrays) -> bool:
-        if self.plan.preprocess is None or self.plan.image is None:
+        if self.plan.image is None:
             return False
-        pixels = arrays[self.plan.image]
-        return pixels.dtype == object or not self.plan.preprocess.keeps(*pixels.shape[1:3])
+        pixels, preprocess = arrays[self.plan.image], self.plan.preprocess
+        return pixels.dtype == object or (preprocess is not None and not preprocess.keeps(*pixels.shape[1:3]))
 
-    def _preprocess(self, request: Request, arrays: Arrays) -> None:
+    def _preprocess(self, request: Request, enforced: Enforced) -> None:
         """Decodes and resizes before the request can share a batch: a bad picture fails alone."""
         if self._batcher.dropped(request):
             return
         started = time.perf_counter_ns()
         try:
-            pixels = self._pixels(arrays)
+            pixels = self._pixels(enforced)
             left_s = None if request.deadline is None else max(request.deadline - time.monotonic(), 0)
-            self._decoded.hold(sum(array.nbytes for array in pixels.values()), request.future, left_s)
-            self._enqueue(request, {**arrays, **pixels})
+            self._decoded.hold(sum(map(_size, pixels.values())), request.future, left_s)
+            self._enqueue(request, {**enforced, **pixels}, enforced.params)
         except Exception as error:
             self._batcher.settle(request, error)
         self.statistics.preprocess(time.perf_counter_ns() - started)
 
     def _pixels(self, arrays: Arrays) -> Outputs:
         preprocess, image = self.plan.preprocess, self.plan.image
-        assert preprocess is not None and image is not None
+        assert image is not None
+        if preprocess is None:
+            return {image: _decoded(arrays[image], self.config.max_pixels)}
         height, width = self._inputs[image].shape[1:3]
         if arrays[image].dtype != object:
             return {image: preprocess.arrays(arrays[image], max_pixels=self.config.max_pixels)}
         images = list(arrays[image])
         return {image: preprocess.encoded(images, height=height, width=width, max_pixels=self.config.max_pixels)}
 
-    def _enqueue(self, request: Request, arrays: Arrays) -> None:
-        self._batcher.enqueue(request, {self._inputs[name].name: array for name, array in arrays.items()})
+    def _enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any]) -> None:
+        self._batcher.enqueue(request, {self._inputs[name].name: array for name, array in arrays.items()}, params)
 
-    def _run(self, batch: Arrays) -> Outputs:
+    def _run(self, batch: Arrays, params: Mapping[str, Any], deadline: float | None = None) -> Outputs:
         rows = len(next(iter(batch.values())))
-        answers = self._engine.run(batch)
-        named = {name: answers[spec.name] for name, spec in self._outputs.items()}
+        answers = self._engine.run(batch, params, deadline)
+        if self._outputs and not self._engine.outputs:  # it answers by the signature's names, as far as it could
+            return self.signature.enforce_outputs(answers, rows)
+        named = {name: answers[spec.name] for name, spec in self._outputs.items()} if self._outputs else answers
         return self.signature.enforce_outputs(named, rows)
 
     def _network_inputs(self) -> tuple[TensorSpec, ...]:
         """The signature's inputs as they are once pictures are preprocessed."""
         preprocess = self.plan.preprocess
         if preprocess is None:
-            return tensor_specs(self.signature.inputs)
+            return self.signature.inputs
         return tuple(
             replace(spec, shape=(spec.shape[0], *preprocess.size(*spec.shape[1:3]), *spec.shape[3:]))
             if spec.name == self.plan.image
             else spec
-            for spec in tensor_specs(self.signature.inputs)
+            for spec in self.signature.inputs
         )
 
     def _warm_up(self) -> Buckets:
         """Times every bucket on the way that requests take: gathered by the batcher, run, checked against the signature."""
         fixed = next(iter(self._inputs.values())).shape[0]
         candidates = powers_of_two(self.config.max_batch_size) if fixed == -1 else (fixed,)
-        row = Request.of({spec.name: _made_up_row(spec) for spec in self._inputs.values()})
+        params = self.signature.enforce_params(None)
+        saved = example_row(self.plan.manifest, self.signature) if self.plan.preprocess is None else None
+        made_up = {spec.name: made_up_row(spec) for spec in self._inputs.values()}
+        row = Request.of({self._inputs[name].name: array for name, array in saved.items()} if saved else made_up)
         slots = Slots()
 
         def gathered(rows: int) -> Outputs:
             return slots.gather([Part(row, 0, 1)] * rows, rows)
 
         try:
-            return measure(lambda rows: self._engine.warmup(gathered(rows)), lambda rows: self._run(gathered(rows)), candidates)
+            return measure(
+                lambda rows: self._engine.warmup(gathered(rows), params), lambda rows: self._run(gathered(rows), params), candidates
+            )
+        except EngineError as error:
+            if saved is None and self.plan.choice.engine in _CHOOSY:
+                log.warning(
+                    "%s: fails on made-up rows, so its batches are not measured; log it with input_example= (%s)", self.name, error
+                )
+                return Buckets(candidates, tuple(map(float, candidates)))
+            kind = "made-up rows" if saved is None else "its own input example"
+            raise UnsupportedModel(f"the model fails on {kind}: {error}") from error
         except TensignError:
             raise
         except Exception as error:  # whatever the engine's library raises
-            made_up = ", ".join(f'"{spec.name}" {spec}' for spec in self._inputs.values())
+            made_up_of = ", ".join(f'"{spec.name}" {spec}' for spec in self._inputs.values())
             reason = " ".join(str(error).split())[:300]
-            raise UnsupportedModel(f"the network fails on made-up rows of {made_up}: {reason}") from error
+            raise UnsupportedModel(f"the network fails on made-up rows of {made_up_of}: {reason}") from error
 
 
-def _rows(arrays: Arrays) -> int:
-    return len(next(iter(arrays.values())))
+def _decoded(images: npt.NDArray[Any], max_pixels: int) -> npt.NDArray[Any]:
+    """n encoded images -> object array [n] of uint8 [H,W,3], each of its own size. Raises UndecodableImage, which names the row."""
+    pixels = np.empty(len(images), object)
+    for row, image in enumerate(images):
+        try:
+            pixels[row] = np.asarray(decode(image, max_pixels=max_pixels))
+        except UndecodableImage as error:
+            raise UndecodableImage(f"row {row}: {error}") from None
+    return pixels
 
 
-def _made_up_row(spec: TensorSpec) -> npt.NDArray[Any]:
-    """[1,...] of zeros; an axis of any length gets some."""
-    return np.zeros((1, *(axis if axis != -1 else _ANY_LENGTH for axis in spec.shape[1:])), spec.dtype)
+def _size(array: npt.NDArray[Any]) -> int:
+    return sum(item.nbytes for item in array) if array.dtype == object else array.nbytes
 
 
-def _bind(kind: str, declared: tuple[TensorSpec, ...], network: tuple[TensorSpec, ...]) -> dict[str, TensorSpec]:
-    """Signature's names to the network's tensors: by name, or the only one to the only one.
+def _engine(plan: ModelPlan, config: ModelConfig, name: str) -> Engine:
+    choice = plan.choice
+    if choice.engine == "onnx":
+        return OnnxEngine(plan.file, config.device)
+    flavors = plan.manifest.flavors
+    settings = {
+        "path": str(plan.manifest.path.resolve()),
+        "file": str(plan.file.resolve()),
+        "device": config.device,
+        "trust": config.trust,
+        "flavor": dict(flavors[choice.flavor]),
+        "pyfunc": dict(flavors.get("python_function", {})),
+        "inputs": list(map(_described, plan.signature.inputs)),
+        "outputs": list(map(_described, plan.signature.outputs)),
+    }
+    plain = json.loads(json.dumps(settings, default=str))  # YAML knows dates
+    return Worker(ENGINE_CLASSES[choice.engine], plain, name=name, python=config.python, growth=config.max_growth_bytes)
 
-    Each has the network's name and, axis by axis, the more definite length of the two. Raises UnsupportedModel where
-    signature and network contradict each other.
-    """
-    if len(declared) == len(network) == 1:
-        return {declared[0].name: _merged(kind, declared[0], network[0])}
-    by_name = {spec.name: spec for spec in network}
-    missing = [spec.name for spec in declared if spec.name not in by_name]
-    if missing or (kind == "input" and len(declared) != len(network)):
-        raise UnsupportedModel(
-            f"the signature's {kind}s {[spec.name for spec in declared]} are not the network's {sorted(by_name)}"
-        )
-    return {spec.name: _merged(kind, spec, by_name[spec.name]) for spec in declared}
 
-
-def _merged(kind: str, declared: TensorSpec, network: TensorSpec) -> TensorSpec:
-    agree = len(declared.shape) == len(network.shape) and all(
-        want == got or -1 in (want, got) for want, got in zip(declared.shape, network.shape, strict=True)
-    )
-    if declared.dtype != network.dtype or not agree:
-        raise UnsupportedModel(
-            f'{kind} "{declared.name}": the signature promises {declared}, the network in the file has {network}'
-        )
-    return replace(network, shape=tuple(map(max, declared.shape, network.shape)))
+def _described(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "named": spec.named, "dtype": spec.dtype.str, "shape": spec.shape, "column": not isinstance(spec, TensorSpec)}

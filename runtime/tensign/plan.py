@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +11,28 @@ from typing import Any
 
 import numpy as np
 
+from tensign.choice import Choice, chosen, inside
 from tensign.errors import UnsupportedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.preprocess import PreprocessSpec
-from tensign.signature import Signature, TensorSpec
+from tensign.signature import Signature
 from tensign.specs import tensor_specs
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
-CONVERTED_FASTAI = "2.8"  # the oldest whose exports the converter loads
-SERVED_FLAVORS = {"tensign": "model", "onnx": "data"}  # flavor -> the key that names its ONNX file, the preferred first
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
     """All that can be told of an MLmodel without loading it: what `inspect` shows and `Model` follows.
 
-    image: the input that takes encoded images, None where no preprocessing is declared; activation: "softmax",
-    "sigmoid" or "none", applied inside the network; threshold: above it a label of a multi-label model counts.
+    image: the input that takes encoded images, None where no preprocessing is declared; preprocess: what is done to them before
+    the engine, None where the engine does it all; activation: "softmax", "sigmoid" or "none", applied inside the network;
+    threshold: above it a label of a multi-label model counts.
     """
 
     manifest: ModelManifest
     signature: Signature
-    flavor: str
+    choice: Choice
     file: Path
     preprocess: PreprocessSpec | None
     image: str | None
@@ -41,62 +40,30 @@ class ModelPlan:
     activation: str
     threshold: float | None
 
+    @property
+    def flavor(self) -> str:
+        """Which of the model's flavors is run."""
+        return self.choice.flavor
+
     @classmethod
-    def of(cls, path: Path | str) -> ModelPlan:
-        """Reads an MLmodel directory. Raises ModelNotFound or UnsupportedModel."""
+    def of(cls, path: Path | str, engine: str = "auto") -> ModelPlan:
+        """Reads an MLmodel directory; engine: that of the flavor to run. Raises ModelNotFound or UnsupportedModel."""
         manifest = read_mlmodel(path)
         signature = Signature.parse(manifest.signature)
-        _check_tensors(signature)
-        flavor = next((flavor for flavor in SERVED_FLAVORS if flavor in manifest.flavors), None)
-        if flavor is None:
-            raise UnsupportedModel(
-                refusal(manifest) or "a fastai model is converted first, which runs its code: tensign convert SRC DST --trust"
-            )
-        declared = manifest.flavors[flavor]
+        choice = chosen(manifest, engine)
+        assert choice.file is not None
+        declared = manifest.flavors[choice.flavor]
         activation, threshold = declared.get("activation", "none"), declared.get("threshold")
         if activation not in ACTIVATIONS or not (threshold is None or _is_number(threshold)):
             raise UnsupportedModel(f"activation {activation!r} or threshold {threshold!r} is none that a converter writes")
-        preprocess = _declared_preprocess(manifest)
-        labels = _read_labels(_inside(manifest, declared["labels"])) if "labels" in declared else ()
-        return cls(
-            manifest,
-            signature,
-            flavor,
-            _inside(manifest, declared.get(SERVED_FLAVORS[flavor])),
-            preprocess,
-            _image_input(signature).name if preprocess else None,
-            labels,
-            activation,
-            threshold,
-        )
-
-
-def _check_tensors(signature: Signature) -> None:
-    if signature.columnar or not all(isinstance(spec, TensorSpec) for spec in signature.outputs):
-        raise UnsupportedModel("the signature is column-based; ONNX Runtime takes tensors")
-    if not signature.outputs or signature.params:
-        raise UnsupportedModel("the signature declares no outputs, or params: this version serves neither")
-
-
-def refusal(manifest: ModelManifest) -> str:
-    """Why a model that is not served as it is cannot be converted either, and what to do; empty where it can."""
-    if "fastai" in manifest.flavors:
-        written = str(manifest.flavors["fastai"].get("fastai_version", CONVERTED_FASTAI))
-        if _release(written) >= _release(CONVERTED_FASTAI):
-            return ""
-        return (
-            f"written by fastai {written}, which fastai {CONVERTED_FASTAI} and later cannot load: load it with the fastai"
-            f" that wrote it, and export and log it again from {CONVERTED_FASTAI}"
-        )
-    return (
-        f"flavors {', '.join(map(str, manifest.flavors))}: this version serves {' and '.join(SERVED_FLAVORS)}, and converts"
-        " fastai; a PyTorch model is served after torch.onnx.export and mlflow.onnx.log_model"
-    )
-
-
-def _release(version: str) -> tuple[int, ...]:
-    numbers = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", version)
-    return tuple(map(int, numbers.groups())) if numbers else ()
+        preprocess = _declared_preprocess(manifest) if choice.engine == "onnx" else None
+        image = _image_input(signature) if preprocess or choice.engine == "fastai" else None
+        if preprocess and image is None:
+            raise UnsupportedModel(
+                f"the model declares preprocessing, which needs one uint8 [-1,H,W,3] input; its signature is {signature}"
+            )
+        labels = _read_labels(inside(manifest, declared["labels"])) if "labels" in declared else ()
+        return cls(manifest, signature, choice, choice.file, preprocess, image, labels, activation, threshold)
 
 
 def _is_number(value: Any) -> bool:
@@ -109,17 +76,10 @@ def _declared_preprocess(manifest: ModelManifest) -> PreprocessSpec | None:
     return PreprocessSpec.parse(document) if document is not None else None
 
 
-def _image_input(signature: Signature) -> TensorSpec:
-    images = [
-        spec
-        for spec in tensor_specs(signature.inputs)
-        if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3
-    ]
-    if len(images) != 1:
-        raise UnsupportedModel(
-            f"the model declares preprocessing, which needs one uint8 [-1,H,W,3] input; its signature is {signature}"
-        )
-    return images[0]
+def _image_input(signature: Signature) -> str | None:
+    """The one input that is uint8 [-1,H,W,3], None where there is none or several."""
+    images = [spec for spec in tensor_specs(signature.inputs) if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3]
+    return images[0].name if len(images) == 1 else None
 
 
 def _read_labels(file: Path) -> tuple[str, ...]:
@@ -136,16 +96,3 @@ def _read_labels(file: Path) -> tuple[str, ...]:
 def _is_text(label: str) -> bool:
     """False where JSON's escapes left half a surrogate pair, which no message can carry."""
     return not any("\ud800" <= letter <= "\udfff" for letter in label)
-
-
-def _inside(manifest: ModelManifest, name: Any) -> Path:
-    """A file of the model directory; a name, or a link, that leads out of it is refused."""
-    file = manifest.path / str(name)
-    try:
-        inside = file.is_file() and file.resolve().is_relative_to(manifest.path.resolve())
-        inside = inside and ".." not in Path(str(name)).parts
-    except (OSError, ValueError, RuntimeError):  # no name that a file could have, or links in a circle
-        inside = False
-    if not inside:
-        raise UnsupportedModel(f'{manifest.path}: the MLmodel names "{str(name)[:100]}", which is no file of the directory')
-    return file

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 import numpy.typing as npt
 
@@ -14,12 +18,29 @@ from tensign.signature import Arrays
 Outputs = dict[str, npt.NDArray[Any]]
 
 
+class Enforced(dict[str, npt.NDArray[Any]]):
+    """{input: [n,...]} that a signature has let through, with the params beside them."""
+
+    def __init__(self, arrays: Arrays, params: Mapping[str, Any]) -> None:
+        super().__init__(arrays)
+        self.params = params
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.values())))
+
+    def part(self, start: int, stop: int) -> Enforced:
+        """Some of the rows, uncopied."""
+        return Enforced({name: array[start:stop] for name, array in self.items()}, self.params)
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """Rows on their way: reserved, enqueued, taken in one or more parts, settled.
 
     deadline: on the batcher's clock, in seconds; None is never. arrays: {name: [rows,...]}. kind: requests of one kind
-    may share a batch, having equal dtypes and equal axes behind the rows.
+    may share a batch, having equal dtypes, equal axes behind the rows and equal params. again: it was in a batch whose worker
+    died, and is run once more.
     """
 
     rows: int
@@ -27,16 +48,18 @@ class Request:
     future: Future[Outputs]
     reserved_ns: int
     arrays: Arrays = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
     kind: tuple[Any, ...] = ()
     enqueued_ns: int = 0
     taken: int = 0
+    again: bool = False
     answered: list[Outputs] = field(default_factory=list)
 
     @classmethod
     def of(cls, arrays: Arrays, deadline: float | None = None) -> Request:
         """A request of its own, outside any queue."""
         rows = len(next(iter(arrays.values())))
-        return cls(rows, deadline, Future(), time.perf_counter_ns(), arrays, kind_of(arrays))
+        return cls(rows, deadline, Future(), time.perf_counter_ns(), arrays, kind=kind_of(arrays))
 
     @property
     def remaining(self) -> int:
@@ -56,6 +79,11 @@ class Part:
         return self.stop - self.start
 
 
-def kind_of(arrays: Arrays) -> tuple[Any, ...]:
-    """Names, dtypes and all axes but the rows."""
-    return tuple((name, array.dtype, array.shape[1:]) for name, array in arrays.items())
+def kind_of(arrays: Arrays, params: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+    """Names, dtypes and all axes but the rows; params, where there are any, as text that tells unequal ones apart."""
+    kind = tuple((name, array.dtype, array.shape[1:]) for name, array in arrays.items())
+    return (*kind, json.dumps(params, sort_keys=True, default=_told_apart)) if params else kind
+
+
+def _told_apart(value: Any) -> Any:
+    return [str(value.dtype), value.tolist()] if isinstance(value, np.ndarray) else [type(value).__name__, repr(value)]

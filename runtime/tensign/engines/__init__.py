@@ -1,29 +1,58 @@
-"""An engine runs one network on one device. Four verbs, nothing else: load, warmup, run, close."""
+"""An engine runs one network on one device. Four verbs, nothing else: load, warmup, run, close.
+
+Imported by the worker too, whose Python may be older and have no more than numpy: nothing heavy here.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy.typing as npt
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-from tensign.signature import Arrays, TensorSpec
+    import numpy.typing as npt
+
+    from tensign.signature import Arrays, TensorSpec
+
+
+@dataclass(frozen=True)
+class Form:
+    """What kind of thing the model itself returned, for faces that answer in its own form as MLflow's server does.
+
+    kind: "ndarray", "list", "series", "dataframe", "records" (a list of maps), "dict", "tuple" or "scalar"; names: its own names
+    of what became the outputs, in their order, such as the columns of a DataFrame.
+    """
+
+    kind: str
+    names: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
-    """inputs and outputs are the network's own, known once it is loaded; device is where it really runs."""
+    """inputs and outputs are the network's own, known once it is loaded, () where it does not tell; device is where it really
+    runs; ready tells whether it can run at once; form is that of its last answer, None before there was one.
+    """
 
     device: str
+    ready: bool
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    form: Form | None
 
     def load(self) -> None:
         """Reads the network. Raises UnsupportedModel, ProviderUnavailable."""
 
-    def warmup(self, batch: Arrays) -> None:
+    def warmup(self, batch: Arrays, params: Mapping[str, Any] | None = None) -> None:
         """Runs a made-up batch once, so that no request of its shape pays for what the first run costs."""
 
-    def run(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """{input: [B,...]} -> {output: [B,...]}; anything it raises fails the batch."""
+    def run(
+        self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """{input: [B,...]} -> {output: [B,...]}; anything it raises fails the batch.
+
+        params: what the signature declares beside the inputs; deadline: on time.monotonic(), after it nobody waits for the
+        answer any longer, and the engine may give up.
+        """
 
     def close(self) -> None:
         """Gives the device's memory back."""

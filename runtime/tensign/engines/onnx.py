@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign import datatypes
+from tensign.engines import Form
 from tensign.errors import InvalidInput, ProviderUnavailable, UnsupportedModel
 from tensign.signature import Arrays, TensorSpec
 
@@ -27,6 +28,8 @@ class OnnxEngine:
         self.device = device
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
+        self.form: Form | None = None
+        self.ready = True
         self._session: Any = None
         self._sessions: dict[int, Any] = {}  # of a GPU, by the rows of the batch
         self._open: Callable[[], Any] = lambda: None
@@ -68,8 +71,9 @@ class OnnxEngine:
         if any(spec.dtype.kind == "O" for spec in self.inputs):
             raise UnsupportedModel(f"{self._file.name}: takes text, which this version does not serve")
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
+        self.form = Form("dict", tuple(spec.name for spec in self.outputs))  # what MLflow's onnx flavor returns
 
-    def warmup(self, batch: Arrays) -> None:
+    def warmup(self, batch: Arrays, params: Mapping[str, Any] | None = None) -> None:
         """On a GPU each batch size gets a session of its own: cuDNN plans every convolution anew when the size changes.
 
         ResNet-18 on an H100, batches of 8 and 16 in turn: 40 ms in one session, 2 ms in two (benchmarks/gpu/ceilings.py).
@@ -78,7 +82,7 @@ class OnnxEngine:
             self._sessions[_rows(batch)] = self._open()
         self.run(batch)
 
-    def run(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
+    def run(self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> dict[str, npt.NDArray[Any]]:
         answers = self._sessions.get(_rows(batch), self._session).run(None, batch)
         return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
 
