@@ -43,7 +43,9 @@ class Choice:
 def choices(manifest: ModelManifest) -> tuple[Choice, ...]:
     """Every flavor of a model, those that run first, in order of preference."""
     known = {
-        flavor: _judged(read, manifest, manifest.flavors[flavor]) for flavor, read in _KNOWN.items() if flavor in manifest.flavors
+        flavor: _judged(read, manifest, manifest.flavors[flavor])
+        for flavor, read in _KNOWN.items()
+        if flavor in manifest.flavors
     }
     others = [
         Choice(str(flavor), refused="no engine runs it; its python_function flavor may")

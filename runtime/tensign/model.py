@@ -129,9 +129,7 @@ class Model:
             return answers[0]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
-    def submit(
-        self, inputs: Any, *, params: Mapping[str, Any] | None = None, deadline: float | None = None
-    ) -> Future[Outputs]:
+    def submit(self, inputs: Any, *, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> Future[Outputs]:
         """Starts an inference; the future gives {output: [n,...]}, or raises InvalidInput, EngineError and the like.
 
         inputs: what `enforced` gave, or what it takes, params included, to be enforced strictly now. deadline: on
@@ -251,12 +249,16 @@ class Model:
 
         try:
             return measure(
-                lambda rows: self._engine.warmup(gathered(rows), params), lambda rows: self._run(gathered(rows), params), candidates
+                lambda rows: self._engine.warmup(gathered(rows), params),
+                lambda rows: self._run(gathered(rows), params),
+                candidates,
             )
         except EngineError as error:
             if saved is None and self.plan.choice.engine in _CHOOSY:
                 log.warning(
-                    "%s: fails on made-up rows, so its batches are not measured; log it with input_example= (%s)", self.name, error
+                    "%s: fails on made-up rows, so its batches are not measured; log it with input_example= (%s)",
+                    self.name,
+                    error,
                 )
                 return Buckets(candidates, tuple(map(float, candidates)))
             kind = "made-up rows" if saved is None else "its own input example"
@@ -304,4 +306,10 @@ def _engine(plan: ModelPlan, config: ModelConfig, name: str) -> Engine:
 
 
 def _described(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "named": spec.named, "dtype": spec.dtype.str, "shape": spec.shape, "column": not isinstance(spec, TensorSpec)}
+    return {
+        "name": spec.name,
+        "named": spec.named,
+        "dtype": spec.dtype.str,
+        "shape": spec.shape,
+        "column": not isinstance(spec, TensorSpec),
+    }

@@ -78,7 +78,11 @@ def _declared_preprocess(manifest: ModelManifest) -> PreprocessSpec | None:
 
 def _image_input(signature: Signature) -> str | None:
     """The one input that is uint8 [-1,H,W,3], None where there is none or several."""
-    images = [spec for spec in tensor_specs(signature.inputs) if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3]
+    images = [
+        spec
+        for spec in tensor_specs(signature.inputs)
+        if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3
+    ]
     return images[0].name if len(images) == 1 else None
 
 

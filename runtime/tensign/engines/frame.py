@@ -19,7 +19,11 @@ def model_input(batch: Arrays, declared: list[dict[str, Any]], *, single_as_dict
         import pandas
 
         named = declared[0]["named"]
-        columns = {spec["name"] if named else index: batch[spec["name"]] for index, spec in enumerate(declared) if spec["name"] in batch}
+        columns = {
+            spec["name"] if named else index: batch[spec["name"]]
+            for index, spec in enumerate(declared)
+            if spec["name"] in batch
+        }
         return pandas.DataFrame({name: _column(array) for name, array in columns.items()})
     arrays = {name: np.array(array) for name, array in batch.items()}
     if len(arrays) == 1 and not (single_as_dict and declared[0]["named"]):

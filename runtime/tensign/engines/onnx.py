@@ -82,7 +82,9 @@ class OnnxEngine:
             self._sessions[_rows(batch)] = self._open()
         self.run(batch)
 
-    def run(self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> dict[str, npt.NDArray[Any]]:
+    def run(
+        self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
         answers = self._sessions.get(_rows(batch), self._session).run(None, batch)
         return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from tensign.signature import Arrays, TensorSpec
 
-_CUSTOM = "mlflow.pyfunc"  # its loaders run a PythonModel; the other ones of MLflow wrap a library, and take an array for one tensor
+_CUSTOM = (
+    "mlflow.pyfunc"  # its loaders run a PythonModel; the other ones of MLflow wrap a library, and take an array for one tensor
+)
 
 
 class PyfuncEngine:
@@ -28,7 +30,13 @@ class PyfuncEngine:
     """
 
     def __init__(
-        self, path: str, file: str, flavor: dict[str, Any], inputs: list[dict[str, Any]], outputs: list[dict[str, Any]], **_: Any
+        self,
+        path: str,
+        file: str,
+        flavor: dict[str, Any],
+        inputs: list[dict[str, Any]],
+        outputs: list[dict[str, Any]],
+        **_: Any,
     ) -> None:
         self._path, self._file, self._flavor = Path(path), file, flavor
         self._takes, self._gives = inputs, outputs

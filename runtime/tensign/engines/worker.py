@@ -116,7 +116,9 @@ class Worker:
         self._warmed[_rows(batch)] = time.monotonic() - began
         self._limit = 2 * answer.resident + self._growth
 
-    def run(self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> dict[str, npt.NDArray[Any]]:
+    def run(
+        self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
         """{input: [B,...]} -> {output: [B,...]}.
 
         Raises ModelNotReady while there is no process and none comes up, WorkerDied where it ended, DeadlineExceeded where it
@@ -217,7 +219,9 @@ class Worker:
                         self._failure = failure
                         self._changed.notify_all()
                     if not first:
-                        log.error("%s: the worker did not load %d times in a row; giving up: %s", self._name, _ATTEMPTS, failure)
+                        log.error(
+                            "%s: the worker did not load %d times in a row; giving up: %s", self._name, _ATTEMPTS, failure
+                        )
                     return None
                 log.warning("%s: the worker did not load: %s", self._name, failure)
                 continue

@@ -7,48 +7,72 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tensign.engines import Form
+from tensign.mlmodel import ModelManifest
 from tensign.model import Model
 from tensign.request import Outputs
 
-TABLES = ("dataframe", "series")
+_TABLES = ("dataframe", "series", "records")
+_FASTAI = Form("dataframe", ("predictions",))  # what MLflow's fastai flavor returned
 
 
 def written(model: Model, outputs: Outputs) -> str:
-    """{output: [n,...]} -> JSON text, as the model itself would have returned it."""
-    kind, names = form_of(model)
-    named = dict(zip(names, outputs.values(), strict=True)) if len(names) == len(outputs) else dict(outputs)
-    return json.dumps(jsonable(named, kind), default=_plain)
+    """{output: [n,...]} -> JSON text, as MLflow's server has it of the same model."""
+    return json.dumps(jsonable(outputs, form_of(model)), default=_plain)
 
 
-def form_of(model: Model) -> tuple[str, tuple[str, ...]]:
-    """What kind of thing the model returns, and its own names for the parts."""
-    return ("dict" if model.signature.outputs[0].named else "ndarray"), ()
+def form_of(model: Model) -> Form:
+    """What kind of thing the model returns, or returned before it was converted, and its own names for the parts."""
+    if model.plan.flavor != "tensign":
+        return model.form or Form("dict")
+    if "fastai" in _source(model.plan.manifest):
+        return _FASTAI
+    return Form("dict" if model.signature.outputs[0].named else "ndarray")  # as tensign.pyfunc returns it to MLflow
 
 
-def jsonable(outputs: Outputs, kind: str) -> Any:
-    """The same before it is text.
-
-    kind: "dict" of arrays, "ndarray", "list", "tuple", "scalar", or what has rows of named cells: "dataframe", "series",
-    "records".
-    """
-    if kind in (*TABLES, "records"):
-        cells = [_row_cells(array) for array in outputs.values()]
-        return [dict(zip(outputs, row, strict=True)) for row in zip(*cells, strict=True)]
-    if kind == "dict":
-        return {name: array.tolist() for name, array in outputs.items()}
-    if kind == "tuple" or len(outputs) > 1:
-        return [array.tolist() for array in outputs.values()]
-    (only,) = outputs.values()
-    return only.tolist() if kind != "scalar" else only.tolist()[0]
+def jsonable(outputs: Outputs, form: Form) -> Any:
+    """The same before it is text."""
+    if form.kind in _TABLES:
+        columns = _columns(outputs, form.names)
+        return [dict(zip(columns, row, strict=True)) for row in zip(*map(_cells, columns.values()), strict=True)]
+    if form.kind == "dict":
+        return {name: array.tolist() for name, array in _renamed(outputs, form.names).items()}
+    arrays = list(outputs.values())
+    if form.kind == "tuple":
+        return [array.tolist() for array in arrays]
+    return arrays[0].tolist() if len(arrays) == 1 else np.stack(arrays, axis=1).tolist()
 
 
-def _row_cells(array: npt.NDArray[Any]) -> list[Any]:
+def _renamed(outputs: Outputs, names: Sequence[str]) -> Outputs:
+    """By the model's own names, where it does not use the signature's."""
+    if len(names) != len(outputs) or set(names) == outputs.keys():
+        return outputs
+    return dict(zip(names, outputs.values(), strict=True))
+
+
+def _columns(outputs: Outputs, names: Sequence[str]) -> Outputs:
+    if len(outputs) == 1 and len(names) > 1:  # columns that the signature calls one tensor
+        (matrix,) = outputs.values()
+        return {name: matrix[:, index] for index, name in enumerate(names)}
+    return _renamed(outputs, names or ("0",) * (len(outputs) == 1))  # pandas' name for what has none
+
+
+def _source(manifest: ModelManifest) -> Any:
+    """Libraries that a converted model was made by: {name: version}."""
+    declared: Any = manifest.metadata.get("tensign")
+    for key in ("source", "versions"):
+        declared = declared.get(key) if isinstance(declared, Mapping) else None
+    return declared or ()
+
+
+def _cells(array: npt.NDArray[Any]) -> list[Any]:
     """What a DataFrame's column gives for each row."""
     if array.dtype.kind == "M":
         return [_moment(value) for value in array]

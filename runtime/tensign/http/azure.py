@@ -6,19 +6,18 @@ Source: the deployment guide of Azure Machine Learning ("how-to-deploy-mlflow-mo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from tensign.http import forms
+from tensign.http import documents
 from tensign.http.answer import written
 from tensign.http.body import parse_json
-from tensign.http.exchange import Exchange, Payload
+from tensign.http.exchange import Exchange, enforced
 from tensign.http.mlflow import JSON, content_type
 from tensign.http.openapi import description
 from tensign.model import Model
-from tensign.request import Outputs
+from tensign.request import Enforced, Outputs
 
 
 class AzureFace:
@@ -32,7 +31,7 @@ class AzureFace:
         return PlainTextResponse("Healthy" if ready else "Draining", 200 if ready else 503)
 
     async def score(self, request: Request) -> Response:
-        def read() -> Callable[[Model, bytes], Payload]:
+        def read() -> Callable[[Model, bytes], Enforced]:
             content_type(request.headers.get("content-type", ""), JSON)
             return _payload
 
@@ -47,10 +46,10 @@ class AzureFace:
         return JSONResponse(description(model, prefix))
 
 
-def _payload(model: Model, body: bytes) -> Payload:
+def _payload(model: Model, body: bytes) -> Enforced:
     document = parse_json(body)
-    data = forms.of_azure(document, model.signature)
-    return Payload.of(model, data, forms.params_of(document, model.signature))
+    data = documents.of_azure(document, model.signature)
+    return enforced(model, data, documents.params_of(document, model.signature))
 
 
 def _plain(model: Model, outputs: Outputs) -> bytes:

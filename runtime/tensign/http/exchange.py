@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,37 +15,31 @@ from tensign.admission import Admission
 from tensign.config import ServerConfig
 from tensign.errors import DeadlineExceeded, ModelNotFound
 from tensign.http.body import received
-from tensign.http.forms import decoded_images
+from tensign.http.documents import decoded_images
 from tensign.http.rows import answered
 from tensign.http.status import CLIENT_GONE, status_of
 from tensign.model import Model
 from tensign.repository import Repository
-from tensign.request import Outputs
+from tensign.request import Enforced, Outputs
 
 T = TypeVar("T")
 
 _FEW_BYTES = 4096  # of a body that is read, or an answer that is written, faster than a thread takes it over
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """What a body said, checked: inputs by name as the model takes them, params with their defaults."""
-
-    arrays: Outputs
-    params: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, model: Model, data: Any, params: Any = None) -> Payload:
-        """data: any form that the signature takes, and base64 of pictures where the model takes pictures. Raises InvalidInput."""
-        if model.plan.image is not None:
-            data = decoded_images(data, model.plan.image, model.signature)
-        checked = model.signature.enforce_params(params, "mlflow-compat")
-        return cls(model.enforced(data, checked, mode="mlflow-compat"), checked)
-
-
-Read = Callable[[Model, bytes], Payload]
+Read = Callable[[Model, bytes], Enforced]
 Write = Callable[[Model, Outputs], bytes]
 Refuse = Callable[[int, str, str], Response]  # of status, MLflow's word and text
+
+
+def enforced(model: Model, data: Any, params: Any = None) -> Enforced:
+    """What a body said, checked.
+
+    data: any form that the signature takes, and base64 of pictures where the model takes pictures. Raises InvalidInput.
+    """
+    if model.plan.image is not None:
+        data = decoded_images(data, model.plan.image, model.signature)
+    return model.enforced(data, params, mode="mlflow-compat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +90,8 @@ class Exchange:
 
 
 async def _predicted(model: Model, body: bytes, read: Read, write: Write, deadline: float) -> bytes:
-    payload = read(model, body) if len(body) < _FEW_BYTES else await asyncio.to_thread(read, model, body)
-    outputs = await answered(model, payload.arrays, payload.params, deadline)
+    inputs = read(model, body) if len(body) < _FEW_BYTES else await asyncio.to_thread(read, model, body)
+    outputs = await answered(model, inputs, deadline)
     few = sum(array.nbytes for array in outputs.values()) < _FEW_BYTES
     return write(model, outputs) if few else await asyncio.to_thread(write, model, outputs)
 

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tensign.errors import WrongContentType
-from tensign.http import forms, tables
+from tensign.http import documents, tables
 from tensign.http.answer import written
 from tensign.http.body import parse_json
-from tensign.http.exchange import Exchange, Payload
+from tensign.http.exchange import Exchange, enforced
 from tensign.model import Model
-from tensign.request import Outputs
+from tensign.request import Enforced, Outputs
 from tensign.version import __version__
 
 JSON = "application/json"
@@ -37,7 +36,7 @@ class MlflowFace:
         return Response(__version__, media_type=JSON)
 
     async def invocations(self, request: Request) -> Response:
-        def read() -> Callable[[Model, bytes], Payload]:
+        def read() -> Callable[[Model, bytes], Enforced]:
             return partial(_payload, content_type(request.headers.get("content-type", ""), *_READERS))
 
         return await self._exchange.respond(request, read, _wrapped, _refused)
@@ -55,25 +54,25 @@ def content_type(header: str, *known: str) -> str:
     return kind
 
 
-def _payload(kind: str, model: Model, body: bytes) -> Payload:
+def _payload(kind: str, model: Model, body: bytes) -> Enforced:
     return _READERS[kind](model, body)
 
 
-def _of_json(model: Model, body: bytes) -> Payload:
+def _of_json(model: Model, body: bytes) -> Enforced:
     document = parse_json(body)
-    data = forms.of_mlflow(document, model.signature)
-    return Payload.of(model, data, forms.params_of(document, model.signature))
+    data = documents.of_mlflow(document, model.signature)
+    return enforced(model, data, documents.params_of(document, model.signature))
 
 
-def _of_csv(model: Model, body: bytes) -> Payload:
-    return Payload.of(model, tables.of_csv(body, model.signature))
+def _of_csv(model: Model, body: bytes) -> Enforced:
+    return enforced(model, tables.of_csv(body, model.signature))
 
 
-def _of_parquet(model: Model, body: bytes) -> Payload:
-    return Payload.of(model, tables.of_parquet(body, model.signature))
+def _of_parquet(model: Model, body: bytes) -> Enforced:
+    return enforced(model, tables.of_parquet(body, model.signature))
 
 
-_READERS: dict[str, Callable[[Model, bytes], Payload]] = {
+_READERS: dict[str, Callable[[Model, bytes], Enforced]] = {
     JSON: _of_json,
     "text/csv": _of_csv,
     "application/vnd.apache.parquet": _of_parquet,

@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from tensign.errors import QueueFull
 from tensign.model import Model
-from tensign.request import Outputs
-from tensign.signature import Arrays
+from tensign.request import Enforced, Outputs
 
 _PIECES_AHEAD = 4  # of one request, so that it fills the batches behind the one that runs, and not the queue
 
 
-async def answered(model: Model, arrays: Arrays, params: Mapping[str, Any], deadline: float) -> Outputs:
-    """{input: [n,...]} as `Model.enforced` gave it -> {output: [n,...]}, for any n.
+async def answered(model: Model, inputs: Enforced, deadline: float) -> Outputs:
+    """{input: [n,...]} -> {output: [n,...]}, for any n.
 
     Raises QueueFull at once for rows that fit into a batch: the caller can try another server. More rows wait for room.
     """
-    rows, step = len(next(iter(arrays.values()))), model.largest_batch
+    rows, step = inputs.rows, model.largest_batch
     if rows <= step:
-        return await asyncio.wrap_future(model.submit(arrays, deadline=deadline))
+        return await asyncio.wrap_future(model.submit(inputs, deadline=deadline))
     few = asyncio.Semaphore(_PIECES_AHEAD)
 
     async def piece(first: int) -> Outputs:
         async with few:
-            return await _patiently(model, {name: array[first : first + step] for name, array in arrays.items()}, deadline)
+            return await _patiently(model, inputs.part(first, first + step), deadline)
 
-    async with asyncio.TaskGroup() as group:
-        pieces = [group.create_task(piece(first)) for first in range(0, rows, step)]
-    answers = [each.result() for each in pieces]
+    pieces = [asyncio.create_task(piece(first)) for first in range(0, rows, step)]
+    try:
+        answers = await asyncio.gather(*pieces)
+    finally:
+        for each in pieces:
+            each.cancel()  # when one failed, or nobody waits any longer
     return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
 
-async def _patiently(model: Model, arrays: Arrays, deadline: float) -> Outputs:
+async def _patiently(model: Model, inputs: Enforced, deadline: float) -> Outputs:
     while True:
         try:
-            return await asyncio.wrap_future(model.submit(arrays, deadline=deadline))
+            return await asyncio.wrap_future(model.submit(inputs, deadline=deadline))
         except QueueFull:
-            await asyncio.wrap_future(model.room(len(next(iter(arrays.values())))))
+            await asyncio.wrap_future(model.room(inputs.rows))
