@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tensign.coltypes import ArrayType, ObjectType
 from tensign.errors import SignatureMismatch
 from tensign.specs import ColumnSpec, TensorSpec
-from tensign.values import cast, described, objects
+from tensign.values import cast, described, inferred, objects
 
 Column = npt.NDArray[Any]
 
@@ -32,7 +32,7 @@ def is_series(data: Any) -> bool:
     return pandas is not None and isinstance(data, pandas.Series)
 
 
-def columns(data: Any, specs: Sequence[ColumnSpec]) -> dict[str, Column]:
+def columns(data: Any, specs: Sequence[ColumnSpec | TensorSpec]) -> dict[str, Column]:
     """{name: [n]} of whatever form, in the words of MLflow's `_enforce_schema`. Raises SignatureMismatch.
 
     Columns without names of their own, and those for specs without, go by their place.
@@ -46,7 +46,7 @@ def columns(data: Any, specs: Sequence[ColumnSpec]) -> dict[str, Column]:
     return found
 
 
-def _labelled(data: Any, specs: Sequence[ColumnSpec]) -> dict[str, Column]:
+def _labelled(data: Any, specs: Sequence[ColumnSpec | TensorSpec]) -> dict[str, Column]:
     if is_series(data):
         return {str(0 if data.name is None else data.name): _of_series(data)}
     if is_frame(data):
@@ -68,11 +68,11 @@ def _labelled(data: Any, specs: Sequence[ColumnSpec]) -> dict[str, Column]:
     raise SignatureMismatch(f"expected columns, got {type(data).__name__}")
 
 
-def _of_mapping(data: Mapping[Any, Any], specs: Sequence[ColumnSpec]) -> dict[str, Column]:
+def _of_mapping(data: Mapping[Any, Any], specs: Sequence[ColumnSpec | TensorSpec]) -> dict[str, Column]:
     named = {str(name): value for name, value in data.items()}
     if named and all(isinstance(value, np.ndarray) and value.ndim > 0 for value in named.values()):
         return {name: _flat(array) for name, array in named.items()}
-    compound = any(isinstance(spec.type, ArrayType | ObjectType) for spec in specs)
+    compound = any(isinstance(spec, ColumnSpec) and isinstance(spec.type, ArrayType | ObjectType) for spec in specs)
     lists = {name for name, value in named.items() if _is_list(value)}
     if compound or not lists:
         return {name: objects([_unwrapped(value)]) for name, value in named.items()}
@@ -109,7 +109,7 @@ def _flat(array: Column) -> Column:
 
 
 def _of_list(data: list[Any]) -> dict[str, Column]:
-    if data and all(isinstance(row, Mapping) for row in data):
+    if _is_records(data):
         names = dict.fromkeys(name for row in data for name in row)
         return {str(name): objects([row.get(name, np.nan) for row in data]) for name in names}
     if data and all(isinstance(row, list | tuple | np.ndarray) for row in data):
@@ -127,7 +127,34 @@ def _of_series(series: Any) -> Column:
     return objects([None if missing else value for value, missing in zip(series, series.isna(), strict=True)])
 
 
-def tensors(data: Any, specs: Sequence[TensorSpec], *, lossless: bool) -> dict[str, Column]:
+def answered(data: Any, specs: Sequence[Any]) -> dict[str, Column]:
+    """{output: [n]} of what a model returned: columns by name, or by place where they came without."""
+    found = columns(data, specs)
+    nameless = is_series(data) or isinstance(data, np.ndarray) or (isinstance(data, list) and not _is_records(data))
+    if nameless and len(found) == len(specs):
+        return dict(zip((spec.name for spec in specs), found.values(), strict=True))
+    return found
+
+
+def undeclared(data: Any) -> dict[str, Column]:
+    """{output: [n,...]} of what a model returned whose signature says nothing of it; "output-0" where it has no name."""
+    if isinstance(data, Mapping) and all(isinstance(value, np.ndarray) for value in data.values()):
+        return {str(name): array for name, array in data.items()}
+    if isinstance(data, Mapping) or is_frame(data) or (isinstance(data, list) and _is_records(data)):
+        return {name: inferred(array) if array.dtype.kind == "O" else array for name, array in columns(data, ()).items()}
+    if is_series(data):
+        data = _of_series(data)
+    array = data if isinstance(data, np.ndarray) else inferred(objects(data)) if isinstance(data, list) else None
+    if array is None:
+        raise SignatureMismatch(f'output "output-0": expected an array, got {type(data).__name__}')
+    return {"output-0": array}
+
+
+def _is_records(data: list[Any]) -> bool:
+    return bool(data) and all(isinstance(row, Mapping) for row in data)
+
+
+def tensors(data: Any, specs: Sequence[TensorSpec], *, kind: str = "input", lossless: bool = False) -> dict[str, Column]:
     """{name: [n,...]} of whatever form; names, dtypes and shapes are left to check. Raises SignatureMismatch.
 
     lossless: lists too become arrays, and numbers the tensor's dtype where all keep their value.
@@ -140,11 +167,10 @@ def tensors(data: Any, specs: Sequence[TensorSpec], *, lossless: bool) -> dict[s
         data = {name: [row.get(name) for row in data] for name in dict.fromkeys(name for row in data for name in row)}
     named = {str(name): value for name, value in data.items()} if isinstance(data, Mapping) else {specs[0].name: data}
     wanted = {spec.name: spec for spec in specs}
-    return {name: _tensor(name, value, wanted.get(name), lossless) for name, value in named.items()}
+    return {name: _tensor(f'{kind} "{name[:64]}"', value, wanted.get(name), lossless) for name, value in named.items()}
 
 
-def _tensor(name: str, value: Any, spec: TensorSpec | None, lossless: bool) -> Column:
-    where = f'input "{name[:64]}"'
+def _tensor(where: str, value: Any, spec: TensorSpec | None, lossless: bool) -> Column:
     if not isinstance(value, np.ndarray | np.generic):
         if not lossless:
             raise SignatureMismatch(f"{where}: expected a numpy array, got {type(value).__name__}")

@@ -106,21 +106,47 @@ class Signature:
         given = {str(name): value for name, value in (params or {}).items()}
         return {spec.name: spec.enforce(given[spec.name]) if spec.name in given else spec.default for spec in self.params}
 
-    def enforce_outputs(self, data: Any, rows: int) -> dict[str, npt.NDArray[Any]]:
-        """Checks what the model gave for a batch of `rows`. Raises EngineError: a wrong answer is never sent."""
+    def enforce_outputs(self, data: Any, rows: int | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Checks what the model gave; gives the arrays back by name, in the signature's order, the undeclared left out.
+
+        data: {name: array}, an array or a pandas Series where there is one output, a list, a pandas DataFrame. Tensors
+        are as declared to the dtype; the values of a column may be cast where all of them keep their value. rows: of the
+        batch, None where nobody knows. A signature without outputs lets every array through that counts rows.
+        Raises EngineError: a wrong answer is never sent.
+        """
+        try:
+            found = self._outputs(data)
+        except SignatureMismatch as error:
+            raise EngineError(str(error)) from None
+        for name, array in found.items():
+            if array.ndim == 0 or len(array) != (len(next(iter(found.values()))) if rows is None else rows):
+                wanted = "as many rows as the others" if rows is None else f"{rows} rows"
+                raise EngineError(f'output "{name}": expected {wanted}, got {len(array) if array.ndim else "none"}')
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """As MLflow writes it, each part as JSON values."""
+        parts = {"inputs": self.inputs, "outputs": self.outputs, "params": self.params}
+        return {part: [spec.document() for spec in specs] or None for part, specs in parts.items()}
+
+    def _outputs(self, data: Any) -> dict[str, npt.NDArray[Any]]:
         if not self.outputs:
-            for name, array in data.items():
-                if not array.ndim or len(array) != rows:
-                    raise EngineError(f'output "{name}": expected {rows} rows, got {_described(array)}')
-            return dict(data)
+            return forms.undeclared(data)
+        tensors = tensor_specs(self.outputs)
+        arrays = forms.tensors(data, tensors, kind="output") if tensors else forms.answered(data, self.outputs)
+        found = {}
         for spec in self.outputs:
-            if spec.name not in data:
-                raise EngineError(f'output "{spec.name}" is missing; the model gave {sorted(data)}')
-            if isinstance(spec, TensorSpec) and not spec.matches(data[spec.name]):
-                raise EngineError(f'output "{spec.name}": expected {spec}, got {_described(data[spec.name])}')
-            if len(data[spec.name]) != rows:
-                raise EngineError(f'output "{spec.name}": expected {rows} rows, got {len(data[spec.name])}')
-        return {spec.name: data[spec.name] for spec in self.outputs}
+            if spec.name not in arrays:
+                if isinstance(spec, ColumnSpec) and not spec.required:
+                    continue
+                raise SignatureMismatch(f'output "{spec.name}" is missing; the model gave {sorted(arrays)[:8]}')
+            array = arrays[spec.name]
+            if isinstance(spec, ColumnSpec):
+                array = enforce_column(f'output "{spec.name}"', array, spec.type, spec.required, exact=True)
+            elif not spec.matches(array):
+                raise SignatureMismatch(f'output "{spec.name}": expected {spec}, got {_described(array)}')
+            found[spec.name] = array
+        return found
 
     def _enforce_columns(self, data: Any, lossless: bool) -> dict[str, npt.NDArray[Any]]:
         specs = [spec for spec in self.inputs if isinstance(spec, ColumnSpec)]

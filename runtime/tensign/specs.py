@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.dtype} [{','.join(map(str, self.shape))}]"
+
+    def document(self) -> dict[str, Any]:
+        """As MLflow writes it."""
+        tensor = {"type": "tensor", "tensor-spec": {"dtype": self.dtype.name, "shape": list(self.shape)}}
+        return {"name": self.name, **tensor} if self.named else tensor
 
     def matches(self, array: npt.NDArray[Any]) -> bool:
         """True where dtype, rank and every fixed axis are as declared; text of any width is an object tensor's."""
@@ -71,6 +77,10 @@ class ColumnSpec:
     def __str__(self) -> str:
         return f"{self.type}{'' if self.required else ', optional'}"
 
+    def document(self) -> dict[str, Any]:
+        """As MLflow writes it."""
+        return {**self.type.document(), **({"name": self.name} if self.named else {}), "required": self.required}
+
 
 @dataclass(frozen=True, slots=True)
 class ParamSpec:
@@ -83,6 +93,16 @@ class ParamSpec:
 
     def __str__(self) -> str:
         return f"{self.type}{'' if self.shape is None else '[]'}"
+
+    def document(self) -> dict[str, Any]:
+        """As MLflow writes it."""
+        default = self.default
+        if isinstance(default, list):
+            default = [one.isoformat() if isinstance(one, date) else one for one in default]
+        elif isinstance(default, date):
+            default = default.isoformat()
+        shape = None if self.shape is None else list(self.shape)
+        return {"name": self.name, "default": default, "shape": shape, **self.type.document()}
 
     def enforce(self, value: Any) -> Any:
         """The value as plain Python. Raises SignatureMismatch."""

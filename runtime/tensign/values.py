@@ -57,12 +57,19 @@ def is_missing(value: Any) -> bool:
     return type(value).__name__ == "NAType"
 
 
-def enforce_column(where: str, values: Column, kind: ColumnType, required: bool, *, lossless: bool = False) -> Column:
+def enforce_column(
+    where: str, values: Column, kind: ColumnType, required: bool, *, lossless: bool = False, exact: bool = False
+) -> Column:
     """A column [n] of any dtype -> [n] of the type's own; `where` begins the text of every refusal.
 
+    lossless: as the text of this file says; exact: integers and floats also go to a type that holds each of them.
     Bytes in a column of another type are its text form: UTF-8, ISO 8601 or JSON. Raises SignatureMismatch.
     """
     if isinstance(kind, ScalarType):
+        if exact and kind.dtype.kind in "if" and values.dtype.kind == "O":
+            values = inferred(values)
+        if exact and kind.dtype.kind in "if" and values.dtype.kind in "iuf" and not _narrows(values.dtype, kind.dtype):
+            return cast(where, values, kind.dtype, str(kind))
         return _lossless(where, values, kind) if lossless else _strict(where, values, kind)
     cells = objects(list(values)) if values.dtype.kind != "O" else values
     wire = any(type(cell) is bytes for cell in cells)
@@ -96,6 +103,11 @@ def _strict(where: str, values: Column, kind: ScalarType) -> Column:
     if _widens(values, kind.dtype):
         return values.astype(kind.dtype)
     raise SignatureMismatch(f"{where}: expected {kind}, got {described(values)}")
+
+
+def _narrows(got: np.dtype[Any], want: np.dtype[Any]) -> bool:
+    """True from a float to a narrower one, or to an integer."""
+    return got.kind == "f" and (want.kind == "i" or want.itemsize < got.itemsize)
 
 
 def _widens(values: Column, want: np.dtype[Any]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,12 +18,22 @@ from google.protobuf.message import DecodeError, Message
 from tensign import datatypes
 from tensign._pb import open_inference_pb2 as pb
 from tensign.classification import classified
-from tensign.errors import InvalidInput
+from tensign.coltext import read_json, write_datetime, write_json
+from tensign.coltypes import ObjectType, ScalarType
+from tensign.errors import EngineError, InvalidInput
 from tensign.signature import MAX_RANK, Arrays
+from tensign.specs import ColumnSpec, ParamSpec, Spec
+from tensign.values import is_missing
 
 # Parameters of an answer that is one part of several: its first row, and, in Triton's word, whether it is the last part.
 FIRST_ROW = "first_row"
 FINAL = "triton_final_response"
+
+# Parameters of a request that are the protocol's, here or in Triton, and never a model's.
+WIRE_PARAMETERS = frozenset(
+    "timeout priority sequence_id sequence_start sequence_end headers content_type classification binary_data_output"
+    f" triton_enable_empty_final_response ensemble_response_type {FIRST_ROW} {FINAL}".split()
+)
 
 MAX_ID = 1024  # letters of a request's id, which comes back with its answer
 _MAX_INPUTS = 4096
@@ -76,16 +87,84 @@ def encode_request(
     return request
 
 
+def decode_params(request: pb.ModelInferRequest, specs: Iterable[ParamSpec]) -> dict[str, Any]:
+    """{param: value} of the request's `parameters` that the signature declares, to be enforced; the rest is not for the model.
+
+    Lists and objects travel as JSON in string_param, datetimes as ISO 8601. A parameter of the protocol itself, such as
+    "timeout", is never the model's. Raises InvalidInput.
+    """
+    found: dict[str, Any] = {}
+    for spec in specs:
+        if spec.name not in request.parameters or spec.name in WIRE_PARAMETERS:
+            continue
+        choice = request.parameters[spec.name].WhichOneof("parameter_choice")
+        if choice is None:
+            raise InvalidInput(f'param "{spec.name}": expected {spec}, got nothing')
+        value = getattr(request.parameters[spec.name], choice)
+        if choice == "string_param" and (spec.shape is not None or isinstance(spec.type, ObjectType)):
+            try:
+                value = read_json(value)
+            except InvalidInput as error:
+                raise InvalidInput(f'param "{spec.name}": {error}') from None
+        found[spec.name] = value
+    return found
+
+
+def encode_param(value: Any) -> pb.InferParameter:
+    """A param's value as it travels: what `decode_params` reads. Raises InvalidInput for what has no form on the wire."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    match value:
+        case bool():
+            return pb.InferParameter(bool_param=value)
+        case int() if -(1 << 63) <= value < 1 << 64:
+            return pb.InferParameter(int64_param=value) if value < 1 << 63 else pb.InferParameter(uint64_param=value)
+        case float():
+            return pb.InferParameter(double_param=value)
+        case str():
+            return pb.InferParameter(string_param=value)
+        case date():
+            return pb.InferParameter(string_param=value.isoformat())
+        case list() | dict():
+            return pb.InferParameter(string_param=write_json(value))
+    raise InvalidInput(f"a param of {type(value).__name__} has no form on the wire")
+
+
 def encode_response(
-    request: pb.ModelInferRequest, version: str, outputs: Arrays, labels: Sequence[str] = ()
+    request: pb.ModelInferRequest,
+    version: str,
+    outputs: Arrays,
+    labels: Sequence[str] = (),
+    specs: Iterable[Spec] = (),
 ) -> pb.ModelInferResponse:
-    """The answer to `request`: the outputs it asked for (none named: all), as numbers or as its top k classes."""
+    """The answer to `request`: the outputs it asked for (none named: all), as numbers or as its top k classes.
+
+    specs: the signature's outputs, which tell a column of text from one of JSON. A column is [n]: text as UTF-8, datetimes
+    as ISO 8601, compound values as JSON, each BYTES; a missing text or datetime is empty. Raises EngineError.
+    """
+    compound = {spec.name for spec in specs if isinstance(spec, ColumnSpec) and not isinstance(spec.type, ScalarType)}
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     for name, count in requested_outputs(request, outputs).items():
-        array = classified(outputs[name], count, labels) if count else outputs[name]
+        array = classified(outputs[name], count, labels) if count else _wire(name, outputs[name], name in compound)
         response.outputs.add(name=name, datatype=datatypes.of_numpy(array.dtype).protocol, shape=array.shape)
         response.raw_output_contents.append(_to_bytes(array))
     return response
+
+
+def _wire(name: str, array: npt.NDArray[Any], compound: bool) -> npt.NDArray[Any]:
+    """A column as BYTES where the protocol has no datatype of its own for it."""
+    if array.dtype.kind == "M":
+        return np.array([write_datetime(value).encode() for value in array.flat], object).reshape(array.shape)
+    if array.dtype.kind != "O" or (not compound and all(isinstance(value, str | bytes) for value in array.flat)):
+        return array
+    result = np.empty(array.shape, object)
+    try:
+        for index, value in np.ndenumerate(array):
+            plain = not compound and (isinstance(value, str | bytes) or is_missing(value))
+            result[index] = (b"" if is_missing(value) else value) if plain else write_json(value).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EngineError(f'output "{name}": a value that JSON cannot hold: {str(error)[:200]}') from None
+    return result
 
 
 def requested_outputs(request: pb.ModelInferRequest, known: Iterable[str]) -> dict[str, int]:

@@ -8,14 +8,23 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.datatypes import of_numpy
 from tensign.metrics import Duration, Snapshot
 from tensign.model import Model
+from tensign.specs import ColumnSpec, Spec
 
 
 def metadata(model: Model, versions: list[str]) -> pb.ModelMetadataResponse:
-    """The signature, and in `parameters` what the protocol has no field for."""
+    """The signature, and in `parameters` what the protocol has no field for.
+
+    A column is an input [-1], which may also come as [n,1]; its type, whether it may be left out, and the params with
+    their defaults are in "signature", JSON as MLflow writes it.
+    """
     response = pb.ModelMetadataResponse(name=model.name, versions=versions, platform="onnxruntime_onnx")
     for tensors, specs in ((response.inputs, model.signature.inputs), (response.outputs, model.signature.outputs)):
         for spec in specs:
-            tensors.add(name=spec.name, datatype=of_numpy(spec.dtype).protocol, shape=spec.shape)
+            tensors.add(name=spec.name, datatype=_datatype(spec), shape=spec.shape)
+    if model.signature.params or any(
+        isinstance(spec, ColumnSpec) for spec in (*model.signature.inputs, *model.signature.outputs)
+    ):
+        response.parameters["signature"].string_param = json.dumps(model.signature.document(), ensure_ascii=False)
     response.parameters["activation"].string_param = model.plan.activation
     response.parameters["device"].string_param = model.device
     response.parameters["batch_sizes"].string_param = ",".join(map(str, model.buckets.rows))
@@ -29,6 +38,11 @@ def metadata(model: Model, versions: list[str]) -> pb.ModelMetadataResponse:
     response.parameters["sha256"].string_param = model.digest
     response.parameters["max_request_rows"].int64_param = model.config.max_queue_rows
     return response
+
+
+def _datatype(spec: Spec) -> str:
+    """Of a tensor or column on the wire; a datetime travels as ISO 8601."""
+    return "BYTES" if spec.dtype.kind == "M" else of_numpy(spec.dtype).protocol
 
 
 def statistics(model: Model) -> pb.ModelStatistics:
