@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -30,7 +30,7 @@ class GatedEngine:
         self.gate = threading.Semaphore(0)
         self.poison: float | None = None
 
-    def run(self, batch: Arrays) -> Outputs:
+    def run(self, batch: Arrays, params: Mapping[str, Any], deadline: float | None) -> Outputs:
         self.entered.release()
         assert self.gate.acquire(timeout=SOON)
         rows = batch["x"]
@@ -227,7 +227,7 @@ def test_what_a_neighbour_left_in_the_buffer_is_not_run_again(batcher: Batcher, 
 
 
 def test_an_output_that_changes_its_shape_from_batch_to_batch_fails_only_the_split_request(statistics: Statistics) -> None:
-    def run(batch: Arrays) -> Outputs:
+    def run(batch: Arrays, *_: object) -> Outputs:
         return {"y": np.zeros((len(batch["x"]), len(batch["x"])), np.float32)}
 
     batcher = Batcher(run, Buckets((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0)), max_queue_rows=20, statistics=statistics)
@@ -240,7 +240,7 @@ def test_an_output_that_changes_its_shape_from_batch_to_batch_fails_only_the_spl
 def test_an_output_that_no_split_can_take_apart_leaves_the_thread_alive(statistics: Statistics) -> None:
     broken: list[bool] = [True]
 
-    def run(batch: Arrays) -> Outputs:
+    def run(batch: Arrays, *_: object) -> Outputs:
         return {"y": np.float32(0)} if broken[0] else {"y": batch["x"]}  # type: ignore[dict-item]
 
     batcher = Batcher(run, Buckets((1,), (1.0,)), max_queue_rows=20, statistics=statistics)
@@ -280,7 +280,7 @@ def test_whoever_waits_for_room_is_told(batcher: Batcher, engine: GatedEngine) -
 
 
 def test_settling_while_the_engine_looks_at_the_queue_harms_nobody(statistics: Statistics) -> None:
-    batcher = Batcher(lambda batch: {"y": batch["x"]}, Buckets((1,), (1.0,)), max_queue_rows=100, statistics=statistics)
+    batcher = Batcher(lambda batch, *_: {"y": batch["x"]}, Buckets((1,), (1.0,)), max_queue_rows=100, statistics=statistics)
 
     def hammer() -> None:
         for _ in range(2000):

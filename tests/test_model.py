@@ -63,7 +63,7 @@ def test_infer_takes_more_rows_than_the_queue(mean_model: Path) -> None:
     with pytest.raises(TooLarge, match="100 rows in one request"):
         model.submit(rows)
     with pytest.raises(SignatureMismatch, match="got list"):
-        model.infer([1, 2])  # type: ignore[arg-type]
+        model.infer([1, 2])
     model.close()
 
 

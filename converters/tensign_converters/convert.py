@@ -7,9 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tensign.choice import SERVED_FLAVORS, refusal
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
-from tensign.choice import SERVED_FLAVORS, refusal
 from tensign.signature import Signature
 
 

@@ -30,8 +30,8 @@ _SWEEP_NS = 10_000_000
 class Batcher:
     """One queue and one thread in front of one engine.
 
-    run takes {name: [bucket,...]}, the params of its requests and the latest of their deadlines, and gives {name: [bucket,...]};
-    a request larger than the largest bucket is split and answered whole.
+    run takes {name: [bucket,...]}, the params of its requests and the latest of their deadlines, and gives
+    {name: [bucket,...]}; a request larger than the largest bucket is split and answered whole.
     """
 
     def __init__(

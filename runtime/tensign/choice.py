@@ -20,8 +20,8 @@ _PICKLE = "unpickles {}, which runs the model's own code"
 class Choice:
     """One flavor: the engine that runs it, "" where there is none, and the file or directory that engine loads.
 
-    runs: what of the model's own is executed, "" where nothing is and no trust is needed; refused: why it cannot be chosen, "" where
-    it can; asked: it is run only where somebody asks for its engine.
+    runs: what of the model's own is executed, "" where nothing is and no trust is needed; refused: why it cannot be chosen,
+    "" where it can; asked: it is run only where somebody asks for its engine.
     """
 
     flavor: str
@@ -63,10 +63,10 @@ def chosen(manifest: ModelManifest, engine: str = "auto") -> Choice:
         what = f"--engine {engine}: no flavor for it; " if engine != "auto" else ""
         raise UnsupportedModel(f"{what}{'; '.join(map(str, known)) or 'the MLmodel has no flavor'}")
     choice = able[0]
-    if choice.refused:
-        raise UnsupportedModel(choice.refused)
     if choice.asked and engine == "auto":
         raise UnsupportedModel(refusal(manifest) or _CONVERT)
+    if choice.refused:
+        raise UnsupportedModel(choice.refused)
     return choice
 
 
@@ -84,8 +84,9 @@ def refusal(manifest: ModelManifest) -> str:
     if _release(written) >= _release(CONVERTED_FASTAI):
         return ""
     return (
-        f"written by fastai {written}, which fastai {CONVERTED_FASTAI} and later cannot load: load it with the fastai that wrote"
-        " it, and export and log it again; or run it by a Python that has that fastai: --engine fastai --python PATH --trust"
+        f"written by fastai {written}, which fastai {CONVERTED_FASTAI} and later cannot load: load it with the fastai that"
+        f" wrote it, and export and log it again from {CONVERTED_FASTAI}; or run it by a Python that has that fastai:"
+        " --engine fastai --python PATH --trust"
     )
 
 
@@ -110,7 +111,7 @@ def _judged(read: Any, manifest: ModelManifest, flavor: Mapping[str, Any]) -> Ch
         return choice
     except UnsupportedModel as error:
         engine, name = next((engine, name) for name, (engine, reader) in _READERS.items() if reader is read)
-        return Choice(name, engine, refused=str(error))
+        return Choice(name, engine, refused=str(error), asked=name == "fastai")
 
 
 def _tensign(manifest: ModelManifest, flavor: Mapping[str, Any]) -> Choice:

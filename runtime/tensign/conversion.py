@@ -14,20 +14,20 @@ import sys
 from pathlib import Path
 
 from tensign import errors
-from tensign.mlmodel import read_mlmodel
 from tensign.choice import SERVED_FLAVORS
+from tensign.mlmodel import read_mlmodel
 
 WEIGHTS = ("fp32", "fp16")
 FORMAT = 1  # of what converters write; another number, and every cached model is converted again
 
 
 def servable(path: Path, *, trust: bool, cache: Path) -> Path:
-    """`path` itself where its flavor is served as it is, else the directory it was converted to.
+    """`path` itself, but for a fastai model the directory it was converted to.
 
     Raises UntrustedModel when converting would run the model's code and `trust` is False, and what `convert` raises.
     """
     manifest = read_mlmodel(path)
-    if any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
+    if "fastai" not in manifest.flavors or any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
         return path
     converted = cache / f"{manifest.digest}-{FORMAT}"
     if (converted / "MLmodel").exists():

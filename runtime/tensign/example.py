@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign.choice import inside
+from tensign.coltypes import ArrayType, MapType, ObjectType
 from tensign.errors import InvalidInput, UnsupportedModel
 from tensign.mlmodel import ModelManifest
-from tensign.signature import Signature, TensorSpec
+from tensign.signature import Signature
+from tensign.specs import ColumnSpec, Spec
 
 log = logging.getLogger(__name__)
 
 _ANY_LENGTH = 224  # warm-up needs some length for an axis that may have any
 _MAX_BYTES = 16 << 20
-_MADE_UP = {"O": "", "M": 0}
+_EMPTY: dict[Any, Any] = {"string": "", "binary": b"", ArrayType: [], MapType: {}, ObjectType: {}}
 
 
 def example_row(manifest: ModelManifest, signature: Signature) -> dict[str, npt.NDArray[Any]] | None:
@@ -42,10 +44,15 @@ def example_row(manifest: ModelManifest, signature: Signature) -> dict[str, npt.
     return None
 
 
-def made_up_row(spec: TensorSpec) -> npt.NDArray[Any]:
-    """[1,...] of zeros, or of empty text; an axis of any length gets some."""
-    shape = (1, *(axis if axis != -1 else _ANY_LENGTH for axis in spec.shape[1:]))
-    return np.full(shape, _MADE_UP.get(spec.dtype.kind, 0), spec.dtype)
+def made_up_row(spec: Spec, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """[1,...] of zeros, of empty text and the like; shape: [n,...] as the engine wants it, an axis of any length gets some."""
+    if isinstance(spec, ColumnSpec):
+        row = np.zeros(1, spec.dtype)
+        if spec.dtype == object:
+            row[0] = _EMPTY.get(str(spec.type), _EMPTY.get(type(spec.type)))
+        return row
+    lengths = (1, *(axis if axis != -1 else _ANY_LENGTH for axis in shape[1:]))
+    return np.full(lengths, "", object) if spec.dtype == object else np.zeros(lengths, spec.dtype)
 
 
 def _data(document: Any) -> Any:

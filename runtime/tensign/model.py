@@ -38,7 +38,7 @@ from tensign.example import example_row, made_up_row
 from tensign.metrics import Statistics
 from tensign.plan import ModelPlan
 from tensign.request import Enforced, Outputs, Part, Request
-from tensign.signature import Arrays, Mode, Signature, TensorSpec
+from tensign.signature import Arrays, Mode, Signature, Spec, TensorSpec
 from tensign.slots import Slots
 
 T = TypeVar("T")
@@ -77,8 +77,8 @@ class Model:
         plan = ModelPlan.of(path, config.engine)
         if plan.choice.runs and not config.trust:
             raise UntrustedModel(
-                f"{path}: engine {plan.choice.engine} {plan.choice.runs}, with your rights, in a process of its own. If you trust"
-                " where it comes from, say so: --trust"
+                f"{path}: engine {plan.choice.engine} {plan.choice.runs}, with your rights, in a process of its own. If you"
+                " trust where it comes from, say so: --trust"
             )
         name = name or plan.manifest.name
         return cls(plan, _engine(plan, config, name), name=name, version=version, config=config)
@@ -212,7 +212,16 @@ class Model:
         return {image: preprocess.encoded(images, height=height, width=width, max_pixels=self.config.max_pixels)}
 
     def _enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any]) -> None:
-        self._batcher.enqueue(request, {self._inputs[name].name: array for name, array in arrays.items()}, params)
+        self._batcher.enqueue(request, self._to_network(arrays), params)
+
+    def _to_network(self, arrays: Arrays) -> Outputs:
+        """By the network's names; a column as [n,1] where it wants that."""
+        specs = {name: self._inputs[name] for name in arrays}
+        columnar = self.signature.columnar
+        return {
+            spec.name: arrays[name][:, None] if columnar and len(spec.shape) == 2 else arrays[name]
+            for name, spec in specs.items()
+        }
 
     def _run(self, batch: Arrays, params: Mapping[str, Any], deadline: float | None = None) -> Outputs:
         rows = len(next(iter(batch.values())))
@@ -220,16 +229,18 @@ class Model:
         if self._outputs and not self._engine.outputs:  # it answers by the signature's names, as far as it could
             return self.signature.enforce_outputs(answers, rows)
         named = {name: answers[spec.name] for name, spec in self._outputs.items()} if self._outputs else answers
+        columns = {spec.name for spec in self.signature.outputs if not isinstance(spec, TensorSpec)}
+        named = {name: array[:, 0] if name in columns and array.shape[1:] == (1,) else array for name, array in named.items()}
         return self.signature.enforce_outputs(named, rows)
 
-    def _network_inputs(self) -> tuple[TensorSpec, ...]:
+    def _network_inputs(self) -> tuple[Spec, ...]:
         """The signature's inputs as they are once pictures are preprocessed."""
         preprocess = self.plan.preprocess
         if preprocess is None:
             return self.signature.inputs
         return tuple(
             replace(spec, shape=(spec.shape[0], *preprocess.size(*spec.shape[1:3]), *spec.shape[3:]))
-            if spec.name == self.plan.image
+            if isinstance(spec, TensorSpec) and spec.name == self.plan.image
             else spec
             for spec in self.signature.inputs
         )
@@ -240,8 +251,8 @@ class Model:
         candidates = powers_of_two(self.config.max_batch_size) if fixed == -1 else (fixed,)
         params = self.signature.enforce_params(None)
         saved = example_row(self.plan.manifest, self.signature) if self.plan.preprocess is None else None
-        made_up = {spec.name: made_up_row(spec) for spec in self._inputs.values()}
-        row = Request.of({self._inputs[name].name: array for name, array in saved.items()} if saved else made_up)
+        made_up = {spec.name: made_up_row(spec, self._inputs[spec.name].shape) for spec in self.signature.inputs}
+        row = Request.of(self._to_network(saved or made_up))
         slots = Slots()
 
         def gathered(rows: int) -> Outputs:
@@ -261,8 +272,7 @@ class Model:
                     error,
                 )
                 return Buckets(candidates, tuple(map(float, candidates)))
-            kind = "made-up rows" if saved is None else "its own input example"
-            raise UnsupportedModel(f"the model fails on {kind}: {error}") from error
+            raise
         except TensignError:
             raise
         except Exception as error:  # whatever the engine's library raises
@@ -272,7 +282,7 @@ class Model:
 
 
 def _decoded(images: npt.NDArray[Any], max_pixels: int) -> npt.NDArray[Any]:
-    """n encoded images -> object array [n] of uint8 [H,W,3], each of its own size. Raises UndecodableImage, which names the row."""
+    """n encoded images -> object array [n] of uint8 [H,W,3], each of its own size. Raises UndecodableImage: names the row."""
     pixels = np.empty(len(images), object)
     for row, image in enumerate(images):
         try:
@@ -305,11 +315,6 @@ def _engine(plan: ModelPlan, config: ModelConfig, name: str) -> Engine:
     return Worker(ENGINE_CLASSES[choice.engine], plain, name=name, python=config.python, growth=config.max_growth_bytes)
 
 
-def _described(spec: TensorSpec) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "named": spec.named,
-        "dtype": spec.dtype.str,
-        "shape": spec.shape,
-        "column": not isinstance(spec, TensorSpec),
-    }
+def _described(spec: Spec) -> dict[str, Any]:
+    column = not isinstance(spec, TensorSpec)
+    return {"name": spec.name, "named": spec.named, "dtype": spec.dtype.str, "shape": spec.shape, "column": column}

@@ -56,6 +56,8 @@ class ModelPlan:
         activation, threshold = declared.get("activation", "none"), declared.get("threshold")
         if activation not in ACTIVATIONS or not (threshold is None or _is_number(threshold)):
             raise UnsupportedModel(f"activation {activation!r} or threshold {threshold!r} is none that a converter writes")
+        if choice.engine == "onnx" and not signature.outputs:
+            raise UnsupportedModel("the signature declares no outputs; log the model again with an output example")
         preprocess = _declared_preprocess(manifest) if choice.engine == "onnx" else None
         image = _image_input(signature) if preprocess or choice.engine == "fastai" else None
         if preprocess and image is None:
@@ -78,11 +80,8 @@ def _declared_preprocess(manifest: ModelManifest) -> PreprocessSpec | None:
 
 def _image_input(signature: Signature) -> str | None:
     """The one input that is uint8 [-1,H,W,3], None where there is none or several."""
-    images = [
-        spec
-        for spec in tensor_specs(signature.inputs)
-        if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3
-    ]
+    specs = tensor_specs(signature.inputs)
+    images = [spec for spec in specs if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3]
     return images[0].name if len(images) == 1 else None
 
 

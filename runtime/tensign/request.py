@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 import numpy.typing as npt
 
 from tensign.signature import Arrays

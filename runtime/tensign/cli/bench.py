@@ -23,7 +23,7 @@ from tensign.bench.load import Load
 from tensign.bench.report import Report
 from tensign.bench.result import Result
 from tensign.bench.session import Session, run
-from tensign.cli.options import Device, console
+from tensign.cli.options import Device, EngineName, Python, Trust, console
 from tensign.errors import InvalidConfig, TensignError
 
 _SEARCH_S, _SWEEP_S = 3.0, 5.0  # a run of these, where --duration says nothing
@@ -87,6 +87,9 @@ def bench(
         typer.Option("--plot", metavar="FILE.svg|png", help="Draw it; needs tensign\\[plot].", rich_help_panel=_SHOW),
     ] = None,
     device: Device = "auto",
+    trust: Trust = False,
+    engine: EngineName = "auto",
+    python: Python = "",
 ) -> None:
     """Load a server, or find out how much load it bears: throughput, latencies, batch sizes, stage times.
 
@@ -121,8 +124,9 @@ def bench(
         loads = [replace(load, rate=level) for level in _levels("--sweep-rates", sweep_rates)]
     pictures = _pictures(images) if load.encoded else []
     targets = [target] if against is None else [target, against]
+    options = ["--device", device, "--engine", engine, "--python", python, *["--trust"] * trust]
     with ExitStack() as stack:
-        named = [(_name(one, number, targets), _address(one, device, stack)) for number, one in enumerate(targets)]
+        named = [(_name(one, number, targets), _address(one, options, stack)) for number, one in enumerate(targets)]
         shown = stack.enter_context(_Shown(limit_ms=p99_under, quiet=as_json))
 
         async def work() -> Result:
@@ -231,11 +235,11 @@ def _name(target: str, number: int, targets: Sequence[str]) -> str:
     return f"{name} ({number + 1})" if len({Path(other).name for other in targets}) < len(targets) else name
 
 
-def _address(target: str, device: str, stack: ExitStack) -> str:
+def _address(target: str, options: Sequence[str], stack: ExitStack) -> str:
     from tensign.child import served
 
     if Path(target).is_dir():
-        return stack.enter_context(served(Path(target), "--device", device))
+        return stack.enter_context(served(Path(target), *options))
     if ":" not in target:
         raise TensignError(f"{target}: no such directory, and no host:port either")
     return target

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from tensign import conversion
-from tensign.config import ModelConfig
+from tensign.config import ENGINES, ModelConfig
 from tensign.errors import TensignError
 from tensign.model import Model
 
@@ -21,6 +21,23 @@ Device = Annotated[
     str, typer.Option(envvar="TENSIGN_DEVICE", help="auto, cpu, cuda or cuda:N; auto is the GPU where there is one.")
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="Allow the model's own code to run: loading a pickle executes it.")]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        envvar="TENSIGN_ENGINE",
+        help=f"Which of the model's flavors to run: auto, {', '.join(ENGINES)}; `tensign inspect` lists them.",
+    ),
+]
+Python = Annotated[
+    str,
+    typer.Option(
+        envvar="TENSIGN_PYTHON",
+        metavar="PATH",
+        help="The Python of the process that runs the model's own code, where its libraries are; it needs NumPy, not tensign.",
+        show_default="this one",
+    ),
+]
 MaxBatch = Annotated[int, typer.Option(envvar="TENSIGN_MAX_BATCH_SIZE", help="Largest batch that warm-up tries, in rows.")]
 CacheDir = Annotated[
     Path,
@@ -29,8 +46,10 @@ CacheDir = Annotated[
 CACHE = platformdirs.user_cache_path("tensign") / "models"
 
 
-def load(path: Path, name: str, config: ModelConfig, *, trust: bool, cache: Path) -> Model:
+def load(path: Path, name: str, config: ModelConfig, *, cache: Path) -> Model:
+    """A fastai model is converted first, unless an engine was asked for."""
     try:
-        return Model.load(conversion.servable(path, trust=trust, cache=cache), config, name=name)
+        directory = conversion.servable(path, trust=config.trust, cache=cache) if config.engine == "auto" else path
+        return Model.load(directory, config, name=name)
     except TensignError as error:
         raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from None

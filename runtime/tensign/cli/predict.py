@@ -19,9 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from tensign import conversion
 from tensign.classification import named
-from tensign.cli.options import CACHE, CacheDir, Device, Trust, load
+from tensign.cli.options import CACHE, CacheDir, Device, EngineName, Python, Trust, load
 from tensign.client import Answer, Client
 from tensign.config import ModelConfig
 from tensign.decode import SUFFIXES
@@ -50,12 +49,15 @@ def predict(
     token: Annotated[str | None, typer.Option(envvar="TENSIGN_TOKEN", help="Bearer token for the server.")] = None,
     device: Device = "auto",
     trust: Trust = False,
+    engine: EngineName = "auto",
+    python: Python = "",
     cache_dir: CacheDir = CACHE,
 ) -> None:
     """Classify pictures, with a model in this process or a server. Exit code 1 where some failed, 2 where nothing ran."""
     with ExitStack() as stack:
         files = _found(images)
-        name, predicted = stack.enter_context(_predictor(target, top, device, trust, cache_dir, model, ca or tls, token))
+        config = ModelConfig(device=device, engine=engine, trust=trust, python=python)
+        name, predicted = stack.enter_context(_predictor(target, top, config, cache_dir, model, ca or tls, token))
         results = stack.enter_context(Results(out, name)) if out else None
         left = [file for file in files if results is None or file not in results.done]
         progress = stack.enter_context(_progress(quiet=results is None))
@@ -78,11 +80,11 @@ def predict(
 
 @contextmanager
 def _predictor(
-    target: str, top: int, device: str, trust: bool, cache: Path, model: str, tls: bool | Path, token: str | None
+    target: str, top: int, config: ModelConfig, cache: Path, model: str, tls: bool | Path, token: str | None
 ) -> Iterator[tuple[str, Callable[[list[str]], Iterator[Answer]]]]:
     """The model's name, and what gives the answers to files in their order."""
     if Path(target).is_dir():
-        loaded = _loaded(Path(target), device, trust, cache)
+        loaded = _loaded(Path(target), config, cache)
         try:
             yield _identity(loaded.name, loaded.digest), partial(_in_process, loaded, top)
         finally:
@@ -119,9 +121,8 @@ def _found(given: list[str]) -> list[str]:
     return list(found)
 
 
-def _loaded(path: Path, device: str, trust: bool, cache: Path) -> Model:
-    directory = conversion.servable(path, trust=trust, cache=cache)
-    loaded = load(directory, "", ModelConfig(device=device), trust=False, cache=cache)
+def _loaded(path: Path, config: ModelConfig, cache: Path) -> Model:
+    loaded = load(path, "", config, cache=cache)
     if loaded.plan.image is None:
         loaded.close()
         raise UnsupportedModel(f"{path}: declares no preprocessing, so pictures cannot become its input {loaded.signature}")

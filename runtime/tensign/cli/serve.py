@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tensign.cli.options import CACHE, CacheDir, Device, MaxBatch, Trust, load
+from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, load
 from tensign.config import ModelConfig, ServerConfig
 from tensign.errors import InvalidConfig
 from tensign.mlmodel import read_mlmodel
@@ -46,6 +46,8 @@ def serve(
     http: Annotated[bool, typer.Option("--http/--no-http", envvar="TENSIGN_HTTP", help="Whether to answer HTTP.")] = True,
     device: Device = "auto",
     trust: Trust = False,
+    engine: EngineName = "auto",
+    python: Python = "",
     max_batch_size: MaxBatch = 64,
     timeout: Annotated[
         float, typer.Option(envvar="TENSIGN_TIMEOUT", help="Deadline of requests that bring none, in seconds.")
@@ -62,7 +64,7 @@ def serve(
     """Serve models until SIGTERM or Ctrl-C, then drain."""
     if name and len(name) != len(models):
         raise InvalidConfig(f"--name: {len(name)} for {len(models)} MODEL; give one for each, or none")
-    config = ModelConfig(device=device, max_batch_size=max_batch_size)
+    config = ModelConfig(device=device, max_batch_size=max_batch_size, engine=engine, trust=trust, python=python)
     if http and http_port is None:
         http_port = _HTTP_PORT if grpc_port else 0
     server = ServerConfig(
@@ -75,7 +77,7 @@ def serve(
     called = name or [read_mlmodel(path).name for path in models]
     if twice := {one for one in called if called.count(one) > 1}:
         raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
-    loaded = [load(path, one, config, trust=trust, cache=cache_dir) for path, one in zip(models, called, strict=True)]
+    loaded = [load(path, one, config, cache=cache_dir) for path, one in zip(models, called, strict=True)]
     with contextlib.suppress(OSError, ValueError):  # where the system refuses it, fewer have to do
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection each; shells often grant only 1024

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Form:
     """What kind of thing the model itself returned, for faces that answer in its own form as MLflow's server does.
 
-    kind: "ndarray", "list", "series", "dataframe", "records" (a list of maps), "dict", "tuple" or "scalar"; names: its own names
-    of what became the outputs, in their order, such as the columns of a DataFrame.
+    kind: "ndarray", "list", "series", "dataframe", "records" (a list of maps), "dict" or "tuple"; names: its own names of
+    what became the outputs, in their order, such as the columns of a DataFrame.
     """
 
     kind: str
@@ -29,15 +29,17 @@ class Form:
 
 
 class Engine(Protocol):
-    """inputs and outputs are the network's own, known once it is loaded, () where it does not tell; device is where it really
-    runs; ready tells whether it can run at once; form is that of its last answer, None before there was one.
+    """inputs and outputs are the network's own, known once it is loaded, () where it does not tell; device is where it
+    really runs; ready tells whether it can run at once; form is that of its last answer, None before there was one.
     """
 
     device: str
-    ready: bool
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     form: Form | None
+
+    @property
+    def ready(self) -> bool: ...
 
     def load(self) -> None:
         """Reads the network. Raises UnsupportedModel, ProviderUnavailable."""

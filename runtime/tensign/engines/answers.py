@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def named(value: Any, declared: list[dict[str, Any]]) -> tuple[Arrays, Form]:
     """({output: [n,...]}, the form it had).
 
-    declared: the signature's outputs, each {"name", "named", and "dtype" or None}; [] where it declares none. Raises EngineError
-    for what is no answer. Whether dtype, shape and rows are as promised is for the server to check.
+    declared: the signature's outputs, each {"name", "named", "dtype", "column"}; [] where it declares none. Raises
+    EngineError for what is no answer. Whether dtype, shape and rows are as promised is for the server to check.
     """
     pandas: Any = sys.modules.get("pandas")  # a model that returns a DataFrame has imported it
     if pandas is not None and isinstance(value, pandas.DataFrame):

@@ -39,7 +39,8 @@ class FastaiEngine:
             from fastai.learner import load_learner
         except ImportError as error:
             raise UnsupportedModel(
-                f"the worker's Python cannot import fastai ({error}): pip install 'tensign[convert]', or --python PATH of one that can"
+                f"the worker's Python cannot import fastai ({error}): pip install 'tensign[convert]', or --python PATH of one"
+                " that can"
             ) from None
         self.device = torch_device(self.device)
         add_code(self._path, self._flavor)

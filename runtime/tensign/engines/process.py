@@ -30,31 +30,41 @@ def main(connection: str, reads: str, writes: str) -> None:
         os.set_inheritable(int(descriptor), False)  # processes that the model starts must not keep the server waiting
     sys.argv[1:] = []
     channel = Channel(socket.socket(fileno=int(connection)), int(writes), int(reads))
-    engine: Any = None
+    hosted = _Hosted()
     while True:
         try:
             header, arrays = channel.receive()
         except EOFError:
             return
         try:
-            if header["do"] == "load":
-                module, _, name = header["engine"].partition(":")
-                engine = getattr(importlib.import_module(module), name)(**header["settings"])
-                engine.load()
-                answer, outputs = {"device": engine.device, **{kind: _listed(getattr(engine, kind)) for kind in _TENSORS}}, {}
-            elif header["do"] == "warmup":
-                engine.warmup(arrays, header["params"])
-                answer, outputs = {}, {}
-            else:
-                outputs = engine.run(arrays, header["params"])
-                answer = {"form": [engine.form.kind, list(engine.form.names)] if engine.form else None}
+            answer, outputs = getattr(hosted, header["do"])(header, arrays)
             channel.send({**answer, "resident": _resident()}, outputs)
         except BaseException as error:  # sys.exit() of a model, too, is one answer that failed
             traceback.print_exc()
             channel.send({"error": type(error).__name__, "text": str(error)[:500], "resident": _resident()})
 
 
-_TENSORS = ("inputs", "outputs")
+class _Hosted:
+    """The one engine of this process; a method for each thing that the other side may ask to do."""
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+
+    def load(self, header: dict[str, Any], _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        module, _, name = header["engine"].partition(":")
+        self._engine = getattr(importlib.import_module(module), name)(**header["settings"])
+        self._engine.load()
+        specs = {kind: _listed(getattr(self._engine, kind)) for kind in ("inputs", "outputs")}
+        return {"device": self._engine.device, **specs}, {}
+
+    def warmup(self, header: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        self._engine.warmup(arrays, header["params"])
+        return {}, {}
+
+    def run(self, header: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        outputs = self._engine.run(arrays, header["params"])
+        form = self._engine.form
+        return {"form": [form.kind, list(form.names)] if form else None}, outputs
 
 
 def _listed(specs: Any) -> list[list[Any]]:

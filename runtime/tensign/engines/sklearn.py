@@ -79,8 +79,8 @@ class SklearnEngine:
         unknown = skops.io.get_untrusted_types(file=self._file)
         if unknown and not self._trust:
             raise UntrustedModel(
-                f"{self._file.name} holds types that skops does not trust: {', '.join(map(str, unknown[:5]))}. If you trust where it"
-                " comes from, say so: --trust"
+                f"{self._file.name} holds types that skops does not trust: {', '.join(map(str, unknown[:5]))}. If you trust"
+                " where it comes from, say so: --trust"
             )
         return skops.io.load(self._file, trusted=unknown)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TorchEngine:
-    """file: model.pt2 or model.pth, beside which pickle_module_info.txt names what pickled it; outputs: their declared specs."""
+    """file: model.pt2, or model.pth, beside which pickle_module_info.txt names what pickled it; outputs: as declared."""
 
     def __init__(self, file: str, device: str, outputs: list[dict[str, Any]], **_: Any) -> None:
         self._file = Path(file)

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import tensign
 from tensign import errors
 from tensign.engines import Form
 from tensign.engines.frames import BrokenFrame, Channel
@@ -242,7 +241,7 @@ class _Process:
         """Raises UnsupportedModel where that is no Python."""
         ours, its = socket.socketpair()
         there, back = _memory("tensign-to-worker"), _memory("tensign-from-worker")
-        package = str(Path(tensign.__file__).parent)
+        package = str(Path(errors.__file__).parent)
         try:
             self._popen = subprocess.Popen(
                 [python, "-W", "ignore", "-c", _BOOT, package, str(its.fileno()), str(there), str(back)],
@@ -265,7 +264,7 @@ class _Process:
         self._ended = False
 
     def call(self, header: Mapping[str, Any], arrays: Arrays, until: float) -> Answer:
-        """One message and its answer, whose arrays are copies. Raises WorkerDied, DeadlineExceeded, and what the worker says."""
+        """One message and its answer, whose arrays are copies. Raises WorkerDied, DeadlineExceeded, what the worker says."""
         with self._calling:
             try:
                 self._channel.send(header, arrays)
