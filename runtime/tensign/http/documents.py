@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tensign.coltypes import BINARY
 from tensign.errors import InvalidInput, UndecodableImage
-from tensign.signature import Signature, TensorSpec
+from tensign.signature import ColumnSpec, Signature, TensorSpec
 
 Document = Mapping[str, Any]
 
@@ -44,6 +45,8 @@ def params_of(document: Document, signature: Signature) -> Any:
 
 def inputs(data: Any, signature: Signature) -> Any:
     """Columns or tensors by name, records, or the one input there is."""
+    if signature.columnar:
+        data = _raw_binary(data, signature)
     if not signature.inputs[0].named:
         if isinstance(data, dict):
             raise InvalidInput("the signature's input has no name: wanted a list, got a map")
@@ -59,7 +62,7 @@ def instances(data: Any, signature: Signature) -> Any:
         for row, record in enumerate(data):
             if not isinstance(record, dict) or record.keys() != data[0].keys():
                 raise InvalidInput(f"instances: row {row} does not name what row 0 names")
-        return {name: [record[name] for record in data] for name in data[0]}
+        data = {name: [record[name] for record in data] for name in data[0]}
     return inputs(data, signature)
 
 
@@ -123,6 +126,26 @@ def _cells(cells: list[Any]) -> Any:
     for row, cell in enumerate(cells):
         column[row] = cell
     return column
+
+
+def _raw_binary(data: Any, signature: Signature) -> Any:
+    """Text of a binary column is its bytes: only in a DataFrame is it base64. {"b64": TEXT} is base64 everywhere."""
+    binary = {spec.name for spec in signature.inputs if isinstance(spec, ColumnSpec) and spec.type is BINARY}
+    if not binary:
+        return data
+    if isinstance(data, list):
+        return [_raw_binary(row, signature) for row in data]
+    if not isinstance(data, dict):
+        return _raw(data)
+    return {name: _raw(value) if name in binary else value for name, value in data.items()}
+
+
+def _raw(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_raw(each) for each in value]
+    if isinstance(value, dict) and value.keys() == {"b64"}:
+        return value["b64"]
+    return value.encode() if isinstance(value, str) else value
 
 
 def _shaped(cells: list[Any], spec: TensorSpec) -> Any:
