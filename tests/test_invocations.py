@@ -162,6 +162,7 @@ BODIES: dict[str, Body] = {
     "list": ([1], JSON),
     "text": ("a", JSON),
     "empty map": ({}, JSON),
+    "one name twice": (b'{"inputs":[],"inputs":[]}', JSON),
     "two forms": ({"inputs": [1], "instances": [1]}, JSON),
     "an unknown form": ({"x": 1}, JSON),
     "not UTF-8": (b'{"inputs":"\xff"}', JSON),
