@@ -34,13 +34,13 @@ def tensign(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
 def test_version_and_help() -> None:
     assert tensign("--version").stdout.strip() == f"tensign {__version__}"
     said = tensign("--help").stdout
-    assert all(command in said for command in ("serve", "inspect", "predict", "convert", "demo", "bench"))
+    assert all(command in said for command in ("serve", "inspect", "predict", "convert", "sign", "demo", "bench"))
 
 
 def test_inspect_as_json_tells_what_mlflow_wrote_and_what_we_derive() -> None:
     facts = json.loads(tensign("inspect", MODEL, "--json").stdout)
     assert facts["signature"] == "uint8 [-1,256,256,3] -> float32 [-1,1000]"
-    assert facts["served"] == "as tensign, model.onnx on ONNX Runtime"
+    assert facts["served"] == "as tensign, model.onnx, by engine onnx"
     assert facts["preprocess"]["steps"][0]["op"] == "resize"
     assert facts["parity"]["top1_agreement"] == 1.0
 
@@ -49,13 +49,20 @@ def test_inspect_for_people_names_the_signature() -> None:
     assert "uint8 [-1,256,256,3] -> float32 [-1,1000]" in tensign("inspect", MODEL).stdout
 
 
-def test_inspect_of_a_model_we_do_not_serve_says_why() -> None:
-    path = SHARED / "seeds" / "mlmodels" / "heart"
-    if not path.is_dir():
-        pytest.skip("shared/seeds/mlmodels/heart is not beside this checkout")
-    done = tensign("inspect", path, "--json")
-    assert done.returncode == 0
-    assert "column-based" in json.loads(done.stdout)["served"]
+def test_sign_tells_what_it_wrote_and_bad_specs_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text("flavors: {sklearn: {}}\n")
+    dry = tensign("sign", tmp_path, "--input", "age:long,note?:string", "--output", "double", "--dry-run")
+    assert "signature:" in dry.stdout and read_mlmodel(tmp_path).signature is None
+    done = tensign("sign", tmp_path / "MLmodel", "--input", "age:long", "--input", "note?:string", "--output", "double")
+    assert done.stdout == "inputs: age: long, note: string, optional (given)\noutputs: double (given)\n"
+    assert (tmp_path / "MLmodel").read_text() == dry.stdout
+    for arguments, said in (
+        (("--output", "long"), "has a signature: inputs age: long, note: string, optional, outputs double. With --force"),
+        (("--input", "age:lng"), "'age:lng': type 'lng' is neither"),
+    ):
+        refused = tensign("sign", tmp_path, *arguments)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+        assert said in refused.stderr
 
 
 def test_predict_prints_a_line_for_each_picture(pictures: list[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,17 @@ from hypothesis.extra import numpy as hnp
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.datatypes import TABLE
-from tensign.errors import InvalidInput
-from tensign.rpc.codec import decode_request, decode_response, encode_request, encode_response, requested_outputs
+from tensign.errors import EngineError, InvalidInput
+from tensign.rpc.codec import (
+    decode_params,
+    decode_request,
+    decode_response,
+    encode_param,
+    encode_request,
+    encode_response,
+    requested_outputs,
+)
+from tensign.signature import Signature
 
 Request, Response = pb.ModelInferRequest, pb.ModelInferResponse
 
@@ -388,3 +398,110 @@ def test_any_shape_and_bytes_give_an_array_or_one_error(datatype: str, shape: li
         assert decode_request(raw(datatype, shape, content))["x"].shape == tuple(shape)
     except InvalidInput as error:
         assert str(error)
+
+
+# columns and params
+
+COLUMNS = Signature.parse(
+    {
+        "inputs": [{"type": "long", "name": "age"}, {"type": "string", "name": "thal"}, {"type": "datetime", "name": "seen"}],
+        "outputs": [
+            {"type": "string", "name": "label"},
+            {"type": "datetime", "name": "when"},
+            {"type": "array", "items": {"type": "double"}, "name": "scores", "required": True},
+            {"type": "any", "name": "note", "required": True},
+            {"type": "binary", "name": "thumb"},
+        ],
+        "params": [
+            {"name": "k", "type": "long", "default": 3},
+            {"name": "names", "type": "string", "default": ["x"], "shape": [-1]},
+            {"name": "since", "type": "datetime", "default": None},
+            {"name": "point", "type": "object", "properties": {"x": {"type": "double"}}, "default": {"x": 0.5}},
+            {"name": "timeout", "type": "long", "default": 7},
+        ],
+    }
+)
+
+
+def column(*values: Any) -> npt.NDArray[np.object_]:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_columns_arrive_as_text_and_numbers(shape: tuple[int, ...]) -> None:
+    sent: dict[str, npt.NDArray[Any]] = {
+        "age": np.array([3, 4]),
+        "thal": column("é", b"fixed"),
+        "seen": column(b"2024-05-06T07:08:09", b"2024-05-06"),
+    }
+    request = encode_request("m", {name: array.reshape(shape) for name, array in sent.items()})
+    got = COLUMNS.enforce_inputs(decode_request(Request.FromString(request.SerializeToString())))
+    assert got["age"].tolist() == [3, 4]
+    assert got["thal"].tolist() == ["é", "fixed"]
+    assert got["seen"].tolist() == np.array(["2024-05-06T07:08:09", "2024-05-06"], "datetime64[ns]").tolist()
+
+
+def test_columns_leave_as_text_iso_and_json() -> None:
+    outputs: dict[str, npt.NDArray[Any]] = {
+        "label": column("é", None),
+        "when": np.array(["2024-05-06T07:08:09", "NaT"], "datetime64[ns]"),
+        "scores": column([0.5, 1.0], []),
+        "note": column("text", {"at": datetime(2024, 5, 6), "raw": b"\xff"}),
+        "thumb": column(b"\xff", b""),
+    }
+    answer = encode_response(Request(model_name="m"), "1", outputs, (), COLUMNS.outputs)
+    assert {output.datatype for output in answer.outputs} == {"BYTES"}
+    assert {name: array.tolist() for name, array in decode_response(answer).items()} == {
+        "label": ["é".encode(), b""],
+        "when": [b"2024-05-06T07:08:09", b""],
+        "scores": [b"[0.5, 1.0]", b"[]"],
+        "note": [b'"text"', b'{"at": "2024-05-06T00:00:00", "raw": "/w=="}'],
+        "thumb": [b"\xff", b""],
+    }
+
+
+def test_what_json_cannot_hold_is_the_models_fault() -> None:
+    with pytest.raises(EngineError, match='output "note": a value that JSON cannot hold: set has no JSON'):
+        encode_response(Request(), "1", {"note": column({1})}, (), COLUMNS.outputs)
+
+
+def test_params_travel_as_parameters() -> None:
+    request = Request()
+    sent = {"k": 5, "names": ["a", "b"], "since": datetime(2024, 5, 6), "point": {"x": 1.5}, "unknown": 2.5, "timeout": 9}
+    for name, value in sent.items():
+        request.parameters[name].CopyFrom(encode_param(value))
+    assert COLUMNS.enforce_params(decode_params(request, COLUMNS.params)) == {
+        "k": 5,
+        "names": ["a", "b"],
+        "since": datetime(2024, 5, 6),
+        "point": {"x": 1.5},
+        "timeout": 7,  # the request's is the protocol's
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("k", pb.InferParameter(double_param=1.5), 'param "k": expected long, got float'),
+        ("k", pb.InferParameter(bool_param=True), 'param "k": expected long, got bool'),
+        ("k", pb.InferParameter(), 'param "k": expected long, got nothing'),
+        ("names", pb.InferParameter(string_param="[1"), 'param "names": expected JSON'),
+        ("names", pb.InferParameter(string_param='["a", 1]'), 'param "names": expected string, got int'),
+        ("names", pb.InferParameter(string_param="[" * 100_000), 'param "names": expected JSON'),
+        ("since", pb.InferParameter(string_param="noon"), 'param "since": expected datetime, got str'),
+        ("point", pb.InferParameter(string_param='{"y": 1}'), 'param "point": property "x" is missing'),
+        ("point", pb.InferParameter(int64_param=1), 'param "point": expected object<x: double>, got int'),
+    ],
+)
+def test_a_bad_param_is_named(name: str, value: pb.InferParameter, text: str) -> None:
+    request = Request()
+    request.parameters[name].CopyFrom(value)
+    with pytest.raises(InvalidInput, match=re.escape(text)):
+        COLUMNS.enforce_params(decode_params(request, COLUMNS.params))
+
+
+def test_a_param_that_nothing_on_the_wire_holds() -> None:
+    with pytest.raises(InvalidInput, match="a param of bytes has no form on the wire"):
+        encode_param(b"x")

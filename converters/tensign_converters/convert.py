@@ -12,6 +12,8 @@ from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.signature import Signature
 
+_ANY_SIZE = (224, 224)
+
 
 def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
     """Converts a fastai MLmodel directory; gives a report of a few lines.
@@ -26,17 +28,10 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
         raise UnsupportedModel(f"{source}: {advice}")
     signature = Signature.parse(manifest.signature)
     size = _picture_size(signature)
-    if not trust:
-        raise UntrustedModel(
-            f"{source}: model.fastai is a pickle: loading it runs whatever code it holds, with your rights. If you trust"
-            " where it comes from, say so: --trust. It is loaded once, in a process of its own; what is served is ONNX."
-        )
+    _check_trust(source, trust)
     if target.exists():
         raise FileExistsError(f"{target} exists; give a directory that does not")
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'") from None
+    _check_torch()
     target.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
@@ -47,6 +42,43 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return f"{target}: {signature}\n{report}"
+
+
+def describe(source: Path, *, trust: bool) -> dict[str, str]:
+    """{"inputs": "uint8[-1,H,W,3]", "outputs": "float32[-1,n]"}: the pictures a Learner works on, what it answers to one.
+
+    Raises UntrustedModel unless `trust`, UnsupportedModel where the Learner cannot be loaded or resizes nothing.
+    """
+    manifest = read_mlmodel(source)
+    if advice := refusal(manifest):
+        raise UnsupportedModel(f"{source}: {advice}")
+    _check_trust(source, trust)
+    _check_torch()
+    import numpy as np
+
+    from tensign_converters.learner import read_learner
+
+    learned = read_learner(manifest, _ANY_SIZE)
+    if not learned.item_steps:
+        raise UnsupportedModel(f"{source}: the Learner resizes nothing, so its signature tells the size: give --input")
+    height, width = learned.item_steps[-1].height, learned.item_steps[-1].width
+    answer = learned.logits([np.zeros((height, width, 3), np.uint8)])
+    return {"inputs": f"uint8[-1,{height},{width},3]", "outputs": f"float32[{','.join(map(str, (-1, *answer.shape[1:])))}]"}
+
+
+def _check_trust(source: Path, trust: bool) -> None:
+    if not trust:
+        raise UntrustedModel(
+            f"{source}: model.fastai is a pickle: loading it runs whatever code it holds, with your rights. If you trust"
+            " where it comes from, say so: --trust. It is loaded once, in a process of its own; what is served is ONNX."
+        )
+
+
+def _check_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'") from None
 
 
 def _convert(manifest: ModelManifest, signature: Signature, size: tuple[int, int], target: Path, weights: str) -> str:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tensign import errors
 from tensign.choice import SERVED_FLAVORS
@@ -53,11 +54,23 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     """
     if weights not in WEIGHTS:
         raise errors.InvalidConfig(f'weights: wanted {" or ".join(WEIGHTS)}, got "{weights}"')
+    return str(_asked(source, "--weights", weights, *["--trust"] * trust, "--", str(source), str(target)).get("report"))
+
+
+def described(source: Path, *, trust: bool) -> dict[str, str]:
+    """{"inputs": ..., "outputs": ...} of a fastai model as its Learner tells, such as `uint8[-1,300,300,3]`.
+
+    Raises UnsupportedModel, UntrustedModel or an OSError as the child says.
+    """
+    said = _asked(source, "--describe", *["--trust"] * trust, "--", str(source))
+    return {part: str(said.get(part)) for part in ("inputs", "outputs")}
+
+
+def _asked(source: Path, *arguments: str) -> dict[str, Any]:
     # -P: without it a yaml.py in the current directory, which may be the model's own, would be imported for the real one.
     # -W ignore: warnings of torch and fastai are not our user's to mend.
-    python = [sys.executable, "-P", "-W", "ignore", "-m", "tensign_converters"]
-    options = ["--weights", weights, *["--trust"] * trust, "--"]
-    child = subprocess.run([*python, *options, str(source), str(target)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-P", "-W", "ignore", "-m", "tensign_converters", *arguments]
+    child = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     lines = child.stdout.strip().splitlines()
     try:
         said = dict(json.loads(lines[-1]))
@@ -67,7 +80,7 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
         ) from None
     if "error" in said:
         raise _error(str(said["error"]), str(said.get("text")))
-    return str(said.get("report"))
+    return said
 
 
 def _error(kind: str, text: str) -> Exception:

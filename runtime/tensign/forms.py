@@ -181,7 +181,8 @@ def _tensor(where: str, value: Any, spec: TensorSpec | None, lossless: bool) -> 
     array = np.asarray(value)
     if lossless and spec is not None and spec.dtype.kind == "f" and array.dtype.kind == "O":
         array = _with_missing(array)
-    if lossless and spec is not None and spec.dtype.kind in "biuf" and array.dtype != spec.dtype:
+    encoded = array.dtype.kind == "O" and array.ndim == 1 and any(isinstance(value, bytes) for value in array)
+    if lossless and spec is not None and spec.dtype.kind in "biuf" and array.dtype != spec.dtype and not encoded:
         return cast(where, array, spec.dtype, str(spec))
     return array
 

@@ -44,7 +44,9 @@ class Signature:
         Source of the grammar: mlflow.types.schema, release 3.17.
         """
         if document is None or not document.get("inputs"):
-            raise UnsupportedModel("the model has no signature; log it again with `signature=` so that input can be checked")
+            raise UnsupportedModel(
+                "the model has no signature, so no input can be checked: write one with tensign sign, or log it again with `signature=`"
+            )
         outputs = document.get("outputs")
         return cls(
             parse_specs("input", document["inputs"]),

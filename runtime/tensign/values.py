@@ -63,7 +63,8 @@ def enforce_column(
     """A column [n] of any dtype -> [n] of the type's own; `where` begins the text of every refusal.
 
     lossless: as the text of this file says; exact: integers and floats also go to a type that holds each of them.
-    Bytes in a column of another type are its text form: UTF-8, ISO 8601 or JSON. Raises SignatureMismatch.
+    Bytes in a column of another type are its text form: UTF-8, ISO 8601 or, where all are bytes, JSON.
+    Raises SignatureMismatch.
     """
     if isinstance(kind, ScalarType):
         if exact and kind.dtype.kind in "if" and values.dtype.kind == "O":
@@ -72,7 +73,7 @@ def enforce_column(
             return cast(where, values, kind.dtype, str(kind))
         return _lossless(where, values, kind) if lossless else _strict(where, values, kind)
     cells = objects(list(values)) if values.dtype.kind != "O" else values
-    wire = any(type(cell) is bytes for cell in cells)
+    wire = all(isinstance(cell, bytes) for cell in cells)
     if wire:
         cells = objects([_at(where, row, coltext.read_json, cell) for row, cell in enumerate(cells)])
     if wire or lossless:
@@ -97,7 +98,7 @@ def _strict(where: str, values: Column, kind: ScalarType) -> Column:
     if kind is DATETIME:
         return _datetimes(where, values)
     if values.dtype.kind == "O":
-        values = _of_objects(where, values, kind)
+        return _of_objects(where, values, kind)
     if values.dtype == kind.dtype:
         return values
     if _widens(values, kind.dtype):
@@ -127,8 +128,19 @@ def _of_objects(where: str, values: Column, kind: ScalarType) -> Column:
     if kind is BOOLEAN and all(isinstance(value, bool | np.bool_) for value in present):
         return values
     if kind is DOUBLE and all(isinstance(value, Decimal) or _is_number(value) for value in present):
+        _check_integers(where, values, kind)
         return np.array([math.nan if is_missing(value) else float(value) for value in values], np.float64)
     raise SignatureMismatch(f"{where}: expected {kind}, got {described(values)}")
+
+
+def _check_integers(where: str, values: Column, kind: ScalarType) -> None:
+    """Raises SignatureMismatch for a Python integer that no float64 is."""
+    for value in values:
+        if isinstance(value, int) and not (
+            abs(value) <= 1 << 53 or (value.bit_length() <= 1023 and int(float(value)) == value)
+        ):
+            shown = str(value) if value.bit_length() <= 128 else "an integer of many digits"
+            raise SignatureMismatch(f"{where}: expected {kind}, which cannot hold {shown}")
 
 
 def _is_number(value: Any) -> bool:
@@ -244,11 +256,21 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
             )
         return _strict(where, cells, kind)
     if cells.dtype.kind == "O":
-        cells = inferred(objects([_parsed(value) for value in cells]))
+        cells = objects([_parsed(value) for value in cells])
+        if kind.dtype.kind == "f":
+            _check_integers(where, cells, kind)
+        cells = inferred(cells)
+    if cells.dtype.kind == "O" and kind is not BOOLEAN:
+        cells = inferred(objects([int(value) if isinstance(value, bool) else value for value in cells]))
+        odd = next((v for v in cells if not (_is_number(v) or isinstance(v, Decimal) or is_missing(v))), None)
+        if cells.dtype.kind == "O" and odd is not None:
+            raise SignatureMismatch(f"{where}: expected {kind}, got {_named(odd)}")
         if cells.dtype.kind == "O":
-            cells = _of_objects(where, cells, kind if kind is BOOLEAN else DOUBLE)
+            if kind.dtype.kind == "i" and any(isinstance(value, int) for value in cells):
+                raise SignatureMismatch(f"{where}: expected {kind}, which cannot hold integers beyond 64 bits")
+            cells = np.array([math.nan if is_missing(value) else float(value) for value in cells], np.float64)
     if cells.dtype.kind == "O":
-        raise SignatureMismatch(f"{where}: expected {kind}, got a missing value")
+        return _of_objects(where, cells, kind)
     return cast(where, cells, kind.dtype, str(kind))
 
 
@@ -275,19 +297,30 @@ def cast(where: str, values: Column, want: np.dtype[Any], name: str) -> Column:
         raise SignatureMismatch(f"{where}: expected {name}, got {described(values)}")
     with np.errstate(all="ignore"):
         result = values.astype(want)
-    if values.dtype.kind == "f" and want.kind == "f":
-        kept = np.isfinite(result) | ~np.isfinite(values)
-    elif values.dtype.kind == "f":
-        limits = (0, 1) if want.kind == "b" else (np.iinfo(want).min, np.iinfo(want).max)
-        kept = (values == np.floor(values)) & (values >= limits[0]) & (values < float(limits[1]) + 1)
-    else:
-        kept = (result == values) & (np.sign(result.astype(np.float64)) == np.sign(values.astype(np.float64)))
-        if want.kind == "f" and want.itemsize <= 8:  # numpy compares int64 with float64 as floats
-            kept &= np.array([int(r) == int(v) for r, v in zip(result.flat, values.flat, strict=True)]).reshape(kept.shape)
+    kept = _kept(values, result)
     if not kept.all():
         worst = values[~kept].flat[0]
-        raise SignatureMismatch(f"{where}: expected {name}, which cannot hold {worst:.17g}")
+        held = "got a missing value" if is_missing(worst) else f"which cannot hold {worst.item()}"
+        raise SignatureMismatch(f"{where}: expected {name}, {held}")
     return result
+
+
+def _kept(values: Column, result: Column) -> npt.NDArray[np.bool_]:
+    """Where a cast left a number what it was, [...]; of a float cast to a narrower one, where it is still finite."""
+    want = result.dtype
+    if want.kind == "f":
+        if values.dtype.kind == "f":
+            return np.isfinite(result) | ~np.isfinite(values)
+        exact = 2 ** (np.finfo(want).nmant + 1)  # up to here every integer is one of its numbers
+        kept = np.isfinite(result)
+        for at in np.argwhere((values > exact) | (values < -exact) if values.dtype.kind in "iu" else np.zeros(values.shape)):
+            place = tuple(at)
+            kept[place] = kept[place] and int(result[place]) == int(values[place])
+        return kept
+    low, high = (0, 1) if want.kind == "b" else (np.iinfo(want).min, np.iinfo(want).max)
+    if values.dtype.kind == "f":
+        return np.asarray((values == np.floor(values)) & (values >= low) & (values < float(high) + 1))
+    return np.ones(values.shape, bool) if values.dtype.kind == "b" else np.asarray((values >= low) & (values <= high))
 
 
 def _cell(where: str, value: Any, kind: ColumnType, required: bool) -> Any:

@@ -15,6 +15,7 @@ from tensign.cli.demo import demo
 from tensign.cli.inspect import inspect
 from tensign.cli.predict import predict
 from tensign.cli.serve import serve
+from tensign.cli.sign import sign
 from tensign.errors import TensignError
 from tensign.version import __version__
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, inspect, predict, convert, demo, bench):
+for command in (serve, inspect, predict, convert, sign, demo, bench):
     app.command()(command)
 
 

@@ -17,7 +17,7 @@ def metadata(model: Model, versions: list[str]) -> pb.ModelMetadataResponse:
     A column is an input [-1], which may also come as [n,1]; its type, whether it may be left out, and the params with
     their defaults are in "signature", JSON as MLflow writes it.
     """
-    response = pb.ModelMetadataResponse(name=model.name, versions=versions, platform="onnxruntime_onnx")
+    response = pb.ModelMetadataResponse(name=model.name, versions=versions, platform=_platform(model))
     for tensors, specs in ((response.inputs, model.signature.inputs), (response.outputs, model.signature.outputs)):
         for spec in specs:
             tensors.add(name=spec.name, datatype=_datatype(spec), shape=spec.shape)
@@ -38,6 +38,12 @@ def metadata(model: Model, versions: list[str]) -> pb.ModelMetadataResponse:
     response.parameters["sha256"].string_param = model.digest
     response.parameters["max_request_rows"].int64_param = model.config.max_queue_rows
     return response
+
+
+def _platform(model: Model) -> str:
+    """Triton's word for ONNX Runtime; a flavor of MLflow's for what a worker runs."""
+    engine = model.plan.choice.engine
+    return "onnxruntime_onnx" if engine == "onnx" else f"mlflow_{engine}"
 
 
 def _datatype(spec: Spec) -> str:

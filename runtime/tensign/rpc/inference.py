@@ -14,9 +14,9 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.errors import DeadlineExceeded, InvalidInput, QueueFull
 from tensign.model import Model
 from tensign.repository import Repository
-from tensign.request import Outputs
-from tensign.rpc.codec import FINAL, FIRST_ROW, decode_request, encode_response, requested_outputs
-from tensign.signature import MAX_RANK, Arrays
+from tensign.request import Enforced, Outputs
+from tensign.rpc.codec import FINAL, FIRST_ROW, decode_params, decode_request, encode_response, requested_outputs
+from tensign.signature import MAX_RANK
 
 _FEW_ELEMENTS = 1024
 _PARTS_AHEAD = 4  # of one request, so that it fills the batches behind the one that runs, and not the queue
@@ -24,14 +24,14 @@ _PARTS_AHEAD = 4  # of one request, so that it fills the batches behind the one 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """A request that was checked as far as its envelope goes; `arrays` are views into its message.
+    """A request that was checked against the signature; its arrays are views into its message where they can be.
 
     timeout_s: what is left of its deadline now; deadline: the same on time.monotonic().
     """
 
     request: pb.ModelInferRequest
     model: Model
-    arrays: Arrays
+    inputs: Enforced
     classifies: bool
     timeout_s: float
     deadline: float
@@ -46,12 +46,13 @@ class Inference:
         asked_s = _timeout_s(request) or (default_s if limit_s is None else limit_s)
         timeout_s = asked_s if limit_s is None else min(asked_s, limit_s)
         deadline = time.monotonic() + timeout_s
-        arrays = await asyncio.to_thread(decode_request, request) if _is_slow(request) else decode_request(request)
-        return cls(request, model, arrays, any(wanted.values()), timeout_s, deadline)
+        read = partial(_enforced, request, model)
+        inputs = await asyncio.to_thread(read) if model.signature.columnar or _is_slow(request) else read()
+        return cls(request, model, inputs, any(wanted.values()), timeout_s, deadline)
 
     async def whole(self) -> pb.ModelInferResponse:
         """The one answer to all rows. Raises QueueFull at once, for the caller can try another server."""
-        future = self.model.submit(self.arrays, deadline=self.deadline)
+        future = self.model.submit(self.inputs, deadline=self.deadline)
         return await self._encoded(await self._in_time(asyncio.wrap_future(future)))
 
     async def parts(self) -> AsyncGenerator[pb.ModelInferResponse, None]:
@@ -59,10 +60,9 @@ class Inference:
 
         Where there are several, each says its first row and whether it is the final one.
         """
-        arrays = self.model.enforced(self.arrays)
-        rows, step = len(next(iter(arrays.values()))), self.model.largest_batch
+        inputs, rows, step = self.inputs, self.inputs.rows, self.model.largest_batch
         if rows <= step:
-            yield await self._encoded(await self._in_time(self._patiently(arrays)))
+            yield await self._encoded(await self._in_time(self._patiently(inputs)))
             return
         starts = deque(range(0, rows, step))
         running: deque[tuple[int, asyncio.Task[Outputs]]] = deque()
@@ -70,7 +70,7 @@ class Inference:
             while starts or running:
                 while starts and len(running) < _PARTS_AHEAD:
                     first = starts.popleft()
-                    piece = {name: array[first : first + step] for name, array in arrays.items()}
+                    piece = inputs.part(first, first + step)
                     running.append((first, asyncio.create_task(self._patiently(piece))))
                 first, task = running[0]
                 response = await self._encoded(await self._in_time(task))
@@ -89,16 +89,22 @@ class Inference:
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {self.timeout_s:.3g} s") from None
 
-    async def _patiently(self, arrays: Arrays) -> Outputs:
+    async def _patiently(self, inputs: Enforced) -> Outputs:
         while True:
             try:
-                return await asyncio.wrap_future(self.model.submit(arrays, deadline=self.deadline))
+                return await asyncio.wrap_future(self.model.submit(inputs, deadline=self.deadline))
             except QueueFull:
-                await asyncio.wrap_future(self.model.room(len(next(iter(arrays.values())))))
+                await asyncio.wrap_future(self.model.room(inputs.rows))
 
     async def _encoded(self, outputs: Outputs) -> pb.ModelInferResponse:
-        encode = partial(encode_response, self.request, self.model.version, outputs, self.model.plan.labels)
+        encode = partial(
+            encode_response, self.request, self.model.version, outputs, self.model.plan.labels, self.model.signature.outputs
+        )
         return await asyncio.to_thread(encode) if self.classifies else encode()  # writing many classes takes milliseconds
+
+
+def _enforced(request: pb.ModelInferRequest, model: Model) -> Enforced:
+    return model.enforced(decode_request(request), decode_params(request, model.signature.params))
 
 
 def _timeout_s(request: pb.ModelInferRequest) -> float:

@@ -65,10 +65,10 @@ class InferenceService:
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         try:
-            self._repository.get(request.name, request.version)
+            model = self._repository.get(request.name, request.version)
         except ModelNotFound:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=self._admission.ready)
+        return pb.ModelReadyResponse(ready=self._admission.ready and model.ready)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(name="tensign", version=__version__, extensions=EXTENSIONS)
