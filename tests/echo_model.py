@@ -14,7 +14,8 @@ warnings.simplefilter("ignore")  # of libraries that are not ours
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from mlflow.models import ModelSignature  # noqa: E402
-from mlflow.pyfunc import PythonModel, save_model  # noqa: E402
+from mlflow.pyfunc import save_model  # noqa: E402
+from mlflow.pyfunc.model import PythonModel  # noqa: E402
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema  # noqa: E402
 from mlflow.types.schema import AnyType, Array, DataType, Map, Object, Property  # noqa: E402
 
@@ -32,7 +33,7 @@ COMPOUND: dict[str, Any] = {
     "array": Array(DataType.long),
     "object": Object([Property("a", DataType.string), Property("b", DataType.double, required=False)]),
     "map": Map(DataType.long),
-    "any": AnyType(),
+    "any": AnyType(),  # type: ignore[no-untyped-call]
 }
 
 

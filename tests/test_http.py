@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from conftest import CPU
 from tensign.client import Client
 from tensign.config import ModelConfig
-from tensign.demo import MODEL
+from tensign.demo import MODEL, PICTURES
 from tensign.http.openapi import description
 from tensign.model import Model
 from tensign.server import Server
@@ -95,7 +96,7 @@ def test_a_picture_as_base64_is_the_picture_as_bytes(demo: Server, pictures: lis
         (["not base64!"], "image 0: wanted base64"),
         ([{"b64": "QUJD"}], "row 0|image 0"),
         (["QUJD", "*"], "image 1: wanted base64"),
-        ([{"b64": 1}], "expected uint8"),
+        ([{"b64": 1}], "missing input"),
         (["QUJD", 1], "expected uint8"),
     ],
 )
@@ -143,6 +144,19 @@ def test_rows_beyond_the_queue_are_answered_in_order(mean_model: Path) -> None:
         status, answer = asked(server, "/invocations", {"inputs": pixels.tolist()})
     assert status == 200
     assert np.allclose(answer["predictions"]["mean"], pixels.mean(axis=(1, 2)), atol=1e-4)
+
+
+def test_a_client_that_goes_takes_its_work_with_it() -> None:
+    model = Model.load(MODEL, CPU, name="demo")
+    picture = base64.b64encode((PICTURES / "coffee_palette_480x320.png").read_bytes()).decode()
+    with running(model) as server:
+        assert server.http_address is not None
+        connection = http.client.HTTPConnection(server.http_address, timeout=60)
+        connection.request("POST", "/invocations", json.dumps({"inputs": [picture] * 500}), JSON)
+        while not model.statistics.snapshot().rows:
+            time.sleep(0.001)
+        connection.close()
+    assert model.statistics.snapshot().rows < 400  # the drain did not wait for all of them either
 
 
 @pytest.mark.parametrize("name", ["digits-onnx", "heart-sklearn", "faces-fastai-2.8", "demo"])

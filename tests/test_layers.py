@@ -50,7 +50,7 @@ HOMES = {
     "fastai": {"engines"},
     "sklearn": {"engines"},
     "skops": {"engines"},
-    "pandas": {"engines", "forms"},
+    "pandas": {"engines", "forms", "http"},
     "mlflow": set(),
     "PIL": {"client", "decode", "preprocess"},
     "simplejpeg": {"decode"},

@@ -84,9 +84,9 @@ def _moment(value: np.datetime64) -> str:
     if np.isnat(value):
         return "NaT"
     nanoseconds = int(value.astype("datetime64[ns]").astype(np.int64)) % 1_000_000_000
-    digits = 0 if not nanoseconds else 6 if nanoseconds % 1000 == 0 else 9
-    unit = {0: "s", 6: "us", 9: "ns"}[digits]
-    return str(np.datetime_as_string(value, unit=unit))
+    if not nanoseconds:
+        return str(value.astype("datetime64[s]"))
+    return str(value.astype("datetime64[us]" if nanoseconds % 1000 == 0 else "datetime64[ns]"))
 
 
 def _plain(value: Any) -> Any:
