@@ -93,6 +93,8 @@ def test_fastai_takes_picture_files_of_any_size(native: Native) -> None:
     stored = np.load(path / "golden.npz")
     files = [path / "golden_images" / Path(str(name)).name for name in stored["images"]]
     encoded = np.array([file.read_bytes() for file in files], object)
+    assert model.plan.labels == tuple(map(str, stored["vocab"]))
+    assert model.plan.threshold == (pytest.approx(float(stored["thresh"])) if "thresh" in stored else None)
     (predicted,) = model.infer({"input-0": encoded}).values()
     np.testing.assert_allclose(predicted, stored["outputs_images"], rtol=0, atol=1e-5)
     with pytest.raises(UndecodableImage, match="row 1: 4 bytes are no"):

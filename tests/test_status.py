@@ -51,7 +51,7 @@ HTTP: dict[type[errors.TensignError], int] = {
     errors.NotOffered: 501,
     errors.WrongContentType: 415,
 }
-OURS = {errors.TensignError, errors.EngineError, errors.InvalidConfig}  # not the client's to know
+OURS = {errors.TensignError, errors.EngineError, errors.WorkerDied, errors.InvalidConfig}  # not the client's to know
 ERRORS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 

@@ -60,6 +60,8 @@ class Model:
         self._engine = engine
         try:
             engine.load()
+            if engine.labels and not plan.labels:
+                self.plan = replace(plan, labels=engine.labels, threshold=engine.threshold)
             self._inputs = bound("input", self._network_inputs(), engine.inputs)  # signature's name -> what the network gets
             self._outputs = bound("output", plan.signature.outputs, engine.outputs)
             self.buckets = self._warm_up()

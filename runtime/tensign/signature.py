@@ -45,7 +45,8 @@ class Signature:
         """
         if document is None or not document.get("inputs"):
             raise UnsupportedModel(
-                "the model has no signature, so no input can be checked: write one with tensign sign, or log it again with `signature=`"
+                "the model has no signature, so no input can be checked: write one with tensign sign, or log it again with"
+                " `signature=`"
             )
         outputs = document.get("outputs")
         return cls(

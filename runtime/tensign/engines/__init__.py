@@ -31,12 +31,15 @@ class Form:
 class Engine(Protocol):
     """inputs and outputs are the network's own, known once it is loaded, () where it does not tell; device is where it
     really runs; ready tells whether it can run at once; form is that of its last answer, None before there was one.
+    labels and threshold, above which a label counts, are () and None where it knows none.
     """
 
     device: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     form: Form | None
+    labels: tuple[str, ...]
+    threshold: float | None
 
     @property
     def ready(self) -> bool: ...

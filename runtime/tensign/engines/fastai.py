@@ -31,6 +31,8 @@ class FastaiEngine:
         self.ready = True
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
+        self.labels: tuple[str, ...] = ()
+        self.threshold: float | None = None
         self.form: Form | None = Form("dataframe", ("predictions",))  # as MLflow's fastai flavor had it: an array in each cell
 
     def load(self) -> None:
@@ -55,6 +57,9 @@ class FastaiEngine:
             ) from error
         learner.model.eval().to(self.device)
         learner.dls.to(self.device)
+        self.labels = tuple(map(str, getattr(learner.dls, "vocab", None) or ()))
+        threshold = getattr(learner.loss_func, "thresh", None)
+        self.threshold = None if threshold is None else float(threshold)
         self._learner = learner
 
     def warmup(self, batch: Arrays, params: Mapping[str, Any] | None = None) -> None:

@@ -29,6 +29,8 @@ class OnnxEngine:
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.form: Form | None = None
+        self.labels: tuple[str, ...] = ()
+        self.threshold: float | None = None
         self.ready = True
         self._session: Any = None
         self._sessions: dict[int, Any] = {}  # of a GPU, by the rows of the batch

@@ -55,7 +55,8 @@ class _Hosted:
         self._engine = getattr(importlib.import_module(module), name)(**header["settings"])
         self._engine.load()
         specs = {kind: _listed(getattr(self._engine, kind)) for kind in ("inputs", "outputs")}
-        return {"device": self._engine.device, **specs}, {}
+        known = {"labels": list(self._engine.labels), "threshold": self._engine.threshold}
+        return {"device": self._engine.device, **specs, **known}, {}
 
     def warmup(self, header: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         self._engine.warmup(arrays, header["params"])

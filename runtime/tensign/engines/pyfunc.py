@@ -47,6 +47,8 @@ class PyfuncEngine:
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.form: Form | None = None
+        self.labels: tuple[str, ...] = ()
+        self.threshold: float | None = None
 
     def load(self) -> None:
         module = str(self._flavor["loader_module"])

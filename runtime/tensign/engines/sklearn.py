@@ -42,6 +42,8 @@ class SklearnEngine:
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.form: Form | None = None
+        self.labels: tuple[str, ...] = ()
+        self.threshold: float | None = None
 
     def load(self) -> None:
         kind = str(self._flavor.get("serialization_format", "pickle"))

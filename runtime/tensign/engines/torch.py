@@ -30,6 +30,8 @@ class TorchEngine:
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.form: Form | None = None
+        self.labels: tuple[str, ...] = ()
+        self.threshold: float | None = None
         self.ready = True
 
     def load(self) -> None:

@@ -77,6 +77,8 @@ class Worker:
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.form: Form | None = None
+        self.labels: tuple[str, ...] = ()
+        self.threshold: float | None = None
         self.restarts = 0
         self._engine, self._settings, self._python, self._name = engine, dict(settings), python or sys.executable, name
         self._growth = growth
@@ -84,6 +86,7 @@ class Worker:
         self._warmed: dict[int, float] = {}  # rows to seconds
         self._changed = threading.Condition()
         self._process: _Process | None = None  # None while there is none that has loaded
+        self._loading: _Process | None = None
         self._failure: TensignError | None = None
         self._closing = False
         self._keeper = threading.Thread(target=self._keep, name=f"tensign-keeper-{name}", daemon=True)
@@ -146,8 +149,9 @@ class Worker:
         """Ends the process."""
         with self._changed:
             self._closing = True
-            if self._process is not None:
-                self._process.kill()
+            for process in (self._process, self._loading):
+                if process is not None:
+                    process.kill()
             self._changed.notify_all()
         if self._keeper.ident is not None:
             self._keeper.join(10)
@@ -203,10 +207,15 @@ class Worker:
                 return None
             process = None
             try:
-                process = _Process(self._python)
+                with self._changed:
+                    if self._closing:
+                        return None
+                    process = self._loading = _Process(self._python)
                 order = {"do": "load", "engine": self._engine, "settings": self._settings}
                 said = process.call(order, {}, time.monotonic() + _LOAD_S).said
                 device, inputs, outputs = str(said["device"]), _specs(said["inputs"]), _specs(said["outputs"])
+                labels = tuple(str(label).encode(errors="replace").decode() for label in said["labels"])
+                threshold = None if said["threshold"] is None else float(said["threshold"])
             except Exception as error:
                 failure = _load_failure(error, self._python)
                 if process is not None:
@@ -228,6 +237,7 @@ class Worker:
                 if self._closing:
                     process.kill()
                 self.device, self.inputs, self.outputs = device, inputs, outputs
+                self.labels, self.threshold = labels, threshold
                 self._process = process
                 self._changed.notify_all()
             return process
