@@ -99,7 +99,7 @@ def test_several_tensors_need_a_name_each(names: tuple[str | None, str | None]) 
 
 @pytest.mark.parametrize("document", [None, {}, {"inputs": None, "outputs": [OUTPUT]}, {"inputs": [], "outputs": [OUTPUT]}])
 def test_model_without_a_signature_says_what_to_do(document: dict[str, Any] | None) -> None:
-    with pytest.raises(UnsupportedModel, match="no signature; log it again with `signature=`"):
+    with pytest.raises(UnsupportedModel, match="no signature, so no input can be checked: write one with tensign sign"):
         Signature.parse(document)
 
 
@@ -195,7 +195,13 @@ def test_where_encoded_images_are_allowed_pixels_pass_too() -> None:
 @pytest.mark.parametrize("dtype", ["object", "str", "bytes"])
 @pytest.mark.parametrize("array", [np.array([b"a"], object), np.array(["a"], object), np.array(["a"]), np.array([b"a"])])
 def test_text_may_come_in_any_of_numpys_forms(dtype: str, array: npt.NDArray[Any]) -> None:
-    assert signature(tensor(dtype, [-1])).enforce_inputs(array)["input-0"] is array
+    got = signature(tensor(dtype, [-1])).enforce_inputs(array)["input-0"]
+    assert got.tolist() == ["a"] if dtype == "str" else got is array
+
+
+def test_text_is_utf_8() -> None:
+    with pytest.raises(SignatureMismatch, match='input "input-0", row 1: not UTF-8 at byte 0'):
+        signature(tensor("str", [-1, 1])).enforce_inputs(np.array([[b"a"], [b"\xff"]], object))
 
 
 # what goes

@@ -124,7 +124,7 @@ def _of_series(series: Any) -> Column:
     plain = getattr(series.dtype, "numpy_dtype", None)
     if plain is not None and plain.kind in "biuf" and not series.isna().any():
         return series.to_numpy(dtype=plain)  # type: ignore[no-any-return]
-    return objects([None if missing else value for value, missing in zip(series, series.isna(), strict=True)])
+    return np.asarray(series.array.to_numpy(dtype=object, na_value=None))
 
 
 def answered(data: Any, specs: Sequence[Any]) -> dict[str, Column]:

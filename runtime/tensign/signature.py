@@ -13,7 +13,7 @@ from tensign import forms
 from tensign.errors import EngineError, SignatureMismatch, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.specs import MAX_RANK, ColumnSpec, ParamSpec, Spec, TensorSpec, parse_params, parse_specs, tensor_specs
-from tensign.values import enforce_column
+from tensign.values import enforce_column, text_tensor
 
 __all__ = ["MAX_RANK", "Arrays", "ColumnSpec", "Mode", "ParamSpec", "Signature", "Spec", "TensorSpec"]
 
@@ -77,6 +77,8 @@ class Signature:
         array [n] of bytes.
         mode: "strict" casts what MLflow's Python path casts; "mlflow-compat" takes what its HTTP path takes: inputs
         nobody asked for are dropped, lists become arrays, and values are cast where they keep their value.
+        MLflow itself is the oracle of both; the few places where we differ on purpose, such as unexpected inputs and
+        objects of any kind in a column of text, are the table DIFFERENCES of tests/differential.py, each with its reason.
         Raises SignatureMismatch.
         """
         self.enforce_params(params, mode)
@@ -94,7 +96,9 @@ class Signature:
                 alternative = " or encoded images BYTES [-1]" if name in encoded else ""
                 raise SignatureMismatch(f'input "{name}": expected {spec}{alternative}, got {_described(array)}')
         self._check_rows(arrays)
-        for name in wanted:
+        for name, spec in wanted.items():
+            if spec.text and name not in encoded:
+                arrays[name] = text_tensor(f'input "{name}"', arrays[name])
             if arrays[name].size == 0:
                 raise SignatureMismatch(f'input "{name}": expected axes of at least 1, got {_described(arrays[name])}')
         return arrays

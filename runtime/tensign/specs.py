@@ -27,20 +27,25 @@ _MAX_BYTES = 1 << 31  # of one row, or of the whole where the rows are fixed: pr
 class TensorSpec:
     """Name, dtype and shape of one tensor; -1 is an axis of any length, axis 0 counts rows.
 
-    named is False where the signature gave no name and `input-0` or `output-0` stands in.
+    named is False where the signature gave no name and `input-0` or `output-0` stands in. text is True where an object
+    tensor holds text, as MLflow's dtype str promises, and not bytes.
     """
 
     name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
     named: bool = True
+    text: bool = False
 
     def __str__(self) -> str:
         return f"{self.dtype} [{','.join(map(str, self.shape))}]"
 
     def document(self) -> dict[str, Any]:
         """As MLflow writes it."""
-        tensor = {"type": "tensor", "tensor-spec": {"dtype": self.dtype.name, "shape": list(self.shape)}}
+        tensor = {
+            "type": "tensor",
+            "tensor-spec": {"dtype": "str" if self.text else self.dtype.name, "shape": list(self.shape)},
+        }
         return {"name": self.name, **tensor} if self.named else tensor
 
     def matches(self, array: npt.NDArray[Any]) -> bool:
@@ -174,7 +179,7 @@ def _parse_tensor(kind: str, index: int, entry: Mapping[str, Any]) -> TensorSpec
         raise UnsupportedModel(f'signature {kind} "{name}": wanted 1 to {MAX_RANK} axes of -1 or more than 0, got {few}')
     if math.prod(map(abs, shape)) * dtype.itemsize > _MAX_BYTES:
         raise UnsupportedModel(f'signature {kind} "{name}": {list(shape[:8])} of {dtype} is more than any message can carry')
-    return TensorSpec(name, dtype, shape, named=entry.get("name") is not None)
+    return TensorSpec(name, dtype, shape, entry.get("name") is not None, np.dtype(tensor["dtype"]).kind == "U")
 
 
 def _parse_dtype(name: Any) -> np.dtype[np.generic]:

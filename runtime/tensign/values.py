@@ -38,14 +38,12 @@ from tensign.errors import SignatureMismatch
 Column = npt.NDArray[Any]
 
 _DATES = (date, np.datetime64)
+_MAX_DIGITS = 300
 
 
 def objects(values: Any) -> Column:
     """[n] -> an object array [n], whatever the elements are."""
-    array = np.empty(len(values), object)
-    for index, value in enumerate(values):
-        array[index] = value
-    return array
+    return np.fromiter(values, object, len(values))
 
 
 def is_missing(value: Any) -> bool:
@@ -147,6 +145,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
+def text_tensor(where: str, array: Column) -> Column:
+    """Text [...] as Python's, where it came as bytes: UTF-8. Raises SignatureMismatch."""
+    if array.dtype.kind != "S" and not (array.dtype.kind == "O" and any(isinstance(cell, bytes) for cell in array.flat)):
+        return array
+    return _texts(where, objects(array.ravel().tolist())).reshape(array.shape)
+
+
 def _texts(where: str, values: Column) -> Column:
     if values.dtype.kind == "U":
         return values.astype(object)
@@ -218,6 +223,11 @@ def inferred(values: Column) -> Column:
 
 
 def _numbers(values: Column, kinds: set[type]) -> Column:
+    if len(kinds) == 1 and kinds <= {int, float} and not any(value is None for value in values):  # most columns, and fast
+        try:
+            return values.astype(np.float64 if kinds == {float} else np.int64)
+        except OverflowError:
+            pass
     integers = all(issubclass(kind, int | np.integer) for kind in kinds)
     whole = [int(value) for value in values if isinstance(value, int | np.integer)]
     low, high = min(whole, default=0), max(whole, default=0)
@@ -256,7 +266,8 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
             )
         return _strict(where, cells, kind)
     if cells.dtype.kind == "O":
-        cells = objects([_parsed(value) for value in cells])
+        if any(isinstance(value, str) for value in cells):
+            cells = objects([_parsed(value) for value in cells])
         if kind.dtype.kind == "f":
             _check_integers(where, cells, kind)
         cells = inferred(cells)
@@ -275,15 +286,18 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
 
 
 def _parsed(value: Any) -> Any:
-    """A number written as text -> the number."""
-    if not isinstance(value, str):
+    """A number written as text -> the number; what is no number, or none that a float holds, stays."""
+    if not isinstance(value, str) or len(value) > _MAX_DIGITS:
         return value
-    for number in (int, float):
-        try:
-            return number(value)
-        except ValueError:
-            continue
-    return value
+    try:
+        return int(value)
+    except ValueError:
+        pass
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return value if math.isinf(number) and "inf" not in value.lower() else number
 
 
 def cast(where: str, values: Column, want: np.dtype[Any], name: str) -> Column:
