@@ -154,7 +154,10 @@ def test_serve_says_when_it_is_ready_drains_on_sigterm_and_exits_0(pictures: lis
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TENSIGN_GRPC_PORT": "0"})
     assert server.stdout is not None
     ready = server.stdout.readline()
-    found = re.fullmatch(r"tensign \S+ ready: grpc://(127\.0\.0\.1:\d+) serves lite0 uint8 \[.*\] -> .* on cpu\n", ready)
+    found = re.fullmatch(
+        r"tensign \S+ ready: grpc://(127\.0\.0\.1:\d+) serves lite0 uint8 \[.*\] -> .* on cpu; over HTTP too: http://127\.0\.0\.1:\d+\n",
+        ready,
+    )
     assert found is not None, ready
     answered = 0
     with Client(found[1], retries=0) as client:

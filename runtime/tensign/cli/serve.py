@@ -101,6 +101,6 @@ async def _serve(models: list[Model], config: ServerConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, drain)
     await server.start()
     served = "; ".join(f"{model.name} {model.signature} on {model.device}" for model in models)
-    where = f"grpc://{server.grpc_address}" + (f" http://{server.http_address}" if server.http_address else "")
-    print(f"tensign {__version__} ready: {where} serves {served}", flush=True)
+    also = f"; over HTTP too: http://{server.http_address}" if server.http_address else ""
+    print(f"tensign {__version__} ready: grpc://{server.grpc_address} serves {served}{also}", flush=True)
     await server.wait(stop)
