@@ -9,8 +9,9 @@ demo:  ## serve the bundled model and stream photographs to it (light install, n
 	@.ci/environment light
 	@build/light/bin/tensign demo
 
-test:  ## every test, with the full environment
+test:  ## every test, with the full environment and MLflow 2 beside it
 	@.ci/environment full
+	@.ci/environment mlflow2
 	@build/full/bin/python -m pytest $(ARGS)
 
 fuzz:  ## what strangers can send, 200,000 inputs for each of three entries (about 15 minutes); ARGS="--runs 5000 codec"

@@ -58,7 +58,10 @@ def _describe(target: Path, classes: int) -> None:
     }
     document = {
         "artifact_path": target.name,
-        "flavors": {"onnx": {"data": "model.onnx", "onnx_version": onnx.__version__}},
+        "flavors": {
+            "onnx": {"data": "model.onnx", "onnx_version": onnx.__version__},
+            "python_function": {"data": "model.onnx", "loader_module": "mlflow.onnx"},
+        },
         "signature": {part: json.dumps(specs) for part, specs in signature.items()},
     }
     (target / "MLmodel").write_text(yaml.safe_dump(document))

@@ -44,15 +44,19 @@ def mlmodel(tmp_path: Path) -> Callable[..., Path]:
     """Writes an MLmodel directory from keyword arguments: signature parts as lists, everything else as it is."""
 
     def write(name: str = "model", **document: Any) -> Path:
-        target = tmp_path / name
-        target.mkdir(exist_ok=True)
-        if "signature" in document:
-            document["signature"] = {part: json.dumps(specs) for part, specs in document["signature"].items()}
-        document.setdefault("flavors", {"onnx": {"data": "model.onnx"}})
-        (target / "MLmodel").write_text(yaml.safe_dump(document))
-        return target
+        return write_mlmodel(tmp_path / name, **document)
 
     return write
+
+
+def write_mlmodel(target: Path, **document: Any) -> Path:
+    """The same for any directory."""
+    target.mkdir(exist_ok=True)
+    if "signature" in document:
+        document["signature"] = {part: json.dumps(specs) for part, specs in document["signature"].items()}
+    document.setdefault("flavors", {"onnx": {"data": "model.onnx"}})
+    (target / "MLmodel").write_text(yaml.safe_dump(document))
+    return target
 
 
 def tensor(dtype: str, shape: list[int], name: str | None = None) -> dict[str, Any]:
@@ -62,9 +66,14 @@ def tensor(dtype: str, shape: list[int], name: str | None = None) -> dict[str, A
 
 
 @pytest.fixture
-def mean_model(mlmodel: Callable[..., Path]) -> Path:
+def mean_model(tmp_path: Path) -> Path:
+    """What `save_mean_model` writes."""
+    return save_mean_model(tmp_path / "mean")
+
+
+def save_mean_model(path: Path) -> Path:
     """uint8 [-1,4,5,3] -> float32 [-1,3]: the mean of each channel. Unnamed in the signature, near-free to run."""
-    path = mlmodel("mean", signature={"inputs": [tensor("uint8", [-1, 4, 5, 3])], "outputs": [tensor("float32", [-1, 3])]})
+    write_mlmodel(path, signature={"inputs": [tensor("uint8", [-1, 4, 5, 3])], "outputs": [tensor("float32", [-1, 3])]})
     nodes = [
         helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2], keepdims=0),

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from tensign.budget import Budget
 from tensign.errors import QueueFull
-from tensign.rpc.budget import Budget
 
 
 def test_whoever_is_cancelled_while_waiting_keeps_nothing_and_harms_nobody() -> None:

@@ -9,8 +9,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -211,7 +213,11 @@ def test_serve_says_when_it_is_ready_drains_on_sigterm_and_exits_0(pictures: lis
     assert server.stdout is not None
     try:
         ready = server.stdout.readline()
-        found = re.fullmatch(r"tensign \S+ ready: grpc://(127\.0\.0\.1:\d+) serves lite0 uint8 \[.*\] -> .* on cpu\n", ready)
+        found = re.fullmatch(
+            r"tensign \S+ ready: grpc://(127\.0\.0\.1:\d+) serves lite0 uint8 \[.*\] -> .* on cpu; "
+            r"over HTTP too: http://127\.0\.0\.1:\d+\n",
+            ready,
+        )
         assert found is not None, ready
         answered = 0
         with Client(found[1], retries=0) as client:
@@ -283,3 +289,29 @@ def test_a_converter_that_dies_without_a_word_is_reported(tmp_path: Path, monkey
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(UnsupportedModel, match="ended with status 1 and said nothing"):
         conversion.convert(MODEL, tmp_path / "out", trust=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "http"), [((), True), (("--http-port", "0"), True), (("--no-http",), False)], ids=["default", "port", "none"]
+)
+def test_serve_answers_http_unless_told_not_to(options: tuple[str, ...], http: bool) -> None:
+    command = [sys.executable, "-m", "tensign", "serve", str(MODEL), "--grpc-port", "0", "--device", "cpu", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            found = re.search(r"http://(\S+)", server.stdout.readline())
+            assert bool(found) == http
+            if found:
+                with urllib.request.urlopen(f"http://{found[1]}/ping", timeout=30) as answer:
+                    assert answer.status == 200
+        finally:
+            server.terminate()
+    assert server.returncode == 0
+
+
+def test_an_http_port_that_is_taken_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = tensign("serve", MODEL, "--grpc-port", "0", "--http-port", port, "--device", "cpu")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == f"error: cannot listen on 127.0.0.1:{port} for HTTP: Address already in use"

@@ -24,6 +24,7 @@ import trustme
 
 from conftest import CPU
 from tensign._pb import open_inference_pb2 as pb
+from tensign.admission import Admission
 from tensign.child import served
 from tensign.client import AsyncClient, Client
 from tensign.client.connection import Connection
@@ -65,8 +66,9 @@ def serving_tls(model: Model, authority: trustme.CA, *, token: str = "", clients
         certificate = authority.issue_cert("localhost")
         pair = certificate.private_key_pem.bytes(), b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
         credentials = grpc.ssl_server_credentials([pair], authority.cert_pem.bytes() if clients else None, clients)
+        service = InferenceService(Repository([model]), ServerConfig(), Admission(1 << 20))
         server = grpc.aio.server(interceptors=[Door(token)] if token else [])
-        server.add_generic_rpc_handlers((InferenceService(Repository([model]), ServerConfig()).handler(),))
+        server.add_generic_rpc_handlers((service.handler(),))
         port = server.add_secure_port("localhost:0", credentials)
         await server.start()
         started.set_result((port, lambda: loop.call_soon_threadsafe(stop.set)))

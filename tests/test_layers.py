@@ -14,8 +14,8 @@ CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 
 LAYERS = (
     {"errors", "version", "document", "_pb"},
-    {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification"},
-    {"coltypes", "preprocess", "notation"},
+    {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget"},
+    {"coltypes", "preprocess", "notation", "admission"},
     {"coltext"},
     {"values"},
     {"specs"},
@@ -27,7 +27,8 @@ LAYERS = (
     {"batcher", "signing"},
     {"model"},
     {"repository", "pyfunc"},
-    {"rpc"},
+    {"rpc", "http"},
+    {"server"},
     {"client", "child", "testing", "results"},
     {"bench"},
     {"demo"},
@@ -42,12 +43,14 @@ HOMES = {
     "grpc_health": {"rpc"},
     "grpc_reflection": {"rpc"},
     "google": {"rpc", "_pb"},
+    "starlette": {"http"},
+    "uvicorn": {"http"},
     "onnxruntime": {"engines"},
     "torch": {"engines"},
     "fastai": {"engines"},
     "sklearn": {"engines"},
     "skops": {"engines"},
-    "pandas": {"engines", "forms"},
+    "pandas": {"engines", "forms", "http"},
     "mlflow": set(),
     "PIL": {"client", "decode", "preprocess"},
     "simplejpeg": {"decode"},
@@ -99,7 +102,7 @@ def test_only_the_learner_file_of_the_converters_imports_fastai() -> None:
 
 @pytest.mark.parametrize("module", ["tensign", "tensign.signature", "tensign.mlmodel", "tensign_converters.convert"])
 def test_importing_loads_none_of_the_heavy_libraries(module: str) -> None:
-    heavy = {"grpc", "torch", "onnxruntime", "fastai", "onnx", "mlflow"}
+    heavy = {"grpc", "starlette", "uvicorn", "torch", "onnxruntime", "fastai", "onnx", "mlflow"}
     program = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

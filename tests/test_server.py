@@ -21,7 +21,7 @@ from tensign.errors import InvalidConfig, ModelNotReady
 from tensign.model import Model
 from tensign.repository import Repository
 from tensign.rpc.codec import encode_request
-from tensign.rpc.server import Server
+from tensign.server import Server
 from tensign.testing import serving
 
 PIXELS = {"input-0": np.zeros((1, 4, 5, 3), np.uint8)}

@@ -18,6 +18,7 @@ import pytest
 
 from conftest import CPU
 from tensign._pb import open_inference_pb2 as pb
+from tensign.admission import Admission
 from tensign.classification import Prediction
 from tensign.client import Client
 from tensign.config import ModelConfig, ServerConfig
@@ -285,9 +286,10 @@ def test_a_text_of_an_error_is_never_too_long_to_arrive(client: Client) -> None:
 
 
 @asynccontextmanager
-async def running(model: Model, config: ServerConfig) -> AsyncIterator[tuple[Callable[[], grpc.aio.Channel], InferenceService]]:
+async def running(model: Model, config: ServerConfig) -> AsyncIterator[tuple[Callable[[], grpc.aio.Channel], Admission]]:
     """The service over real connections, in the same event loop, so that one may look at what it holds."""
-    service, server = InferenceService(Repository([model]), config), grpc.aio.server()
+    admission, server = Admission(config.max_inflight_bytes), grpc.aio.server()
+    service = InferenceService(Repository([model]), config, admission)
     server.add_generic_rpc_handlers((service.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -298,15 +300,15 @@ async def running(model: Model, config: ServerConfig) -> AsyncIterator[tuple[Cal
             channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) for _ in range(40)]
             for channel in channels:
                 await stack.enter_async_context(channel)
-            yield iter(channels).__next__, service
+            yield iter(channels).__next__, admission
     finally:
         await server.stop(None)
         model.close()
 
 
-def kept_by(service: InferenceService) -> tuple[int, int, int]:
+def kept_by(admission: Admission) -> tuple[int, int, int]:
     """Calls in flight, bytes of requests, bytes of answers that were not read."""
-    return service.active, service._budget.held, service._budget.kept
+    return admission.active, admission.budget.held, admission.budget.kept
 
 
 async def eventually(holds: Callable[[], bool]) -> bool:
@@ -328,14 +330,14 @@ def stream_of(channel: grpc.aio.Channel, content: bytes) -> grpc.aio.StreamStrea
 
 def test_a_client_that_leaves_mid_stream_leaves_nothing_behind(mean_model: Path) -> None:
     async def check() -> None:
-        async with running(Model.load(mean_model, CPU, name="mean"), ServerConfig()) as (connected, service):
+        async with running(Model.load(mean_model, CPU, name="mean"), ServerConfig()) as (connected, admission):
             channel = connected()
             for _ in range(5):
                 call = stream_of(channel, message())
                 await call.read()
-                assert service.active == 1
+                assert admission.active == 1
                 call.cancel()
-                assert await eventually(lambda: kept_by(service) == (0, 0, 0)), kept_by(service)
+                assert await eventually(lambda: kept_by(admission) == (0, 0, 0)), kept_by(admission)
             assert await channel.unary_unary(SERVICE + "ModelInfer", bytes, bytes)(message())
 
     asyncio.run(check())
@@ -348,19 +350,19 @@ def test_streams_that_nobody_reads_stay_within_the_budget_and_stop_nobody(mean_m
 
     async def check() -> None:
         tight = ServerConfig(max_inflight_bytes=limit)
-        async with running(Model.load(mean_model, CPU, name="mean"), tight) as (connected, service):
+        async with running(Model.load(mean_model, CPU, name="mean"), tight) as (connected, admission):
             most = 0
 
             def measured() -> bool:
                 nonlocal most
-                active, held, kept = kept_by(service)
+                active, held, kept = kept_by(admission)
                 most = max(most, held + kept)
                 return active == slow and kept > limit // 4 and not held  # nothing moves any longer
 
             stuck = [stream_of(connected(), content) for _ in range(slow)]
             for call in stuck:
                 await call.read()  # and never another
-            assert await eventually(measured), kept_by(service)
+            assert await eventually(measured), kept_by(admission)
             infer = connected().unary_unary(SERVICE + "ModelInfer", bytes, bytes)
             reader = stream_of(connected(), content)
             for _ in range(50):
@@ -369,7 +371,7 @@ def test_streams_that_nobody_reads_stay_within_the_budget_and_stop_nobody(mean_m
             assert most <= limit + slow * answer_bytes  # one each may always wait
             for call in (*stuck, reader):
                 call.cancel()
-            assert await eventually(lambda: kept_by(service) == (0, 0, 0)), kept_by(service)
+            assert await eventually(lambda: kept_by(admission) == (0, 0, 0)), kept_by(admission)
 
     asyncio.run(check())
 

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from tensign import errors
+from tensign.http import status as http_status
 from tensign.rpc.status import INTERNAL_TEXT, error_of, status_of
 
 # The table of the architecture's design, row by row, in gRPC's words.
@@ -27,14 +28,48 @@ TABLE: dict[type[errors.TensignError], grpc.StatusCode] = {
     errors.NotSignedIn: grpc.StatusCode.UNAUTHENTICATED,
     errors.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
+    errors.WrongContentType: grpc.StatusCode.UNIMPLEMENTED,
     errors.ProviderUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
 }
-OURS = {errors.TensignError, errors.EngineError, errors.InvalidConfig}  # not the client's to know
+# The same in HTTP's.
+HTTP: dict[type[errors.TensignError], int] = {
+    errors.InvalidInput: 400,
+    errors.SignatureMismatch: 400,
+    errors.UndecodableImage: 400,
+    errors.ModelNotFound: 404,
+    errors.VersionNotFound: 404,
+    errors.ModelNotReady: 503,
+    errors.QueueFull: 429,
+    errors.TooLarge: 413,
+    errors.DeadlineExceeded: 504,
+    errors.UnsupportedModel: 409,
+    errors.ParityFailed: 409,
+    errors.UntrustedModel: 409,
+    errors.ProviderUnavailable: 409,
+    errors.NotSignedIn: 401,
+    errors.NotAllowed: 403,
+    errors.NotOffered: 501,
+    errors.WrongContentType: 415,
+}
+OURS = {errors.TensignError, errors.EngineError, errors.WorkerDied, errors.InvalidConfig}  # not the client's to know
 ERRORS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 
 def test_every_error_is_in_one_of_the_two_tables() -> None:
     assert TABLE.keys() | OURS == ERRORS
+    assert HTTP.keys() == TABLE.keys()
+
+
+@pytest.mark.parametrize(("kind", "status"), HTTP.items())
+def test_error_over_http(kind: type[errors.TensignError], status: int) -> None:
+    told = http_status.status_of(kind("what was wrong"))
+    assert (told[0], told[2]) == (status, "what was wrong")
+
+
+@pytest.mark.parametrize("kind", [errors.EngineError, errors.TensignError, KeyError, OSError])
+def test_anything_else_over_http_is_a_fixed_sentence(kind: type[Exception], caplog: pytest.LogCaptureFixture) -> None:
+    assert http_status.status_of(kind("/secret/path")) == (500, "INTERNAL_ERROR", http_status.INTERNAL_TEXT)
+    assert "secret" in caplog.text
 
 
 @pytest.mark.parametrize(("kind", "code"), TABLE.items())

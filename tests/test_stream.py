@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import pytest
 
 from tensign._pb import open_inference_pb2 as pb
+from tensign.budget import Budget
 from tensign.errors import ModelNotReady
-from tensign.rpc.budget import Budget
 from tensign.rpc.stream import WINDOW, WINDOW_BYTES, Stream
 
 MIB = 1 << 20

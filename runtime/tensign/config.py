@@ -45,16 +45,18 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Where and how the gRPC service listens.
+    """Where and how the server listens.
 
-    grpc_port: 0 asks the system for a free one; timeout_s: the deadline of a request that brings none; drain_s: how long
-    a stopping server lets requests in flight finish, less than the 30 s that Kubernetes gives it; max_message_bytes: one
-    gRPC message, both ways; max_inflight_bytes: messages of requests that are on their way, all together;
-    max_connection_age_s: after so long a client has to connect again, so that a balancer can spread them; 0 is never.
+    grpc_port, http_port: 0 asks the system for a free one, http_port None is no HTTP; timeout_s: the deadline of a
+    request that brings none; drain_s: how long a stopping server lets requests in flight finish, less than the 30 s that
+    Kubernetes gives it; max_message_bytes: one gRPC message, both ways, or one HTTP body; max_inflight_bytes: requests
+    that are on their way, all together; max_connection_age_s: after so long a gRPC client has to connect again, so that a
+    balancer can spread them; 0 is never.
     """
 
     host: str = "127.0.0.1"
     grpc_port: int = 8001
+    http_port: int | None = None
     timeout_s: float = 60.0
     drain_s: float = 20.0
     max_message_bytes: int = 256 * MIB
@@ -62,8 +64,9 @@ class ServerConfig:
     max_connection_age_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.grpc_port <= 65535:
-            raise InvalidConfig(f"grpc_port: wanted 0 to 65535, got {self.grpc_port}")
+        for port in ("grpc_port", "http_port"):
+            if not 0 <= (getattr(self, port) or 0) <= 65535:
+                raise InvalidConfig(f"{port}: wanted 0 to 65535, got {getattr(self, port)}")
         if not 0 <= self.max_connection_age_s < float("inf"):
             raise InvalidConfig(f"max_connection_age_s: wanted 0 or more, got {self.max_connection_age_s}")
         for knob in ("timeout_s", "drain_s", "max_message_bytes", "max_inflight_bytes"):

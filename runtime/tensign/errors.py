@@ -20,8 +20,9 @@
         NotSignedIn             no token or certificate, or none that is known
         NotAllowed              known, but not for this
         NotOffered              the server does not do what was asked for
+            WrongContentType        a body of a type, or in a charset, that is not read here
 
-Knows nothing of gRPC or HTTP: `rpc/status.py` holds the one table that maps these to a wire.
+Knows nothing of gRPC or HTTP: `rpc/status.py` and `http/status.py` hold the tables that map these to a wire.
 """
 
 from __future__ import annotations
@@ -114,3 +115,7 @@ class NotAllowed(TensignError):
 
 class NotOffered(TensignError):
     """The server has no such RPC, or does not do what was asked for."""
+
+
+class WrongContentType(NotOffered):
+    """A body of a type, or in a charset, that is not read here."""

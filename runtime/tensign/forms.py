@@ -179,8 +179,18 @@ def _tensor(where: str, value: Any, spec: TensorSpec | None, lossless: bool) -> 
         except (ValueError, OverflowError, RecursionError):
             raise SignatureMismatch(f"{where}: expected lists of equal lengths, of one kind of value") from None
     array = np.asarray(value)
-    if lossless and spec is not None and spec.dtype.kind in "biuf" and array.dtype != spec.dtype:
+    if lossless and spec is not None and spec.dtype.kind == "f" and array.dtype.kind == "O":
+        array = _with_missing(array)
+    encoded = array.dtype.kind == "O" and array.ndim == 1 and any(isinstance(value, bytes) for value in array)
+    if lossless and spec is not None and spec.dtype.kind in "biuf" and array.dtype != spec.dtype and not encoded:
         return cast(where, array, spec.dtype, str(spec))
+    return array
+
+
+def _with_missing(array: Column) -> Column:
+    """Numbers among which None stands for NaN, as JSON has it; anything else as it came."""
+    if all(value is None or isinstance(value, int | float) for value in array.flat):
+        return np.array([np.nan if value is None else value for value in array.flat], np.float64).reshape(array.shape)
     return array
 
 

@@ -248,7 +248,7 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
         if values.dtype.kind in "biuf":
             values = values.astype(object)
         if values.dtype.kind == "O":
-            values = objects([str(value) if _is_number(value) or isinstance(value, bool) else value for value in values])
+            values = objects([str(v) if (_is_number(v) and not is_missing(v)) or isinstance(v, bool) else v for v in values])
         return _texts(where, values)
     if kind is BINARY:
         cells = values if values.dtype.kind == "O" else objects(values.tolist())

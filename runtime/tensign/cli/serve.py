@@ -23,6 +23,7 @@ from tensign.version import __version__
 # Python lets a thread compute for 5 ms before another may, so long the engine's thread waits to gather a batch. On an H100,
 # ResNet-18, 64 in flight: 1.3k images/s became 1.5k to 1.9k (benchmarks/gpu/README.md).
 _SWITCH_S = 1e-4
+_HTTP_PORT = 8000  # as of Triton, whose 8001 gRPC's is
 
 
 def serve(
@@ -34,6 +35,15 @@ def serve(
         str, typer.Option(envvar="TENSIGN_HOST", help="Address to listen on; 0.0.0.0 for every interface.")
     ] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(envvar="TENSIGN_GRPC_PORT", help="0 takes a free one.")] = 8001,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TENSIGN_HTTP_PORT",
+            help="Port of /invocations, /score and /ping; 0 takes a free one, as it is where gRPC's is 0.",
+            show_default="8000",
+        ),
+    ] = None,
+    http: Annotated[bool, typer.Option("--http/--no-http", envvar="TENSIGN_HTTP", help="Whether to answer HTTP.")] = True,
     device: Device = "auto",
     trust: Trust = False,
     engine: EngineName = "auto",
@@ -55,7 +65,15 @@ def serve(
     if name and len(name) != len(models):
         raise InvalidConfig(f"--name: {len(name)} for {len(models)} MODEL; give one for each, or none")
     config = ModelConfig(device=device, max_batch_size=max_batch_size, engine=engine, trust=trust, python=python)
-    server = ServerConfig(host=host, grpc_port=grpc_port, timeout_s=timeout, max_connection_age_s=max_connection_age)
+    if http and http_port is None:
+        http_port = _HTTP_PORT if grpc_port else 0
+    server = ServerConfig(
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port if http else None,
+        timeout_s=timeout,
+        max_connection_age_s=max_connection_age,
+    )
     called = name or [read_mlmodel(path).name for path in models]
     if twice := {one for one in called if called.count(one) > 1}:
         raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
@@ -69,7 +87,7 @@ def serve(
 
 async def _serve(models: list[Model], config: ServerConfig) -> None:
     from tensign.repository import Repository
-    from tensign.rpc.server import Server
+    from tensign.server import Server
 
     server = Server(Repository(models), config)
     stop = asyncio.Event()
@@ -83,5 +101,6 @@ async def _serve(models: list[Model], config: ServerConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, drain)
     await server.start()
     served = "; ".join(f"{model.name} {model.signature} on {model.device}" for model in models)
-    print(f"tensign {__version__} ready: grpc://{config.bracketed_host}:{server.port} serves {served}", flush=True)
+    also = f"; over HTTP too: http://{server.http_address}" if server.http_address else ""
+    print(f"tensign {__version__} ready: grpc://{server.grpc_address} serves {served}{also}", flush=True)
     await server.wait(stop)

@@ -1,12 +1,8 @@
-"""Puts the service on a port, with health, reflection and limits; drains when told to stop."""
+"""Puts the service on a gRPC port, with health, reflection and limits."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import socket
-import time
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -15,11 +11,10 @@ from grpc_health.v1.health import aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tensign._pb import open_inference_pb2 as pb
+from tensign.admission import Admission
 from tensign.config import ServerConfig
 from tensign.repository import Repository
 from tensign.rpc.service import SERVICE, InferenceService
-
-log = logging.getLogger(__name__)
 
 _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 60_000, 20_000  # a dead client's streams are given up within 80 s
 _CLIENTS_MAY_PING_MS = 10_000  # gRPC's default of 5 minutes ends connections of clients that keep theirs alive
@@ -30,13 +25,13 @@ _PENDING = 20_000  # calls that nobody has looked at yet; at gRPC's own 1000 a f
 _LAST_ANSWERS_S = 1.0  # for what is written, but not yet sent
 
 
-class Server:
+class GrpcServer:
     """One gRPC server over one Repository. `port` is the port it really listens on, once started."""
 
-    def __init__(self, repository: Repository, config: ServerConfig) -> None:
+    def __init__(self, repository: Repository, config: ServerConfig, admission: Admission) -> None:
         self._repository = repository
         self._config = config
-        self._service = InferenceService(repository, config)
+        self._service = InferenceService(repository, config, admission)
         self._health = aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self.port = 0
@@ -53,25 +48,18 @@ class Server:
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
-    async def stop(self) -> None:
-        """Says not ready, refuses new requests, finishes those in flight, then closes the models.
+    async def drain(self) -> None:
+        """Says not ready and reads no further requests.
 
-        grpc's own grace period would cancel calls that arrive meanwhile; a balancer understands UNAVAILABLE.
+        gRPC's own grace period would cancel calls that arrive meanwhile; a balancer understands UNAVAILABLE.
         """
-        assert self._server is not None
-        if self._service.active:
-            log.info("draining %d calls, for at most %g s", self._service.active, self._config.drain_s)
-        until = time.monotonic() + self._config.drain_s
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        await self._service.drain(self._config.drain_s)
-        await self._server.stop(_LAST_ANSWERS_S)
-        await asyncio.to_thread(self._repository.close, max(until - time.monotonic(), _LAST_ANSWERS_S))
+        self._service.stop_reading()
 
-    async def wait(self, stop: asyncio.Event) -> None:
-        """Serves until `stop` is set, then drains."""
-        with contextlib.suppress(asyncio.CancelledError):
-            await stop.wait()
-        await self.stop()
+    async def stop(self) -> None:
+        """Ends every connection."""
+        if self._server is not None:
+            await self._server.stop(_LAST_ANSWERS_S)
 
     async def _set_health(self, status: int) -> None:
         for name in ("", SERVICE.full_name, *(model.name for model in self._repository)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,10 @@ import grpc
 from google.protobuf.message import Message
 
 from tensign._pb import open_inference_pb2 as pb
+from tensign.admission import Admission
 from tensign.config import ServerConfig
 from tensign.errors import ModelNotFound, ModelNotReady
 from tensign.repository import Repository
-from tensign.rpc.budget import Budget
 from tensign.rpc.codec import MAX_ID, parse
 from tensign.rpc.description import metadata, statistics
 from tensign.rpc.inference import Inference
@@ -35,37 +35,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class InferenceService:
     """Methods are named as their RPCs."""
 
-    def __init__(self, repository: Repository, config: ServerConfig) -> None:
+    def __init__(self, repository: Repository, config: ServerConfig, admission: Admission) -> None:
         self._repository = repository
         self._config = config
-        self._budget = Budget(config.max_inflight_bytes)
-        self.ready = True
-        self.active = 0
+        self._admission = admission
         self._streams: set[Stream] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
-    async def drain(self, timeout_s: float) -> None:
-        """Says not ready, refuses new calls with UNAVAILABLE, stops reading streams, waits until what was taken is answered."""
-        self.ready = False
+    def stop_reading(self) -> None:
+        """Ends every stream behind the requests that were read."""
         for stream in self._streams:
             stream.end(ModelNotReady("the server is draining and reads no further requests"))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-
-    @contextlib.contextmanager
-    def _admitted(self) -> Iterator[None]:
-        """One unary call or one stream in flight."""
-        if not self.ready:
-            raise ModelNotReady("the server is draining and takes no new requests")
-        self.active += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self.active -= 1
-            if not self.active:
-                self._idle.set()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server needs, made from the service's own descriptor."""
@@ -85,14 +64,14 @@ class InferenceService:
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=self.ready)
+        return pb.ServerReadyResponse(ready=self._admission.ready)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         try:
             model = self._repository.get(request.name, request.version)
         except ModelNotFound:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=self.ready and model.ready)
+        return pb.ModelReadyResponse(ready=self._admission.ready and model.ready)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         return pb.ServerMetadataResponse(name="tensign", version=__version__, extensions=EXTENSIONS)
@@ -104,21 +83,21 @@ class InferenceService:
         return message
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        with self._admitted(), self._budget.holding(request.ByteSize()):
+        with self._admission.admitted(), self._admission.budget.holding(request.ByteSize()):
             return await (await self._inference(request, context)).whole()
 
     async def ModelStreamInfer(
         self, messages: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         respond = partial(self._respond, context)
-        stream = Stream(respond, self._budget, patience_s=self._config.timeout_s, expect=self._expected)
+        stream = Stream(respond, self._admission.budget, patience_s=self._config.timeout_s, expect=self._expected)
         self._streams.add(stream)
         age_s = self._config.max_connection_age_s
         reason = ModelNotReady(f"the connection is {age_s:g} s old; connect again, perhaps to another server")
         # Between two answers; gRPC itself would cut the stream off.
         age = asyncio.get_running_loop().call_later(age_s, stream.end, reason) if age_s else None
         try:
-            with self._admitted():
+            with self._admission.admitted():
                 async with contextlib.aclosing(stream.answers(messages)) as answers:
                     async for answer in answers:
                         yield answer

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tensign._pb import open_inference_pb2 as pb
+from tensign.budget import Budget
 from tensign.errors import DeadlineExceeded, TensignError
-from tensign.rpc.budget import Budget
 from tensign.rpc.codec import parse
 from tensign.rpc.status import failed_answer
 

@@ -52,15 +52,19 @@ class Budget:
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
         """Takes `size` bytes for as long as the block runs. Raises QueueFull at once where they are not to be had."""
+        self.grab(size)
+        try:
+            yield
+        finally:
+            self.give_back(size)
+
+    def grab(self, size: int) -> None:
+        """Takes `size` bytes, or raises QueueFull at once; whoever took them gives them back."""
         if not self._fits(size):
             raise QueueFull(
                 f"{self._held} bytes of requests are on their way, {self._limit} may be, this one has {size}; try again later"
             )
         self._held += size
-        try:
-            yield
-        finally:
-            self.give_back(size)
 
     async def take(self, size: int) -> None:
         """Waits until `size` bytes are to be had; whoever took them gives them back."""

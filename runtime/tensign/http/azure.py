@@ -1,0 +1,60 @@
+"""Azure ML's face: what an online endpoint of an MLflow model answers.
+
+Source: the deployment guide of Azure Machine Learning ("how-to-deploy-mlflow-models") and its inference HTTP server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from tensign.http import documents
+from tensign.http.answer import written
+from tensign.http.body import parse_json
+from tensign.http.exchange import Exchange, enforced
+from tensign.http.mlflow import JSON, content_type
+from tensign.http.openapi import description
+from tensign.model import Model
+from tensign.request import Enforced, Outputs
+
+
+class AzureFace:
+    """Methods are named as their paths."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def live(self, request: Request) -> Response:
+        ready = self._exchange.admission.ready
+        return PlainTextResponse("Healthy" if ready else "Draining", 200 if ready else 503)
+
+    async def score(self, request: Request) -> Response:
+        def read() -> Callable[[Model, bytes], Enforced]:
+            content_type(request.headers.get("content-type", ""), JSON)
+            return _payload
+
+        return await self._exchange.respond(request, read, _plain, _refused)
+
+    async def swagger(self, request: Request) -> Response:
+        try:
+            model = self._exchange.chosen(request)
+        except Exception as error:
+            return self._exchange.refusal(error, _refused)
+        prefix = request.url.path.removesuffix("/swagger.json")
+        return JSONResponse(description(model, prefix))
+
+
+def _payload(model: Model, body: bytes) -> Enforced:
+    document = parse_json(body)
+    data = documents.of_azure(document, model.signature)
+    return enforced(model, data, documents.params_of(document, model.signature))
+
+
+def _plain(model: Model, outputs: Outputs) -> bytes:
+    return written(model, outputs).encode()
+
+
+def _refused(status: int, word: str, text: str) -> Response:
+    return JSONResponse({"message": text}, status)

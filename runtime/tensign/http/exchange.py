@@ -1,0 +1,114 @@
+"""One request from its body to its answer: admitted, in time, and given up when its client is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from tensign.admission import Admission
+from tensign.config import ServerConfig
+from tensign.errors import DeadlineExceeded, ModelNotFound
+from tensign.http.body import received
+from tensign.http.documents import decoded_images
+from tensign.http.rows import answered
+from tensign.http.status import CLIENT_GONE, status_of
+from tensign.model import Model
+from tensign.repository import Repository
+from tensign.request import Enforced, Outputs
+
+T = TypeVar("T")
+
+_FEW_BYTES = 4096  # of a body that is read, or an answer that is written, faster than a thread takes it over
+
+
+Read = Callable[[Model, bytes], Enforced]
+Write = Callable[[Model, Outputs], bytes]
+Refuse = Callable[[int, str, str], Response]  # of status, MLflow's word and text
+
+
+def enforced(model: Model, data: Any, params: Any = None) -> Enforced:
+    """What a body said, checked.
+
+    data: any form that the signature takes, and base64 of pictures where the model takes pictures. Raises InvalidInput.
+    """
+    if model.plan.image is not None:
+        data = decoded_images(data, model.plan.image, model.signature)
+    return model.enforced(data, params, mode="mlflow-compat")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """How requests of one server are answered."""
+
+    repository: Repository
+    admission: Admission
+    config: ServerConfig
+
+    async def respond(self, request: Request, reader: Callable[[], Read], write: Write, refuse: Refuse) -> Response:
+        """The answer, or the refusal in the face's own form. `reader` chooses how to read before any of the body came."""
+        try:
+            model, read = self.chosen(request), reader()
+            return Response(await self._answer(request, model, read, write), media_type="application/json")
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_GONE)
+        except Exception as error:
+            return self.refusal(error, refuse)
+
+    def refusal(self, error: Exception, refuse: Refuse) -> Response:
+        """An error in the face's own form."""
+        response = refuse(*status_of(error))
+        if not self.admission.ready:
+            response.headers["connection"] = "close"  # a client that keeps its connection would never find another server
+        return response
+
+    def chosen(self, request: Request) -> Model:
+        """The model that the path names, or the only one there is. Raises ModelNotFound."""
+        if "name" in request.path_params:
+            return self.repository.get(request.path_params["name"])
+        names = sorted({model.name for model in self.repository})
+        if len(names) > 1:
+            path = request.url.path
+            raise ModelNotFound(f"several models are served: ask for one at /models/NAME{path}; NAME is {' or '.join(names)}")
+        return self.repository.get(names[0])
+
+    async def _answer(self, request: Request, model: Model, read: Read, write: Write) -> bytes:
+        timeout_s = self.config.timeout_s
+        deadline = time.monotonic() + timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                with self.admission.admitted():
+                    async with received(request, self.admission.budget, self.config.max_message_bytes) as body:
+                        return await _unless_gone(request, _predicted(model, body, read, write, deadline))
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer within {timeout_s:.3g} s of the request's first byte") from None
+
+
+async def _predicted(model: Model, body: bytes, read: Read, write: Write, deadline: float) -> bytes:
+    inputs = read(model, body) if len(body) < _FEW_BYTES else await asyncio.to_thread(read, model, body)
+    outputs = await answered(model, inputs, deadline)
+    few = sum(array.nbytes for array in outputs.values()) < _FEW_BYTES
+    return write(model, outputs) if few else await asyncio.to_thread(write, model, outputs)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Awaits `work`, or cancels it and raises ClientDisconnect when the connection goes."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for each in (task, gone):
+            each.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,44 @@
+"""Rows of one request through the batcher: at once where they fit, else piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+
+from tensign.errors import QueueFull
+from tensign.model import Model
+from tensign.request import Enforced, Outputs
+
+_PIECES_AHEAD = 4  # of one request, so that it fills the batches behind the one that runs, and not the queue
+
+
+async def answered(model: Model, inputs: Enforced, deadline: float) -> Outputs:
+    """{input: [n,...]} -> {output: [n,...]}, for any n.
+
+    Raises QueueFull at once for rows that fit into a batch: the caller can try another server. More rows wait for room.
+    """
+    rows, step = inputs.rows, model.largest_batch
+    if rows <= step:
+        return await asyncio.wrap_future(model.submit(inputs, deadline=deadline))
+    few = asyncio.Semaphore(_PIECES_AHEAD)
+
+    async def piece(first: int) -> Outputs:
+        async with few:
+            return await _patiently(model, inputs.part(first, first + step), deadline)
+
+    pieces = [asyncio.create_task(piece(first)) for first in range(0, rows, step)]
+    try:
+        answers = await asyncio.gather(*pieces)
+    finally:
+        for each in pieces:
+            each.cancel()  # when one failed, or nobody waits any longer
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+
+async def _patiently(model: Model, inputs: Enforced, deadline: float) -> Outputs:
+    while True:
+        try:
+            return await asyncio.wrap_future(model.submit(inputs, deadline=deadline))
+        except QueueFull:
+            await asyncio.wrap_future(model.room(inputs.rows))
