@@ -17,6 +17,7 @@ from tensign.engines import Form
 from tensign.engines.answers import named
 from tensign.errors import EngineError, InvalidInput, SignatureMismatch
 from tensign.model import Model
+from tensign.request import Formed
 from tensign.testing import serving
 
 ROWS = pd.DataFrame({"word": ["a", "bb", "ccc"], "n": [1, 2, 3], "weight": [0.5, 1.5, 2.5]})
@@ -28,7 +29,8 @@ def _save_words(path: Path) -> None:
     class Words(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
             scores = model_input["n"] * model_input["weight"] * params["times"]
-            return pd.DataFrame({"text": model_input["word"] + params["sign"], "score": scores})
+            answer = pd.DataFrame({"text": model_input["word"] + params["sign"], "score": scores})
+            return answer.to_dict("records") if params["sign"] == "[" else answer
 
     params = {"times": 2, "sign": "!"}
     signature = mlflow.models.infer_signature(ROWS, Words().predict(None, ROWS, params), params)
@@ -64,6 +66,17 @@ def test_columns_and_params_reach_a_python_model(words: tuple[Model, str], param
     np.testing.assert_allclose(answer["score"], score)
     assert model.form == Form("dataframe", ("text", "score"))
     assert len(model.buckets.rows) > 0
+
+
+def test_each_answer_keeps_the_form_that_its_own_params_asked_for(words: tuple[Model, str]) -> None:
+    model, _ = words
+    signs = ["[", "!"] * 40
+    answers = [(sign, model.submit(columns(), params={"sign": sign})) for sign in signs]
+    for sign, answer in answers:
+        outputs = answer.result(30)
+        assert isinstance(outputs, Formed) and outputs.form is not None
+        assert outputs.form.kind == ("records" if sign == "[" else "dataframe")
+        assert outputs["text"].tolist() == [word + sign for word in ROWS["word"]]
 
 
 def test_over_grpc(words: tuple[Model, str]) -> None:

@@ -13,12 +13,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
 from tensign.buckets import Buckets
 from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TensignError, TooLarge, WorkerDied
 from tensign.metrics import Statistics
-from tensign.request import Outputs, Part, Request, kind_of
+from tensign.request import Formed, Outputs, Part, Request, joined, kind_of
 from tensign.signature import Arrays
 from tensign.slots import Slots
 
@@ -276,9 +274,10 @@ def _latest_deadline(parts: list[Part]) -> float | None:
 
 
 def _split(outputs: Outputs, parts: list[Part]) -> list[Outputs]:
-    split, row = [], 0
+    split: list[Outputs] = []
+    row, form = 0, outputs.form if isinstance(outputs, Formed) else None
     for part in parts:
-        split.append({name: array[row : row + part.rows] for name, array in outputs.items()})
+        split.append(Formed({name: array[row : row + part.rows] for name, array in outputs.items()}, form))
         row += part.rows
     return split
 
@@ -290,4 +289,4 @@ def _joined(pieces: list[Outputs]) -> Outputs | EngineError:
     for name, first in pieces[0].items():
         if any(piece[name].shape[1:] != first.shape[1:] for piece in pieces):
             return EngineError(f'output "{name}": its shape differs from batch to batch, so a split request has no one answer')
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return joined(pieces)

@@ -37,7 +37,7 @@ from tensign.errors import (
 from tensign.example import example_row, made_up_row
 from tensign.metrics import Statistics
 from tensign.plan import ModelPlan
-from tensign.request import Enforced, Outputs, Part, Request
+from tensign.request import Enforced, Formed, Outputs, Part, Request, joined
 from tensign.signature import Arrays, Mode, Signature, Spec, TensorSpec
 from tensign.slots import Slots
 
@@ -127,9 +127,7 @@ class Model:
         finally:
             for piece in pieces:
                 piece.cancel()  # when one failed; it does nothing to what is answered
-        if len(answers) == 1:
-            return answers[0]
-        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+        return joined(answers)
 
     def submit(self, inputs: Any, *, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> Future[Outputs]:
         """Starts an inference; the future gives {output: [n,...]}, or raises InvalidInput, EngineError and the like.
@@ -229,11 +227,11 @@ class Model:
         rows = len(next(iter(batch.values())))
         answers = self._engine.run(batch, params, deadline)
         if self._outputs and not self._engine.outputs:  # it answers by the signature's names, as far as it could
-            return self.signature.enforce_outputs(answers, rows)
+            return Formed(self.signature.enforce_outputs(answers, rows), self._engine.form)
         named = {name: answers[spec.name] for name, spec in self._outputs.items()} if self._outputs else answers
         columns = {spec.name for spec in self.signature.outputs if not isinstance(spec, TensorSpec)}
         named = {name: array[:, 0] if name in columns and array.shape[1:] == (1,) else array for name, array in named.items()}
-        return self.signature.enforce_outputs(named, rows)
+        return Formed(self.signature.enforce_outputs(named, rows), self._engine.form)
 
     def _network_inputs(self) -> tuple[Spec, ...]:
         """The signature's inputs as they are once pictures are preprocessed."""

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tensign.signature import Arrays
 
+if TYPE_CHECKING:
+    from tensign.engines import Form
+
 Outputs = dict[str, npt.NDArray[Any]]
+
+
+class Formed(dict[str, npt.NDArray[Any]]):
+    """{output: [n,...]}, and the form in which the model itself returned them, None where nobody knows."""
+
+    def __init__(self, arrays: Arrays, form: Form | None) -> None:
+        super().__init__(arrays)
+        self.form = form
 
 
 class Enforced(dict[str, npt.NDArray[Any]]):
@@ -31,6 +42,14 @@ class Enforced(dict[str, npt.NDArray[Any]]):
     def part(self, start: int, stop: int) -> Enforced:
         """Some of the rows, uncopied."""
         return Enforced({name: array[start:stop] for name, array in self.items()}, self.params)
+
+
+def joined(pieces: Sequence[Outputs]) -> Outputs:
+    """The rows of several answers as one, in the first one's form."""
+    if len(pieces) == 1:
+        return pieces[0]
+    arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    return Formed(arrays, pieces[0].form) if isinstance(pieces[0], Formed) else arrays
 
 
 @dataclass(slots=True, eq=False)

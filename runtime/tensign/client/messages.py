@@ -19,7 +19,7 @@ from tensign.client.answer import Answer
 from tensign.client.exchange import Item
 from tensign.client.metadata import ModelMetadata
 from tensign.errors import InvalidInput, TensignError, TooLarge
-from tensign.request import Outputs
+from tensign.request import Outputs, joined
 from tensign.rpc.codec import SHA256, WIRE_PARAMETERS, as_column, decode_response, encode_param, encode_request
 from tensign.signature import Arrays, Signature, TensorSpec
 
@@ -163,13 +163,6 @@ class Messages:
 def path_of(value: object) -> str:
     """The path that a value is, "" where it is none."""
     return str(value) if isinstance(value, str | Path) else ""
-
-
-def joined(pieces: Sequence[Outputs]) -> Outputs:
-    """The rows of several answers as one."""
-    if len(pieces) == 1:
-        return pieces[0]
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def as_array(value: Any) -> npt.NDArray[Any]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tensign.engines import Form
 from tensign.mlmodel import ModelManifest
 from tensign.model import Model
-from tensign.request import Outputs
+from tensign.request import Formed, Outputs
 
 _TABLES = ("dataframe", "series", "records")
 _FASTAI = Form("dataframe", ("predictions",))  # what MLflow's fastai flavor returned
@@ -25,13 +25,13 @@ _FASTAI = Form("dataframe", ("predictions",))  # what MLflow's fastai flavor ret
 
 def written(model: Model, outputs: Outputs) -> str:
     """{output: [n,...]} -> JSON text, as MLflow's server has it of the same model."""
-    return json.dumps(jsonable(outputs, form_of(model)), default=_plain)
+    return json.dumps(jsonable(outputs, form_of(model, outputs)), default=_plain)
 
 
-def form_of(model: Model) -> Form:
-    """What kind of thing the model returns, or returned before it was converted, and its own names for the parts."""
+def form_of(model: Model, outputs: Outputs | None = None) -> Form:
+    """What kind of thing the model returned, as `outputs` or last, or returned before it was converted, and its own names."""
     if model.plan.flavor != "tensign":
-        return model.form or Form("dict")
+        return (outputs.form if isinstance(outputs, Formed) else model.form) or Form("dict")
     if "fastai" in _source(model.plan.manifest):
         return _FASTAI
     return Form("dict" if model.signature.outputs[0].named else "ndarray")  # as tensign.pyfunc returns it to MLflow

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import numpy as np
-
 from tensign.errors import QueueFull
 from tensign.model import Model
-from tensign.request import Enforced, Outputs
+from tensign.request import Enforced, Outputs, joined
 
 _PIECES_AHEAD = 4  # of one request, so that it fills the batches behind the one that runs, and not the queue
 
@@ -33,7 +31,7 @@ async def answered(model: Model, inputs: Enforced, deadline: float) -> Outputs:
     finally:
         for each in pieces:
             each.cancel()  # when one failed, or nobody waits any longer
-    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+    return joined(answers)
 
 
 async def _patiently(model: Model, inputs: Enforced, deadline: float) -> Outputs:
