@@ -240,10 +240,11 @@ SIZES = [(64, 64), (40, 30), (31, 57), (101, 64), (64, 151), (7, 5), (301, 199),
 @pytest.mark.parametrize(("kind", "options"), TRANSFORMS, ids=lambda part: str(part))
 def test_pixels_are_fastais(kind: str, options: dict[str, Any]) -> None:
     vision = pytest.importorskip("fastai.vision.all")  # whose warnings on import it swallows
-    from tensign_converters.learner import _item_steps
+    from tensign_converters.learned import _item_steps
+    from tensign_converters.learner import _transform
 
     transform = getattr(vision, kind)(**options)
-    spec = PreprocessSpec(tuple(_item_steps(transform)))
+    spec = PreprocessSpec(tuple(_item_steps(_transform(transform))))
     for width, height in SIZES:
         image = pixels(width, height)
         wanted = np.asarray(transform(vision.PILImage.create(image), split_idx=1))

@@ -15,7 +15,7 @@ import yaml
 from tensign.preprocess import PreprocessSpec
 from tensign.version import __version__
 from tensign_converters.graph import Graph, export, store_as_fp16
-from tensign_converters.learner import Learned
+from tensign_converters.learned import Learned
 from tensign_converters.parity import prove
 
 MODEL_FILE, LABELS_FILE = "model.onnx", "labels.json"
@@ -31,7 +31,7 @@ def write_model(
     source: Mapping[str, Any],
     origin: Mapping[str, Any],
 ) -> str:
-    """Exports, proves and writes into the directory `target`; gives a report of two lines.
+    """Exports, proves and writes into the directory `target`; gives a report of three lines.
 
     size: height and width in the signature; source: the original's MLmodel document, or one that has its signature;
     origin: where the model came from, kept with the versions. Raises UnsupportedModel or ParityFailed.
@@ -44,9 +44,9 @@ def write_model(
         store_as_fp16(model)
     proved = prove(learned, spec, model, size, weights)
     versions = {"tensign": __version__, **learned.versions}
-    proof = {"source": {**origin, "versions": versions}, "parity": proved.document()}
+    proof = {"source": {**origin, "versions": versions}, "parity": {**proved.document(), "against": learned.against}}
     _write_files(target, learned, spec, weights, source, proof)
-    return f"preprocess: {'; '.join(map(str, (*learned.item_steps, *steps)))}\nparity: {proved}"
+    return f"preprocess: {'; '.join(map(str, (*learned.item_steps, *steps)))}\nparity: {proved}\nagainst: {learned.against}"
 
 
 def _write_files(

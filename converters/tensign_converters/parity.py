@@ -17,7 +17,7 @@ from tensign.demo import pictures
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.preprocess import PreprocessSpec
 from tensign_converters.graph import INPUT, LOGITS, OUTPUT, with_inner_outputs
-from tensign_converters.learner import Learned
+from tensign_converters.learned import Learned
 
 # By how the weights are stored: the greatest difference of a probability, and of a logit relative to the largest one.
 # Probabilities saturate, and a wrong preprocessing hides behind 1.000; logits do not.
