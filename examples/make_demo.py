@@ -30,8 +30,8 @@ from torchvision.models import MobileNet_V2_Weights
 
 from tensign.preprocess import CropPad, PreprocessSpec, Resize
 from tensign_converters.learned import Learned
-from tensign_converters.recording import Picture
 from tensign_converters.package import write_model
+from tensign_converters.recording import Picture
 from tensign_converters.steps import Normalize
 
 SIZE = 224
