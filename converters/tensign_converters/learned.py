@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,11 +66,11 @@ class Learned:
 def learn(recording: Recording, size: tuple[int, int]) -> Learned:
     """size: height and width in the signature. Raises UnsupportedModel for what no step of ours does, UntrustedModel for
     what could be found out by running the original."""
-    item_steps = tuple(step for each in recording.item_transforms if not each.train_only for step in _item_steps(each))
+    item_steps = tuple(step for each in recording.item_transforms for step in _checked(each, _item_steps))
     size = (item_steps[-1].height, item_steps[-1].width) if item_steps else size
     graph_steps, current = [], size
     for transform in recording.batch_transforms:
-        for step in _graph_steps(transform, current) if not transform.train_only else ():
+        for step in _checked(transform, partial(_graph_steps, size=current)):
             graph_steps.append(step)
             current = step.target if isinstance(step, IdentityWarp) else current
             current = (step.height, step.width) if isinstance(step, CentreCrop) else current
@@ -86,6 +88,14 @@ def learn(recording: Recording, size: tuple[int, int]) -> Learned:
         versions=dict(recording.versions),
         against="the original Learner" if recording.logits else _NOT_LOADED,
     )
+
+
+def _checked(transform: Transform, make: Callable[[Transform], list[Any]]) -> list[Any]:
+    """The steps of a transform, none of a train-only one; what its settings lead to where they are none is one error."""
+    try:
+        return [] if transform.train_only else make(transform)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnsupportedModel(f"{transform.path}: settings that it cannot have: {type(error).__name__}: {error}") from None
 
 
 def _kind(transform: Transform) -> str:

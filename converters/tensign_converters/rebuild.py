@@ -24,7 +24,7 @@ _MAX_MODULES = 50_000
 _PARTS = ("_parameters", "_buffers", "_modules")
 _RUN_AT_INFERENCE = ("_forward_hooks", "_forward_pre_hooks")
 _OURS = frozenset(vars(nn.Module()))  # hooks and such: always new, never the file's
-_STATELESS = frozenset({"call_super_init", "dump_patches"})
+_STATELESS = frozenset({"_compiled_call_impl", "call_super_init", "dump_patches"})
 
 
 class Missing:
