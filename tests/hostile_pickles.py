@@ -9,6 +9,7 @@ no class need exist and none need be willing.
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -17,6 +18,8 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 TOUCH = "import os; open(os.environ['TENSIGN_CANARY'], 'w').close()"
 SHELL = 'touch "$TENSIGN_CANARY"'
@@ -97,13 +100,13 @@ def parameter(of: Code = b"") -> Code:
 
 def module(home: str = "torch.nn.modules.linear", name: str = "Identity", **changes: Code) -> Code:
     """A module: its state is that of an empty one but for the changes."""
-    state = {"training": FALSE, "_parameters": EMPTY, "_buffers": EMPTY, "_modules": EMPTY, **changes}
+    state: dict[str, Code] = {"training": FALSE, "_parameters": EMPTY, "_buffers": EMPTY, "_modules": EMPTY, **changes}
     return made(home, name, dict_of(state))
 
 
 def linear(**changes: Code) -> Code:
     state = {"_parameters": dict_of({"weight": parameter(), "bias": NONE}), "in_features": number(2), "out_features": number(2)}
-    return module(name="Linear", **{**state, **changes})
+    return module("torch.nn.modules.linear", "Linear", **{**state, **changes})
 
 
 def listed(*items: Code) -> Code:
@@ -502,6 +505,20 @@ _KINDS: dict[str, Callable[[], list[Case]]] = {
     "module": _modules,
     "part": _parts,
 }
+
+
+def mlmodel(folder: Path, content: bytes) -> Path:
+    """A fastai MLmodel directory round the bytes of a model.fastai."""
+    folder.mkdir()
+    (folder / "model.fastai").write_bytes(content)
+    parts = {"inputs": ("uint8", [-1, 8, 8, 3]), "outputs": ("float32", [-1, 2])}
+    signature = {
+        part: json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
+        for part, (dtype, shape) in parts.items()
+    }
+    flavors = {"fastai": {"data": "model.fastai", "fastai_version": "2.7.19"}}
+    (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": flavors, "signature": signature}))
+    return folder
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 import hostile_pickles
 from conftest import CPU
@@ -23,6 +22,7 @@ from hostile_pickles import (
     learner,
     linear,
     made,
+    mlmodel,
     module,
     named,
     number,
@@ -111,20 +111,6 @@ def test_the_standard_unpickler_runs_them(name: str, tmp_path: Path) -> None:
     variables = {**os.environ, "TENSIGN_CANARY": str(tmp_path / "ran")}
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "file")], env=variables, capture_output=True)
     assert (tmp_path / "ran").exists()
-
-
-def mlmodel(folder: Path, content: bytes) -> Path:
-    """A fastai MLmodel directory round the bytes of a model.fastai."""
-    folder.mkdir()
-    (folder / "model.fastai").write_bytes(content)
-    parts = {"inputs": ("uint8", [-1, 8, 8, 3]), "outputs": ("float32", [-1, 2])}
-    signature = {
-        part: json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
-        for part, (dtype, shape) in parts.items()
-    }
-    flavors = {"fastai": {"data": "model.fastai", "fastai_version": "2.7.19"}}
-    (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": flavors, "signature": signature}))
-    return folder
 
 
 def test_a_conversion_from_end_to_end_runs_nothing_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
