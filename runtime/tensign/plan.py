@@ -62,7 +62,7 @@ class ModelPlan:
             flavor,
             _inside(manifest, declared.get(SERVED_FLAVORS[flavor])),
             preprocess,
-            _image_input(signature).name if preprocess else None,
+            _image_input(signature, preprocess.mode).name if preprocess else None,
             labels,
             activation,
             threshold,
@@ -100,11 +100,13 @@ def _declared_preprocess(manifest: ModelManifest) -> PreprocessSpec | None:
     return PreprocessSpec.parse(document) if document is not None else None
 
 
-def _image_input(signature: Signature) -> TensorSpec:
-    images = [spec for spec in signature.inputs if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3]
+def _image_input(signature: Signature, mode: str) -> TensorSpec:
+    channels = (3,) if mode == "RGB" else ()
+    images = [s for s in signature.inputs if s.dtype == np.uint8 and len(s.shape) >= 3 and s.shape[3:] == channels]
     if len(images) != 1:
+        wanted = "[-1,H,W,3]" if mode == "RGB" else "[-1,H,W]"
         raise UnsupportedModel(
-            f"the model declares preprocessing, which needs one uint8 [-1,H,W,3] input; its signature is {signature}"
+            f"the model declares preprocessing, which needs one uint8 {wanted} input; its signature is {signature}"
         )
     return images[0]
 
