@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tensign.errors import UnsupportedModel, UntrustedModel
+from tensign.errors import UnsupportedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.plan import SERVED_FLAVORS, refusal
 from tensign.signature import Signature
@@ -16,7 +16,8 @@ from tensign.signature import Signature
 def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
     """Converts a fastai MLmodel directory; gives a report of a few lines.
 
-    Raises UntrustedModel unless `trust`, UnsupportedModel for what has no counterpart, ParityFailed for what predicts
+    Its file is read as data, and with `trust` loaded, which runs its code. Raises UntrustedModel where only that code could
+    say what the network is and `trust` is False, UnsupportedModel for what has no counterpart, ParityFailed for what predicts
     something else afterwards, FileExistsError where the target exists.
     """
     manifest = read_mlmodel(source)
@@ -26,11 +27,6 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
         raise UnsupportedModel(f"{source}: {advice}")
     signature = Signature.parse(manifest.signature)
     size = _picture_size(signature)
-    if not trust:
-        raise UntrustedModel(
-            f"{source}: model.fastai is a pickle: loading it runs whatever code it holds, with your rights. If you trust"
-            " where it comes from, say so: --trust. It is loaded once, in a process of its own; what is served is ONNX."
-        )
     if target.exists():
         raise FileExistsError(f"{target} exists; give a directory that does not")
     try:
@@ -42,19 +38,21 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
     try:
         workshop.chmod(0o755)
-        report = _convert(manifest, signature, size, workshop, weights)
+        report = _convert(manifest, signature, size, workshop, weights, trust)
         _put(workshop, target)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return f"{target}: {signature}\n{report}"
 
 
-def _convert(manifest: ModelManifest, signature: Signature, size: tuple[int, int], target: Path, weights: str) -> str:
-    from tensign_converters.learned import Learned
-    from tensign_converters.learner import read_learner
+def _convert(
+    manifest: ModelManifest, signature: Signature, size: tuple[int, int], target: Path, weights: str, trust: bool
+) -> str:
+    from tensign_converters.learned import learn
     from tensign_converters.package import write_model
+    from tensign_converters.source import read_source
 
-    learned = Learned.of(read_learner(manifest), size)
+    learned = learn(read_source(manifest, trust=trust), size)
     learned.check(signature)
     origin = {"sha256": manifest.digest, "flavor": "fastai"}
     return write_model(learned, target, size=size, weights=weights, source=manifest.document, origin=origin)

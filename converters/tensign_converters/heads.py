@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tensign.errors import UnsupportedModel
+from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign_converters.recording import Loss, Recording
 
 _SOFTMAX = {"CrossEntropyLossFlat", "FocalLossFlat", "DiceLoss"}  # along their own axis
@@ -45,7 +45,7 @@ class Head:
 
 
 def head(recording: Recording, shape: tuple[int, ...]) -> Head:
-    """What stands on the network; shape: of its logits, [n,...]. Raises UnsupportedModel."""
+    """What stands on the network; shape: of its logits, [n,...]. Raises UnsupportedModel, UntrustedModel."""
     activation, axis = _activation(recording.loss, len(shape))
     if any(isinstance(names, tuple | list) for names in recording.vocab):
         raise UnsupportedModel(f"{len(recording.vocab)} targets with names of their own: this version converts Learners of one")
@@ -72,7 +72,7 @@ def _task(rank: int, activation: str, *, named: bool) -> str:
 
 def _activation(loss: Loss, rank: int) -> tuple[str, int]:
     package, name = loss.path.partition(".")[0], loss.name
-    if package == "fastai":
+    if package == "fastai" and "activation" not in loss.attributes:  # one of its own that somebody put there
         if name in _SOFTMAX:
             axis = loss.attributes.get("axis", 1 if name == "DiceLoss" else -1)
             if type(axis) is not int or not -rank <= axis < rank:
@@ -88,9 +88,7 @@ def _activation(loss: Loss, rank: int) -> tuple[str, int]:
         return "none", -1
     if loss.activation is not None:
         return _found_out(loss, loss.activation, rank)
-    raise UnsupportedModel(
-        f"the loss {loss.path[:200]} is not known here, so neither is what it makes of the network's numbers"
-    )
+    raise UntrustedModel(f"the loss {loss.path[:200]} is none that is known, and only its code can say what its activation is")
 
 
 def _found_out(loss: Loss, applied: Callable[[Tensor], Any], rank: int) -> tuple[str, int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,28 +18,24 @@ from tensign_converters.heads import Head, head
 from tensign_converters.recording import Picture, Recording
 from tensign_converters.transforms import COLOUR, MASK, Preprocessing, preprocessing
 
+NOT_LOADED = "the network, rebuilt from data, in torch on the recovered preprocessing; the original Learner was not loaded"
+
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """One model, taken apart. logits: the original's own answers, None where it was only read, not run."""
+    """One model, taken apart.
+
+    shape: of the output for one row; logits: the answer that conversions are held against, [n,...] for pictures (uint8
+    [H,W,3] or [H,W], or files); against says whose answer that is.
+    """
 
     network: nn.Module
     preprocessing: Preprocessing
     head: Head
-    shape: tuple[int, ...]  # of the output for one row
-    logits: Callable[[Sequence[Picture]], npt.NDArray[np.float32]] | None
+    shape: tuple[int, ...]
+    logits: Callable[[Sequence[Picture]], npt.NDArray[np.float32]]
     versions: Mapping[str, str]
-
-    @classmethod
-    def of(cls, recording: Recording, size: tuple[int, int]) -> Learned:
-        """size: height and width in the signature. Raises UnsupportedModel for what has no counterpart."""
-        kind = recording.types[0] if recording.types else ""
-        if recording.inputs != 1:
-            raise UnsupportedModel(f"the Learner takes {recording.inputs} inputs; this version converts those of one picture")
-        steps = preprocessing(kind, recording.item_transforms, recording.batch_transforms, size)
-        network = recording.network.eval()
-        shape = _output_shape(network, steps)
-        return cls(network, steps, head(recording, shape), shape[1:], recording.logits, recording.versions)
+    against: str = "the original Learner"
 
     def check(self, signature: Signature) -> None:
         """Raises UnsupportedModel where the signature promises other pictures or another output than the Learner knows."""
@@ -54,6 +51,37 @@ class Learned:
         raise UnsupportedModel(
             f"the signature promises {list(promised)} for each picture, the network gives {list(self.shape)}"
         )
+
+
+def learn(recording: Recording, size: tuple[int, int]) -> Learned:
+    """size: height and width in the signature. Raises UnsupportedModel for what no step of ours does, UntrustedModel for
+    what could be found out by running the original."""
+    if recording.inputs != 1:
+        raise UnsupportedModel(f"the Learner takes {recording.inputs} inputs; this version converts those of one picture")
+    kind = recording.types[0] if recording.types else ""
+    steps = preprocessing(kind, recording.item_transforms, recording.batch_transforms, size)
+    network = recording.network.eval()
+    shape = _output_shape(network, steps)
+    learned = rebuilt(network, steps, head(recording, shape), shape[1:], recording.versions)
+    return learned if recording.logits is None else replace(learned, logits=recording.logits, against="the original Learner")
+
+
+def rebuilt(
+    network: nn.Module, steps: Preprocessing, head: Head, shape: tuple[int, ...], versions: Mapping[str, str]
+) -> Learned:
+    """A model of these parts, held against its own network in torch."""
+    spec = steps.spec()
+
+    def one(picture: Picture) -> npt.NDArray[np.float32]:
+        pixels = spec.encoded([picture.read_bytes()], height=-1, width=-1) if isinstance(picture, Path) else None
+        pixels = spec.arrays(picture[None]) if pixels is None and not isinstance(picture, Path) else pixels
+        with torch.no_grad():
+            return np.asarray(network(network_input(steps, torch.from_numpy(np.array(pixels)))), np.float32)
+
+    def logits(pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
+        return np.concatenate([one(picture) for picture in pictures])
+
+    return Learned(network, steps, head, shape, logits, versions, NOT_LOADED)
 
 
 def example(steps: Preprocessing, rows: int) -> Tensor:

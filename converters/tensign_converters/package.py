@@ -31,7 +31,7 @@ def write_model(
     source: Mapping[str, Any],
     origin: Mapping[str, Any],
 ) -> str:
-    """Exports, proves and writes into the directory `target`; gives a report of two lines.
+    """Exports, proves and writes into the directory `target`; gives a report of three lines.
 
     size: height and width in the signature; source: the original's MLmodel document, or one that has its signature;
     origin: where the model came from, kept with the versions. Raises UnsupportedModel or ParityFailed.
@@ -43,9 +43,9 @@ def write_model(
         store_as_fp16(model)
     proved = prove(learned, model, size, weights)
     versions = {"tensign": __version__, **learned.versions, "opset": OPSET, "ir": IR_VERSION}
-    proof = {"source": {**origin, "versions": versions}, "parity": proved.document()}
+    proof = {"source": {**origin, "versions": versions}, "parity": {**proved.document(), "against": learned.against}}
     _write_files(target, learned, spec, weights, source, proof)
-    return f"preprocess: {'; '.join(map(str, (*spec.steps, *spec.graph)))}\nparity: {proved}"
+    return f"preprocess: {'; '.join(map(str, (*spec.steps, *spec.graph)))}\nparity: {proved}\nagainst: {learned.against}"
 
 
 def _write_files(

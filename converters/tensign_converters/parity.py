@@ -60,11 +60,8 @@ class Parity:
 def prove(learned: Learned, model: Path, signature_size: tuple[int, int], weights: str, *, crops: int = 0) -> Parity:
     """Compares on real photographs, encoded and as raw arrays, on `crops` pieces of them, and on noise.
 
-    signature_size: height and width. Raises ParityFailed beyond the tolerance, UnsupportedModel where there is no
-    original to compare with.
+    signature_size: height and width. Raises ParityFailed beyond the tolerance.
     """
-    if learned.logits is None:
-        raise UnsupportedModel("there is no original here to compare with: it was read, not loaded")
     spec, head = learned.preprocessing.spec(), learned.head
     photographs = pictures()
     raw = list(_arrays(photographs, signature_size, spec.mode, crops))
@@ -103,7 +100,8 @@ def converted(model: Path, pixels: Sequence[Pixels]) -> tuple[Floats, Floats]:
     except ImportError:
         raise UnsupportedModel("proving the conversion needs onnxruntime: pip install 'tensign[cpu,convert]'") from None
     session = onnxruntime.InferenceSession(with_inner_outputs(model), providers=["CPUExecutionProvider"])
-    parts, at = [], 0
+    parts: list[list[Floats]] = []
+    at = 0
     while at < len(pixels):
         rows = BATCHES[len(parts) % len(BATCHES)]
         parts.append(session.run([OUTPUT, LOGITS], {INPUT: np.stack(pixels[at : at + rows])}))
@@ -121,18 +119,17 @@ def _agreement(head: Head, output: Floats, expected: Floats) -> float | None:
 def _arrays(photographs: Sequence[Path], size: tuple[int, int], mode: str, crops: int) -> Iterator[Pixels]:
     """The photographs at that height and width, pieces of them cut anywhere in several sizes, and noise."""
     random, (height, width) = np.random.default_rng(0), size
-    opened = []
+    opened: list[PIL.Image.Image] = []
     for photograph in photographs:
         with PIL.Image.open(io.BytesIO(photograph.read_bytes())) as image:
             opened.append(image.convert("RGB").convert(mode))
-    for image in opened:
-        yield np.asarray(image.resize((width, height)))
+    for whole in opened:
+        yield np.asarray(whole.resize((width, height)))
     for number in range(crops):
-        image = opened[number % len(opened)]
-        share = random.uniform(0.3, 0.9)
-        w, h = int(image.width * share), int(image.height * share)
-        left, top = random.integers(image.width - w), random.integers(image.height - h)
-        yield np.asarray(image.resize((width, height), box=(left, top, left + w, top + h)))
+        whole = opened[number % len(opened)]
+        wide, high = (int(side * random.uniform(0.3, 0.9)) for side in whole.size)
+        left, top = int(random.integers(whole.width - wide)), int(random.integers(whole.height - high))
+        yield np.asarray(whole.resize((width, height), box=(left, top, left + wide, top + high)))
     channels = (3,) if mode == "RGB" else ()
     yield from random.integers(0, 256, (2, height, width, *channels), dtype=np.uint8)
 

@@ -127,7 +127,7 @@ class _Gathered(nn.Module):
             x.index_select(self.axis, getattr(self, f"lines_{number}")) * getattr(self, f"weights_{number}")
             for number in range(self.count)
         ]
-        total = parts[0]
+        total: Tensor = parts[0]
         for part in parts[1:]:
             total = total + part
         return total

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import PIL.Image
 
 from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
@@ -21,7 +22,7 @@ from tensign_converters.steps import CentreCrop, Codes, IdentityWarp, Normalize,
 COLOUR, GREY, MASK = "PILImage", "PILImageBW", "PILMask"
 MODES = {COLOUR: "RGB", GREY: "L", MASK: "L"}  # of Pillow, by what the item pipeline makes of the input
 
-_INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
+_INTERPOLATION = {int(each): each.name.lower() for each in PIL.Image.Resampling}
 _NO_OPERATION = {"ToTensor", "PointScaler", "BBoxLabeler", "AddMaskCodes"}  # on pictures
 _NO_FUNCTION = {"noop", "noops", "identity"}
 _WARPS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from tensign.preprocess import PreprocessSpec
 from tensign.signature import Signature, TensorSpec
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
-CONVERTED_FASTAI = "2.8"  # the oldest whose exports the converter loads
 SERVED_FLAVORS = {"tensign": "model", "onnx": "data"}  # flavor -> the key that names its ONNX file, the preferred first
 
 
@@ -47,9 +45,7 @@ class ModelPlan:
         signature = Signature.parse(manifest.signature)
         flavor = next((flavor for flavor in SERVED_FLAVORS if flavor in manifest.flavors), None)
         if flavor is None:
-            raise UnsupportedModel(
-                refusal(manifest) or "a fastai model is converted first, which runs its code: tensign convert SRC DST --trust"
-            )
+            raise UnsupportedModel(refusal(manifest) or "a fastai model is converted first: tensign convert SRC DST")
         declared = manifest.flavors[flavor]
         activation, threshold = declared.get("activation", "none"), declared.get("threshold")
         if activation not in ACTIVATIONS or not (threshold is None or _is_number(threshold)):
@@ -72,22 +68,11 @@ class ModelPlan:
 def refusal(manifest: ModelManifest) -> str:
     """Why a model that is not served as it is cannot be converted either, and what to do; empty where it can."""
     if "fastai" in manifest.flavors:
-        written = str(manifest.flavors["fastai"].get("fastai_version", CONVERTED_FASTAI))
-        if _release(written) >= _release(CONVERTED_FASTAI):
-            return ""
-        return (
-            f"written by fastai {written}, which fastai {CONVERTED_FASTAI} and later cannot load: load it with the fastai"
-            f" that wrote it, and export and log it again from {CONVERTED_FASTAI}"
-        )
+        return ""
     return (
         f"flavors {', '.join(map(str, manifest.flavors))}: this version serves {' and '.join(SERVED_FLAVORS)}, and converts"
         " fastai; a PyTorch model is served after torch.onnx.export and mlflow.onnx.log_model"
     )
-
-
-def _release(version: str) -> tuple[int, ...]:
-    numbers = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", version)
-    return tuple(map(int, numbers.groups())) if numbers else ()
 
 
 def _is_number(value: Any) -> bool:

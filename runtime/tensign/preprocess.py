@@ -19,14 +19,7 @@ from tensign.config import MAX_PIXELS
 from tensign.decode import decode
 from tensign.errors import UndecodableImage, UnsupportedModel
 
-_INTERPOLATION = {
-    "nearest": PIL.Image.Resampling.NEAREST,
-    "box": PIL.Image.Resampling.BOX,
-    "bilinear": PIL.Image.Resampling.BILINEAR,
-    "hamming": PIL.Image.Resampling.HAMMING,
-    "bicubic": PIL.Image.Resampling.BICUBIC,
-    "lanczos": PIL.Image.Resampling.LANCZOS,
-}
+_INTERPOLATION = {each.name.lower(): each for each in PIL.Image.Resampling}  # Pillow 13 knows two more than six
 _PAD_MODE: dict[str, Any] = {"zeros": "constant", "border": "edge", "reflection": "reflect"}
 _METHODS = ("crop", "pad", "squish")
 
