@@ -32,7 +32,7 @@ LOADABLE = ("faces-fastai-2.8", "digits-multilabel-fastai-2.8")  # by the fastai
 OLD = ("faces-fastai-2.4.1", "faces-fastai-2.7.19")  # which plain fastai 2.8 cannot load
 ALL = (*LOADABLE, *OLD)
 # On the network's input: golden.npz of 2.4.1 was made on torch 1.9.1 and Pillow 9.5, which differ by so much themselves.
-NETWORK_INPUT = dict.fromkeys(ALL, 5e-6) | {"faces-fastai-2.4.1": 5e-5}
+INPUT_TOLERANCE = dict.fromkeys(ALL, 5e-6) | {"faces-fastai-2.4.1": 5e-5}
 TOLERANCE = 1e-5  # on probabilities, against the framework the fixture was made with
 
 
@@ -96,7 +96,7 @@ def test_the_networks_input_and_logits_are_the_frameworks_own(converted: Callabl
     ):
         seen, logits = session.run([NETWORK_INPUT, LOGITS], {INPUT: pixels})
         assert seen.shape[1:] == tuple(expected["net_shape"])
-        assert np.abs(seen[:, :, ::17, ::17] - expected[f"net_input_sample{suffix}"]).max() <= NETWORK_INPUT[name]
+        assert np.abs(seen[:, :, ::17, ::17] - expected[f"net_input_sample{suffix}"]).max() <= INPUT_TOLERANCE[name]
         assert np.abs(seen.mean((2, 3)) - expected[f"net_input_mean{suffix}"]).max() <= 5e-6
         assert np.abs(logits - expected[f"logits{suffix}"]).max() <= 5e-5
 
