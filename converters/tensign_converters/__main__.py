@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
-import traceback
 from pathlib import Path
 
-from tensign.errors import TensignError
+from tensign_converters.confined import said
 from tensign_converters.convert import convert
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
 
 
 def main() -> int:
@@ -24,16 +18,9 @@ def main() -> int:
     parser.add_argument("--trust", action="store_true")
     parser.add_argument("--weights", default="fp32")
     given = parser.parse_args()
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # what libraries, or the model's own code, print
-            said = {"report": convert(given.source, given.target, trust=given.trust, weights=given.weights)}
-    except (TensignError, OSError) as error:
-        said = {"error": type(error).__name__, "text": str(error)}
-    except Exception as error:  # torch, fastai, onnx and the model's own code raise anything
-        traceback.print_exc()
-        said = {"error": "UnsupportedModel", "text": f"{given.source}: {type(error).__name__}: {_first_line(error)}"}
-    print(json.dumps(said))
-    return 2 if "error" in said else 0
+    answer = said(given.source, lambda: convert(given.source, given.target, trust=given.trust, weights=given.weights))
+    print(json.dumps(answer))
+    return 2 if "error" in answer else 0
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from tensign.errors import UnsupportedModel
-from tensign.mlmodel import ModelManifest, read_mlmodel
+from tensign.mlmodel import read_mlmodel
 from tensign.plan import SERVED_FLAVORS, refusal
 from tensign.signature import Signature
+from tensign_converters import confined
 
 
 def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
@@ -26,36 +28,40 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     if advice := refusal(manifest):
         raise UnsupportedModel(f"{source}: {advice}")
     signature = Signature.parse(manifest.signature)
-    size = _picture_size(signature)
+    _picture_size(signature)
     if target.exists():
         raise FileExistsError(f"{target} exists; give a directory that does not")
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'") from None
+    if importlib.util.find_spec("torch") is None:
+        raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'")
     target.parent.mkdir(parents=True, exist_ok=True)
     workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
     try:
         workshop.chmod(0o755)
-        report = _convert(manifest, signature, size, workshop, weights, trust)
+        job = {"source": str(source.resolve()), "target": str(workshop.resolve()), "trust": trust, "weights": weights}
+        report = confined.run(job, source.resolve(), workshop.resolve())
         _put(workshop, target)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return f"{target}: {signature}\n{report}"
 
 
-def _convert(
-    manifest: ModelManifest, signature: Signature, size: tuple[int, int], target: Path, weights: str, trust: bool
-) -> str:
+def convert_here(source: str, target: str, *, trust: bool, weights: str, confinement: str) -> str:
+    """The conversion itself, in the process that is shut in: reads `source`, writes into the directory `target`.
+
+    confinement: what holds of this process, kept with the model. Raises as `convert` does.
+    """
     from tensign_converters.learned import learn
     from tensign_converters.package import write_model
     from tensign_converters.source import read_source
 
+    manifest = read_mlmodel(source)
+    signature = Signature.parse(manifest.signature)
+    size = _picture_size(signature)
     learned = learn(read_source(manifest, trust=trust), size)
     learned.check(signature)
-    origin = {"sha256": manifest.digest, "flavor": "fastai"}
-    return write_model(learned, target, size=size, weights=weights, source=manifest.document, origin=origin)
+    origin = {"sha256": manifest.digest, "flavor": "fastai", "confinement": confinement}
+    return write_model(learned, Path(target), size=size, weights=weights, source=manifest.document, origin=origin)
 
 
 def _put(workshop: Path, target: Path) -> None:

@@ -47,9 +47,10 @@ class Head:
 def head(recording: Recording, shape: tuple[int, ...]) -> Head:
     """What stands on the network; shape: of its logits, [n,...]. Raises UnsupportedModel, UntrustedModel."""
     activation, axis = _activation(recording.loss, len(shape))
-    if any(isinstance(names, tuple | list) for names in recording.vocab):
-        raise UnsupportedModel(f"{len(recording.vocab)} targets with names of their own: this version converts Learners of one")
-    labels = tuple(map(str, recording.vocab))
+    vocab = recording.vocab or _mask_codes(recording)
+    if any(isinstance(names, tuple | list) for names in vocab):
+        raise UnsupportedModel(f"{len(vocab)} targets with names of their own: this version converts Learners of one")
+    labels = tuple(map(str, vocab))
     if len(shape) not in (2, 4):
         raise UnsupportedModel(f"the network gives {list(shape)}; wanted [n,values] or, for each pixel, [n,classes,H,W]")
     if labels and len(labels) != shape[1]:
@@ -60,6 +61,15 @@ def head(recording: Recording, shape: tuple[int, ...]) -> Head:
         if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
             raise UnsupportedModel(f"the loss {recording.loss.name}: thresh {str(threshold)[:60]} is no number from 0 to 1")
     return Head(_task(len(shape), activation, named=bool(labels)), activation, axis, labels, threshold)
+
+
+def _mask_codes(recording: Recording) -> tuple[Any, ...]:
+    """The names of a segmentation's classes, which stand in a transform of its masks."""
+    for transform in recording.item_transforms:
+        codes = transform.attributes.get("codes")
+        if transform.path == "fastai.vision.core.AddMaskCodes" and isinstance(codes, tuple | list | np.ndarray):
+            return tuple(codes)
+    return ()
 
 
 def _task(rank: int, activation: str, *, named: bool) -> str:

@@ -17,6 +17,7 @@ from tensign.preprocess import PreprocessSpec
 from tensign.signature import Signature, TensorSpec
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
+TASKS = ("classification", "multilabel", "segmentation", "regression")
 SERVED_FLAVORS = {"tensign": "model", "onnx": "data"}  # flavor -> the key that names its ONNX file, the preferred first
 
 
@@ -25,7 +26,8 @@ class ModelPlan:
     """All that can be told of an MLmodel without loading it: what `inspect` shows and `Model` follows.
 
     image: the input that takes encoded images, None where no preprocessing is declared; activation: "softmax",
-    "sigmoid" or "none", applied inside the network; threshold: above it a label of a multi-label model counts.
+    "sigmoid" or "none", applied inside the network; threshold: above it a label of a multi-label model counts; task: one of
+    TASKS, "" where the model does not say.
     """
 
     manifest: ModelManifest
@@ -37,6 +39,7 @@ class ModelPlan:
     labels: tuple[str, ...]
     activation: str
     threshold: float | None
+    task: str
 
     @classmethod
     def of(cls, path: Path | str) -> ModelPlan:
@@ -50,6 +53,9 @@ class ModelPlan:
         activation, threshold = declared.get("activation", "none"), declared.get("threshold")
         if activation not in ACTIVATIONS or not (threshold is None or _is_number(threshold)):
             raise UnsupportedModel(f"activation {activation!r} or threshold {threshold!r} is none that a converter writes")
+        task = declared.get("task", "")
+        if task not in ("", *TASKS):
+            raise UnsupportedModel(f"task {str(task)[:60]!r} is none of {', '.join(TASKS)}")
         preprocess = _declared_preprocess(manifest)
         labels = _read_labels(_inside(manifest, declared["labels"])) if "labels" in declared else ()
         return cls(
@@ -62,6 +68,7 @@ class ModelPlan:
             labels,
             activation,
             threshold,
+            task,
         )
 
 
