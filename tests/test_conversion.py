@@ -234,13 +234,17 @@ def test_a_network_that_onnx_cannot_express_is_refused_with_the_reason(tmp_path:
         import torch
 
         from tensign_converters import graph
+        from tensign_converters.learned import learn
+        from tensign_converters.recording import Loss, Recording
 
     class Chooses(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
 
+    loss = Loss("torch.nn.modules.loss.MSELoss")
+    chooses = Recording(Chooses(), (), (), ("PILImage", "TensorFloat"), (), loss, 1, {}, False, None)
     with pytest.raises(UnsupportedModel, match="the network cannot be exported to ONNX: "):
-        graph.export(graph.Graph((), Chooses(), "none"), (8, 8), tmp_path / "model.onnx")
+        graph.export(learn(chooses, (8, 8)), tmp_path / "model.onnx")
 
 
 def test_a_signature_that_the_learner_contradicts_is_refused(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
@@ -263,17 +267,16 @@ def test_predictions_beyond_the_tolerance_are_refused(
         warnings.simplefilter("ignore")
         import torch
 
-        from tensign.preprocess import PreprocessSpec
         from tensign_converters import graph, parity
         from tensign_converters.learned import learn
         from tensign_converters.learner import load
 
         learned = learn(load(fixture_dir("faces-fastai-2.8") / "model.fastai", "2.8.12"), (300, 300))
-        spec, model = PreprocessSpec(learned.item_steps), tmp_path / "model.onnx"
-        graph.export(graph.Graph(learned.graph_steps, learned.network, learned.activation), learned.size, model)
-        assert parity.prove(learned, spec, model, (300, 300), "fp32").max_difference <= 1e-5
+        model = tmp_path / "model.onnx"
+        graph.export(learned, model)
+        assert parity.prove(learned, model, (300, 300), "fp32").max_difference <= 1e-5
         *_, bias = learned.network.parameters()
         with torch.no_grad():
             bias.add_(torch.tensor([30.0, 0.0]))
         with pytest.raises(ParityFailed, match="does not predict as the original: greatest difference"):
-            parity.prove(learned, spec, model, (300, 300), "fp32")
+            parity.prove(learned, model, (300, 300), "fp32")

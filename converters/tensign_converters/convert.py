@@ -59,9 +59,7 @@ def convert_here(source: str, target: str, *, trust: bool, weights: str, confine
     signature = Signature.parse(manifest.signature)
     size = _picture_size(signature)
     learned = learn(read_source(manifest, trust=trust), size)
-    classes = signature.outputs[0].shape[-1]
-    if learned.labels and classes not in (-1, len(learned.labels)):
-        raise UnsupportedModel(f"the signature promises {classes} classes, the Learner knows {len(learned.labels)} labels")
+    learned.check(signature)
     origin = {"sha256": manifest.digest, "flavor": "fastai", "confinement": confinement}
     return write_model(learned, Path(target), size=size, weights=weights, source=manifest.document, origin=origin)
 
@@ -76,9 +74,12 @@ def _put(workshop: Path, target: Path) -> None:
 
 
 def _picture_size(signature: Signature) -> tuple[int, int]:
-    """Height and width of the signature's one uint8 [-1,H,W,3] input."""
+    """Height and width of the signature's one uint8 [-1,H,W,3] or [-1,H,W] input."""
     if len(signature.inputs) == len(signature.outputs) == 1:
         spec = signature.inputs[0]
-        if spec.dtype == "uint8" and len(spec.shape) == 4 and spec.shape[3] == 3 and -1 not in spec.shape[1:3]:
+        pictures = len(spec.shape) in (3, 4) and spec.shape[3:] in ((), (3,))
+        if spec.dtype == "uint8" and pictures and -1 not in spec.shape[1:3]:
             return spec.shape[1], spec.shape[2]
-    raise UnsupportedModel(f"wanted a signature of one input uint8 [-1,H,W,3] and one output, got {signature}")
+    raise UnsupportedModel(
+        f"wanted a signature of one input uint8 [-1,H,W,3] or, grey, [-1,H,W], and one output, got {signature}"
+    )

@@ -26,7 +26,9 @@ def inspected(path: Path) -> dict[str, Any]:
     facts["served"] = f"as {plan.flavor}, {plan.file.name} on ONNX Runtime"
     facts["inputs"] = [{"name": spec.name, "tensor": str(spec)} for spec in plan.signature.inputs]
     facts["outputs"] = [{"name": spec.name, "tensor": str(spec)} for spec in plan.signature.outputs]
-    facts["activation"] = plan.activation
+    if plan.task:
+        facts["task"] = plan.task
+    facts["activation"] = plan.activation if plan.activation != "none" else "none: the numbers are the network's own"
     facts["encoded images"] = f"as {plan.image}" if plan.image else "none: the model declares no preprocessing"
     if plan.preprocess:
         facts["preprocess"] = plan.preprocess.document()

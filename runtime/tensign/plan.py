@@ -17,6 +17,7 @@ from tensign.preprocess import PreprocessSpec
 from tensign.signature import Signature, TensorSpec
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
+TASKS = ("classification", "multilabel", "segmentation", "regression")
 SERVED_FLAVORS = {"tensign": "model", "onnx": "data"}  # flavor -> the key that names its ONNX file, the preferred first
 
 
@@ -25,7 +26,8 @@ class ModelPlan:
     """All that can be told of an MLmodel without loading it: what `inspect` shows and `Model` follows.
 
     image: the input that takes encoded images, None where no preprocessing is declared; activation: "softmax",
-    "sigmoid" or "none", applied inside the network; threshold: above it a label of a multi-label model counts.
+    "sigmoid" or "none", applied inside the network; threshold: above it a label of a multi-label model counts; task: one of
+    TASKS, "" where the model does not say.
     """
 
     manifest: ModelManifest
@@ -37,6 +39,7 @@ class ModelPlan:
     labels: tuple[str, ...]
     activation: str
     threshold: float | None
+    task: str
 
     @classmethod
     def of(cls, path: Path | str) -> ModelPlan:
@@ -50,6 +53,9 @@ class ModelPlan:
         activation, threshold = declared.get("activation", "none"), declared.get("threshold")
         if activation not in ACTIVATIONS or not (threshold is None or _is_number(threshold)):
             raise UnsupportedModel(f"activation {activation!r} or threshold {threshold!r} is none that a converter writes")
+        task = declared.get("task", "")
+        if task not in ("", *TASKS):
+            raise UnsupportedModel(f"task {str(task)[:60]!r} is none of {', '.join(TASKS)}")
         preprocess = _declared_preprocess(manifest)
         labels = _read_labels(_inside(manifest, declared["labels"])) if "labels" in declared else ()
         return cls(
@@ -58,10 +64,11 @@ class ModelPlan:
             flavor,
             _inside(manifest, declared.get(SERVED_FLAVORS[flavor])),
             preprocess,
-            _image_input(signature).name if preprocess else None,
+            _image_input(signature, preprocess.mode).name if preprocess else None,
             labels,
             activation,
             threshold,
+            task,
         )
 
 
@@ -85,11 +92,13 @@ def _declared_preprocess(manifest: ModelManifest) -> PreprocessSpec | None:
     return PreprocessSpec.parse(document) if document is not None else None
 
 
-def _image_input(signature: Signature) -> TensorSpec:
-    images = [spec for spec in signature.inputs if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3]
+def _image_input(signature: Signature, mode: str) -> TensorSpec:
+    channels = (3,) if mode == "RGB" else ()
+    images = [s for s in signature.inputs if s.dtype == np.uint8 and len(s.shape) >= 3 and s.shape[3:] == channels]
     if len(images) != 1:
+        wanted = "[-1,H,W,3]" if mode == "RGB" else "[-1,H,W]"
         raise UnsupportedModel(
-            f"the model declares preprocessing, which needs one uint8 [-1,H,W,3] input; its signature is {signature}"
+            f"the model declares preprocessing, which needs one uint8 {wanted} input; its signature is {signature}"
         )
     return images[0]
 

@@ -82,9 +82,10 @@ class Messages:
             return Answer(source, outputs)
         single = {name: array[0] for name, array in outputs.items()}
         scores, metadata = outputs.get(self.metadata.outputs[0].name), self.metadata
-        if scores is None or scores.ndim != 2 or scores.dtype.kind != "f":
+        if scores is None or scores.dtype.kind != "f":
             return Answer(source, single)
-        return Answer(source, single, tuple(named(scores, self._top, metadata.threshold, metadata.labels)[0]))
+        found = named(scores, self._top, metadata.threshold, metadata.labels, metadata.task)
+        return Answer(source, single, tuple(found[0]))
 
     def _of(self, value: Input) -> pb.ModelInferRequest:
         if isinstance(value, Mapping):
@@ -94,7 +95,7 @@ class Messages:
         if isinstance(value, bytes | bytearray | memoryview):
             return self._encoded(bytes(value))
         if isinstance(value, pillow.Image):
-            value = np.asarray(value.convert("RGB"))
+            value = np.asarray(value.convert("L" if len(self.metadata.inputs[0].shape) == 3 else "RGB"))
         if not isinstance(value, np.ndarray):
             raise InvalidInput(f"expected a picture: a path, bytes, an array or a Pillow image; got {type(value).__name__}")
         spec = self.metadata.inputs[0]
@@ -153,7 +154,7 @@ def as_array(value: Any) -> npt.NDArray[Any]:
 
 def _fits(pixels: npt.NDArray[Any], spec: TensorSpec) -> bool:
     """True as well for what is no picture at all: the server's refusal says what was wanted."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    if pixels.dtype != np.uint8 or pixels.ndim != len(spec.shape) - 1 or pixels.shape[2:] not in ((), (3,)):
         return True
     return all(want in (-1, got) for want, got in zip(spec.shape[1:], pixels.shape, strict=False))
 

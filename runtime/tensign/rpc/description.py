@@ -16,6 +16,8 @@ def metadata(model: Model, versions: list[str]) -> pb.ModelMetadataResponse:
     for tensors, specs in ((response.inputs, model.signature.inputs), (response.outputs, model.signature.outputs)):
         for spec in specs:
             tensors.add(name=spec.name, datatype=of_numpy(spec.dtype).protocol, shape=spec.shape)
+    if model.plan.task:
+        response.parameters["task"].string_param = model.plan.task
     response.parameters["activation"].string_param = model.plan.activation
     response.parameters["device"].string_param = model.device
     response.parameters["batch_sizes"].string_param = ",".join(map(str, model.buckets.rows))
