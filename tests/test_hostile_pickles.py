@@ -50,11 +50,14 @@ resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]),) * 2)
 import torch
 from tensign.errors import TensignError
 from tensign_converters.exported import read_export
-from tensign_converters.learned import learn
+from tensign_converters.heads import head
+from tensign_converters.transforms import preprocessing
 for file in sorted(Path(sys.argv[1]).iterdir()):
     start = time.process_time()
     try:
-        learn(read_export(file, {}), (8, 8)).network(torch.zeros(1, 2, 2))
+        recording = read_export(file, {})
+        preprocessing(recording.types[0], recording.item_transforms, recording.batch_transforms, (8, 8))
+        head(recording, tuple(recording.network(torch.zeros(1, 2)).shape))
         said = ["read", ""]
     except TensignError as error:
         said = ["refused", str(error)]
