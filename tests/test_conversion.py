@@ -21,16 +21,18 @@ from conftest import CPU, SHARED
 from tensign import conversion
 from tensign.client import Client
 from tensign.conversion import convert, servable
-from tensign.errors import ParityFailed, UnsupportedModel, UntrustedModel
+from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
 from tensign.plan import ModelPlan
 from tensign.signature import Signature
 from tensign.testing import serving
 
-# What fastai 2.8 can load; the older exports it refuses, see test_an_export_that_this_fastai_cannot_load.
-LOADABLE = ("faces-fastai-2.8", "digits-multilabel-fastai-2.8")
-OLD = ("faces-fastai-2.4.1", "faces-fastai-2.7.19")
+LOADABLE = ("faces-fastai-2.8", "digits-multilabel-fastai-2.8")  # by the fastai installed here, with --trust
+OLD = ("faces-fastai-2.4.1", "faces-fastai-2.7.19")  # which plain fastai 2.8 cannot load
+ALL = (*LOADABLE, *OLD)
+# On the network's input: golden.npz of 2.4.1 was made on torch 1.9.1 and Pillow 9.5, which differ by so much themselves.
+INPUT_TOLERANCE = dict.fromkeys(ALL, 5e-6) | {"faces-fastai-2.4.1": 5e-5}
 TOLERANCE = 1e-5  # on probabilities, against the framework the fixture was made with
 
 
@@ -39,9 +41,9 @@ def converted(tmp_path_factory: pytest.TempPathFactory, fixture_dir: Callable[[s
     """The converted directory of a fixture, converted once."""
 
     @cache
-    def once(name: str, weights: str = "fp32") -> Path:
+    def once(name: str, weights: str = "fp32", trust: bool = False) -> Path:
         target = tmp_path_factory.mktemp("converted") / name
-        convert(fixture_dir(name), target, trust=True, weights=weights)
+        convert(fixture_dir(name), target, trust=trust, weights=weights)
         return target
 
     return once
@@ -56,7 +58,7 @@ def golden_images(name: str) -> list[Path]:
     return [SHARED / "fixtures" / name / "golden_images" / str(file) for file in golden(name)["images"]]
 
 
-@pytest.mark.parametrize("name", LOADABLE)
+@pytest.mark.parametrize("name", ALL)
 def test_served_answers_are_the_frameworks_own(converted: Callable[..., Path], name: str) -> None:
     """Raw rows in one request, one row a request over a stream, and the encoded files: all over gRPC."""
     path, expected = converted(name), golden(name)
@@ -79,7 +81,7 @@ def _only_row(response: Any) -> npt.NDArray[np.float32]:
     return row
 
 
-@pytest.mark.parametrize("name", LOADABLE)
+@pytest.mark.parametrize("name", ALL)
 def test_the_networks_input_and_logits_are_the_frameworks_own(converted: Callable[..., Path], name: str) -> None:
     """Probabilities saturate, and a wrong preprocessing can hide behind 1.000; these cannot."""
     from tensign_converters.graph import INPUT, LOGITS, NETWORK_INPUT, with_inner_outputs
@@ -94,12 +96,12 @@ def test_the_networks_input_and_logits_are_the_frameworks_own(converted: Callabl
     ):
         seen, logits = session.run([NETWORK_INPUT, LOGITS], {INPUT: pixels})
         assert seen.shape[1:] == tuple(expected["net_shape"])
-        assert np.abs(seen[:, :, ::17, ::17] - expected[f"net_input_sample{suffix}"]).max() <= 5e-6
+        assert np.abs(seen[:, :, ::17, ::17] - expected[f"net_input_sample{suffix}"]).max() <= INPUT_TOLERANCE[name]
         assert np.abs(seen.mean((2, 3)) - expected[f"net_input_mean{suffix}"]).max() <= 5e-6
         assert np.abs(logits - expected[f"logits{suffix}"]).max() <= 5e-5
 
 
-@pytest.mark.parametrize("name", LOADABLE)
+@pytest.mark.parametrize("name", ALL)
 def test_mlflow_opens_what_we_write_and_gives_the_golden_answers(converted: Callable[..., Path], name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's own
@@ -114,7 +116,7 @@ def test_mlflow_opens_what_we_write_and_gives_the_golden_answers(converted: Call
     assert [str(spec.type) for spec in model.metadata.signature.inputs.inputs] == [str(spec.dtype) for spec in source.inputs]
 
 
-@pytest.mark.parametrize("name", LOADABLE)
+@pytest.mark.parametrize("name", ALL)
 def test_a_converted_model_carries_its_proof_and_its_origin(converted: Callable[..., Path], name: str) -> None:
     made = read_mlmodel(converted(name))
     kept = made.metadata["tensign"]
@@ -123,6 +125,7 @@ def test_a_converted_model_carries_its_proof_and_its_origin(converted: Callable[
     assert kept["parity"]["max_difference"] <= 1e-5
     assert kept["parity"]["top1_agreement"] == 1.0
     assert kept["parity"]["rows"] >= 16
+    assert "the original Learner was not loaded" in kept["parity"]["against"]
     assert len(kept["preprocess"]["sha256"]) == 64
     assert "onnx" not in made.flavors  # other tools would skip the resize
     everything = "".join(file.read_text(errors="replace") for file in made.path.iterdir())
@@ -200,10 +203,15 @@ def test_a_model_that_is_served_as_it_is_is_not_converted(mean_model: Path, tmp_
     assert not (tmp_path / "cache").exists()
 
 
-def test_without_trust_the_pickle_stays_closed(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(UntrustedModel, match=r"is a pickle: loading it runs whatever code it holds.*--trust"):
-        convert(fixture_dir("faces-fastai-2.8"), tmp_path / "out", trust=False)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("name", ("faces-fastai-2.8", "faces-fastai-2.7.19"))
+def test_with_trust_the_original_is_loaded_where_it_can_be_and_read_as_data_where_not(
+    converted: Callable[..., Path], name: str
+) -> None:
+    against = read_mlmodel(converted(name, "fp32", True)).metadata["tensign"]["parity"]["against"]
+    assert (against == "the original Learner") == (name in LOADABLE)
+    plan, same = ModelPlan.of(converted(name)), ModelPlan.of(converted(name, "fp32", True))
+    assert plan.preprocess == same.preprocess and plan.labels == same.labels
+    assert plan.file.read_bytes() == same.file.read_bytes()  # data and code tell of the same network
 
 
 def test_an_existing_target_is_not_touched(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
@@ -211,15 +219,6 @@ def test_an_existing_target_is_not_touched(fixture_dir: Callable[[str], Path], t
     with pytest.raises(FileExistsError, match="give a directory that does not"):
         convert(fixture_dir("faces-fastai-2.8"), tmp_path, trust=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-@pytest.mark.parametrize("name", OLD)
-def test_an_export_that_this_fastai_cannot_load(fixture_dir: Callable[[str], Path], tmp_path: Path, name: str) -> None:
-    written = name.rpartition("-")[2]
-    for trust in (True, False):  # nobody is asked to trust what would be refused anyway
-        with pytest.raises(UnsupportedModel, match=rf"written by fastai {written}, which fastai 2\.8 and later cannot load"):
-            convert(fixture_dir(name), tmp_path / "out", trust=trust)
-    assert not list(tmp_path.iterdir())
 
 
 def test_an_onnx_model_is_served_as_it_is_external_weights_and_all(fixture_dir: Callable[[str], Path]) -> None:
@@ -235,13 +234,17 @@ def test_a_network_that_onnx_cannot_express_is_refused_with_the_reason(tmp_path:
         import torch
 
         from tensign_converters import graph
+        from tensign_converters.learned import learn
+        from tensign_converters.recording import Loss, Recording
 
     class Chooses(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
 
+    loss = Loss("torch.nn.modules.loss.MSELoss")
+    chooses = Recording(Chooses(), (), (), ("PILImage", "TensorFloat"), (), loss, 1, {}, False, None)
     with pytest.raises(UnsupportedModel, match="the network cannot be exported to ONNX: "):
-        graph.export(graph.Graph((), Chooses(), "none"), (8, 8), tmp_path / "model.onnx")
+        graph.export(learn(chooses, (8, 8)), tmp_path / "model.onnx")
 
 
 def test_a_signature_that_the_learner_contradicts_is_refused(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
@@ -264,16 +267,16 @@ def test_predictions_beyond_the_tolerance_are_refused(
         warnings.simplefilter("ignore")
         import torch
 
-        from tensign.preprocess import PreprocessSpec
         from tensign_converters import graph, parity
-        from tensign_converters.learner import read_learner
+        from tensign_converters.learned import learn
+        from tensign_converters.learner import load
 
-        learned = read_learner(read_mlmodel(fixture_dir("faces-fastai-2.8")), (300, 300))
-        spec, model = PreprocessSpec(learned.item_steps), tmp_path / "model.onnx"
-        graph.export(graph.Graph(learned.graph_steps, learned.network, learned.activation), learned.size, model)
-        assert parity.prove(learned, spec, model, (300, 300), "fp32").max_difference <= 1e-5
+        learned = learn(load(fixture_dir("faces-fastai-2.8") / "model.fastai", "2.8.12"), (300, 300))
+        model = tmp_path / "model.onnx"
+        graph.export(learned, model)
+        assert parity.prove(learned, model, (300, 300), "fp32").max_difference <= 1e-5
         *_, bias = learned.network.parameters()
         with torch.no_grad():
             bias.add_(torch.tensor([30.0, 0.0]))
         with pytest.raises(ParityFailed, match="does not predict as the original: greatest difference"):
-            parity.prove(learned, spec, model, (300, 300), "fp32")
+            parity.prove(learned, model, (300, 300), "fp32")

@@ -233,7 +233,7 @@ def test_a_flavor_that_is_not_served_says_what_to_do(mlmodel: Callable[..., Path
         signature={"inputs": [tensor("uint8", [-1, 2, 2, 3])], "outputs": [tensor("float32", [-1, 2])]},
         flavors={"fastai": {"data": "model.fastai"}},
     )
-    with pytest.raises(UnsupportedModel, match="tensign convert SRC DST --trust"):
+    with pytest.raises(UnsupportedModel, match="tensign convert SRC DST"):
         ModelPlan.of(path)
 
 

@@ -97,7 +97,10 @@ RESIZE = {"op": "resize", "height": 8, "width": 9}
         ({"version": 1, "steps": None}, "preprocess: TypeError"),
         ({"version": 1, "steps": ["resize"]}, "preprocess: AttributeError"),
         ({"version": 1, "steps": [{}]}, "KeyError: 'op'"),
-        ({"version": 1, "steps": [{"op": "flip"}]}, 'step "flip" is unknown; this tensign knows resize, crop_pad'),
+        (
+            {"version": 1, "steps": [{"op": "flip"}]},
+            'step "flip" is unknown; this tensign knows resize, crop_pad, ratio_resize',
+        ),
         ({"version": 1, "steps": [{"op": "resize"}]}, "missing 2 required positional arguments: 'height' and 'width'"),
         ({"version": 1, "steps": [{**RESIZE, "antialias": True}]}, "unexpected keyword argument 'antialias'"),
         ({"version": 1, "steps": [{**RESIZE, "method": "zoom"}]}, 'resize: method "zoom" is unknown; wanted one of crop, pad'),
@@ -240,10 +243,11 @@ SIZES = [(64, 64), (40, 30), (31, 57), (101, 64), (64, 151), (7, 5), (301, 199),
 @pytest.mark.parametrize(("kind", "options"), TRANSFORMS, ids=lambda part: str(part))
 def test_pixels_are_fastais(kind: str, options: dict[str, Any]) -> None:
     vision = pytest.importorskip("fastai.vision.all")  # whose warnings on import it swallows
-    from tensign_converters.learner import _item_steps
+    from tensign_converters.learner import _transform
+    from tensign_converters.transforms import preprocessing
 
     transform = getattr(vision, kind)(**options)
-    spec = PreprocessSpec(tuple(_item_steps(transform)))
+    spec = preprocessing("PILImage", [_transform(transform)], [], (64, 64)).spec()
     for width, height in SIZES:
         image = pixels(width, height)
         wanted = np.asarray(transform(vision.PILImage.create(image), split_idx=1))

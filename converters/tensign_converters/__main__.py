@@ -6,18 +6,12 @@ With `--describe` and no DST, that line tells the inputs and outputs of the Lear
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
-import traceback
 from pathlib import Path
 
-from tensign.errors import TensignError
+from tensign_converters.confined import said
 from tensign_converters.convert import convert, describe
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
 
 
 def main() -> int:
@@ -30,19 +24,15 @@ def main() -> int:
     given = parser.parse_args()
     if given.describe == (given.target is not None):
         parser.error("give DST, or --describe")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # what libraries, or the model's own code, print
-            if given.describe:
-                said = describe(given.source, trust=given.trust)
-            else:
-                said = {"report": convert(given.source, given.target, trust=given.trust, weights=given.weights)}
-    except (TensignError, OSError) as error:
-        said = {"error": type(error).__name__, "text": str(error)}
-    except Exception as error:  # torch, fastai, onnx and the model's own code raise anything
-        traceback.print_exc()
-        said = {"error": "UnsupportedModel", "text": f"{given.source}: {type(error).__name__}: {_first_line(error)}"}
-    print(json.dumps(said))
-    return 2 if "error" in said else 0
+
+    def act() -> dict[str, str]:
+        if given.describe:
+            return describe(given.source, trust=given.trust)
+        return {"report": convert(given.source, given.target, trust=given.trust, weights=given.weights)}
+
+    answer = said(given.source, act)
+    print(json.dumps(answer))
+    return 2 if "error" in answer else 0
 
 
 if __name__ == "__main__":

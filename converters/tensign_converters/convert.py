@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from tensign.choice import SERVED_FLAVORS, refusal
-from tensign.errors import UnsupportedModel, UntrustedModel
-from tensign.mlmodel import ModelManifest, read_mlmodel
+from tensign.errors import UnsupportedModel
+from tensign.mlmodel import read_mlmodel
 from tensign.signature import Signature
+from tensign_converters import confined
 
 _ANY_SIZE = (224, 224)
 
@@ -18,7 +20,8 @@ _ANY_SIZE = (224, 224)
 def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
     """Converts a fastai MLmodel directory; gives a report of a few lines.
 
-    Raises UntrustedModel unless `trust`, UnsupportedModel for what has no counterpart, ParityFailed for what predicts
+    Its file is read as data, and with `trust` loaded, which runs its code. Raises UntrustedModel where only that code could
+    say what the network is and `trust` is False, UnsupportedModel for what has no counterpart, ParityFailed for what predicts
     something else afterwards, FileExistsError where the target exists.
     """
     manifest = read_mlmodel(source)
@@ -27,8 +30,7 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     if advice := refusal(manifest):
         raise UnsupportedModel(f"{source}: {advice}")
     signature = Signature.parse(manifest.signature)
-    size = _picture_size(signature)
-    _check_trust(source, trust)
+    _picture_size(signature)
     if target.exists():
         raise FileExistsError(f"{target} exists; give a directory that does not")
     _check_torch()
@@ -37,7 +39,14 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
     try:
         workshop.chmod(0o755)
-        report = _convert(manifest, signature, size, workshop, weights)
+        job = {
+            "do": "convert",
+            "source": str(source.resolve()),
+            "target": str(workshop.resolve()),
+            "trust": trust,
+            "weights": weights,
+        }
+        report = confined.run(job, source.resolve(), workshop.resolve())["report"]
         _put(workshop, target)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
@@ -47,50 +56,55 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
 def describe(source: Path, *, trust: bool) -> dict[str, str]:
     """{"inputs": "uint8[-1,H,W,3]", "outputs": "float32[-1,n]"}: the pictures a Learner works on, what it answers to one.
 
-    Raises UntrustedModel unless `trust`, UnsupportedModel where the Learner cannot be loaded or resizes nothing.
+    Raises what `convert` raises, and UnsupportedModel where the Learner resizes nothing.
     """
     manifest = read_mlmodel(source)
     if advice := refusal(manifest):
         raise UnsupportedModel(f"{source}: {advice}")
-    _check_trust(source, trust)
     _check_torch()
-    import numpy as np
+    job = {"do": "describe", "source": str(source.resolve()), "trust": trust}
+    found = confined.run(job, source.resolve())
+    return {part: str(found[part]) for part in ("inputs", "outputs")}
 
-    from tensign_converters.learner import read_learner
 
-    learned = read_learner(manifest, _ANY_SIZE)
-    if not learned.item_steps:
+def describe_here(source: str, *, trust: bool, confinement: str) -> dict[str, str]:
+    """The same, in the process that is shut in."""
+    from tensign_converters.learned import learn
+    from tensign_converters.source import read_source
+    from tensign_converters.transforms import COLOUR
+
+    learned = learn(read_source(read_mlmodel(source), trust=trust), _ANY_SIZE)
+    steps = learned.preprocessing.spec().steps
+    if not steps:
         raise UnsupportedModel(f"{source}: the Learner resizes nothing, so its signature tells the size: give --input")
-    height, width = learned.item_steps[-1].height, learned.item_steps[-1].width
-    answer = learned.logits([np.zeros((height, width, 3), np.uint8)])
-    return {"inputs": f"uint8[-1,{height},{width},3]", "outputs": f"float32[{','.join(map(str, (-1, *answer.shape[1:])))}]"}
-
-
-def _check_trust(source: Path, trust: bool) -> None:
-    if not trust:
-        raise UntrustedModel(
-            f"{source}: model.fastai is a pickle: loading it runs whatever code it holds, with your rights. If you trust"
-            " where it comes from, say so: --trust. It is loaded once, in a process of its own; what is served is ONNX."
-        )
+    height, width = learned.preprocessing.size
+    channels = [3] if learned.preprocessing.kind == COLOUR else []
+    pictures, answers = (",".join(map(str, shape)) for shape in ((-1, height, width, *channels), (-1, *learned.shape)))
+    return {"inputs": f"uint8[{pictures}]", "outputs": f"float32[{answers}]"}
 
 
 def _check_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'") from None
+    if importlib.util.find_spec("torch") is None:
+        raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'")
 
 
-def _convert(manifest: ModelManifest, signature: Signature, size: tuple[int, int], target: Path, weights: str) -> str:
-    from tensign_converters.learner import read_learner
+def convert_here(source: str, target: str, *, trust: bool, weights: str, confinement: str) -> dict[str, str]:
+    """The conversion itself, in the process that is shut in: reads `source`, writes into the directory `target`.
+
+    confinement: what holds of this process, kept with the model. Raises as `convert` does.
+    """
+    from tensign_converters.learned import learn
     from tensign_converters.package import write_model
+    from tensign_converters.source import read_source
 
-    learned = read_learner(manifest, size)
-    classes = signature.outputs[0].shape[-1]
-    if learned.labels and classes not in (-1, len(learned.labels)):
-        raise UnsupportedModel(f"the signature promises {classes} classes, the Learner knows {len(learned.labels)} labels")
-    origin = {"sha256": manifest.digest, "flavor": "fastai"}
-    return write_model(learned, target, size=size, weights=weights, source=manifest.document, origin=origin)
+    manifest = read_mlmodel(source)
+    signature = Signature.parse(manifest.signature)
+    size = _picture_size(signature)
+    learned = learn(read_source(manifest, trust=trust), size)
+    learned.check(signature)
+    origin = {"sha256": manifest.digest, "flavor": "fastai", "confinement": confinement}
+    report = write_model(learned, Path(target), size=size, weights=weights, source=manifest.document, origin=origin)
+    return {"report": report}
 
 
 def _put(workshop: Path, target: Path) -> None:
@@ -103,9 +117,12 @@ def _put(workshop: Path, target: Path) -> None:
 
 
 def _picture_size(signature: Signature) -> tuple[int, int]:
-    """Height and width of the signature's one uint8 [-1,H,W,3] input."""
+    """Height and width of the signature's one uint8 [-1,H,W,3] or [-1,H,W] input."""
     if len(signature.inputs) == len(signature.outputs) == 1:
         spec = signature.inputs[0]
-        if spec.dtype == "uint8" and len(spec.shape) == 4 and spec.shape[3] == 3 and -1 not in spec.shape[1:3]:
+        pictures = len(spec.shape) in (3, 4) and spec.shape[3:] in ((), (3,))
+        if spec.dtype == "uint8" and pictures and -1 not in spec.shape[1:3]:
             return spec.shape[1], spec.shape[2]
-    raise UnsupportedModel(f"wanted a signature of one input uint8 [-1,H,W,3] and one output, got {signature}")
+    raise UnsupportedModel(
+        f"wanted a signature of one input uint8 [-1,H,W,3] or, grey, [-1,H,W], and one output, got {signature}"
+    )

@@ -12,49 +12,45 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.steps import Step
+from tensign_converters.learned import Learned, example, network_input
 
+OPSET, IR_VERSION = 20, 10  # what ONNX Runtime 1.18 and later read
 INPUT, OUTPUT = "image", "output"
 NETWORK_INPUT, LOGITS = "network_input", "logits"  # inner tensors that keep their names, for proof and diagnosis
 _WORTH_HALVING = 4096  # elements; what is smaller saves nothing, and biases keep their precision
 
 
 class Graph(nn.Module):
-    """uint8 [B,h,w,3] -> float32 [B,classes], with the network's input and its logits besides."""
+    """uint8 pixels [B,h,w,3] or [B,h,w] -> float32 [B,...], with the network's input and its logits besides."""
 
-    def __init__(self, steps: tuple[Step, ...], network: nn.Module, activation: str) -> None:
+    def __init__(self, learned: Learned) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(steps)
-        self.network = network
-        self.activation = activation
+        self.preprocessing, self.head = learned.preprocessing, learned.head
+        self.steps = nn.ModuleList(learned.preprocessing.graph_steps)
+        self.network = learned.network
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = pixels.permute(0, 3, 1, 2).float()
-        for step in self.steps:
-            x = step(x)
+        x = network_input(self.preprocessing, pixels)
         logits = self.network(x)
-        if self.activation == "softmax":
-            output = torch.softmax(logits, dim=-1)
-        else:
-            output = torch.sigmoid(logits) if self.activation == "sigmoid" else logits + 0
-        return output, x + 0, logits  # + 0: a tensor of its own name
+        return self.head.activate(logits), x + 0, logits  # + 0: a tensor of its own name
 
 
-def export(graph: Graph, size: tuple[int, int], target: Path) -> None:
-    """Writes `graph` for pixels of that height and width to one ONNX file; NETWORK_INPUT and LOGITS are no outputs of it.
+def export(learned: Learned, target: Path) -> None:
+    """Writes one ONNX file, any number of rows; NETWORK_INPUT and LOGITS are inner tensors of it. The same model gives the
+    same bytes.
 
     Raises UnsupportedModel for a network that the exporter cannot follow.
     """
-    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
         try:
             program = torch.onnx.export(
-                graph.eval(),
-                (example,),
+                Graph(learned).eval(),
+                (example(learned.preprocessing, 2),),
                 input_names=[INPUT],
                 output_names=[OUTPUT, NETWORK_INPUT, LOGITS],
                 dynamic_shapes={"pixels": {0: torch.export.Dim("rows")}},
+                opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
             )
@@ -63,14 +59,17 @@ def export(graph: Graph, size: tuple[int, int], target: Path) -> None:
             raise UnsupportedModel(f"the network cannot be exported to ONNX: {reason}") from error
     assert program is not None
     model = program.model_proto
+    model.ir_version = IR_VERSION
     for value in [value for value in model.graph.output if value.name in (NETWORK_INPUT, LOGITS)]:
         model.graph.output.remove(value)
         model.graph.value_info.append(value)
     for node in model.graph.node:  # the exporter's notes name files of the machine it ran on
         del node.metadata_props[:]
         node.doc_string = ""
+    if (size := model.ByteSize()) >= onnx.checker.MAXIMUM_PROTOBUF:
+        raise UnsupportedModel(f"the graph takes {size} bytes; one file holds less than {onnx.checker.MAXIMUM_PROTOBUF}")
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, target)
+    target.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def store_as_fp16(file: Path) -> None:

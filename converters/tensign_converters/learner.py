@@ -1,70 +1,33 @@
-"""model.fastai -> Learned: network, preprocessing, labels and activation, as they act at inference.
-
-`load_learner` unpickles, so this runs only when the operator said --trust, and only in the converter's own process.
-"""
+"""A live Learner -> Recording, and `load_learner`, which runs the file's code: only when the operator said --trust."""
 
 from __future__ import annotations
 
-import math
+import enum
+import types
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel
-from tensign.mlmodel import ModelManifest
-from tensign.preprocess import CropPad, Resize
-from tensign_converters.steps import CentreCrop, IdentityWarp, Normalize, Scale, Step
+from tensign_converters.allowed import today
+from tensign_converters.recording import Loss, Opaque, Picture, Recording, Transform
 
-_INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "softmax": lambda logits: torch.softmax(logits, dim=-1),
-    "sigmoid": torch.sigmoid,
-    "none": lambda logits: logits,
-}
-
-Picture = npt.NDArray[np.uint8] | Path
+_MAX_DEPTH = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """One model, taken apart.
+def load(file: Path, written: str) -> Recording:
+    """Unpickles a Learner's export, running its code, and records it. written: the fastai version that its MLmodel names.
 
-    item_steps act on uint8 pixels; graph_steps on float [B,3,h,w] before the network; size is the h, w that reaches the
-    graph; logits gives the original's own answer, [n,classes], for pictures (uint8 [H,W,3] or files).
-    """
-
-    network: nn.Module
-    item_steps: tuple[Resize | CropPad, ...]
-    graph_steps: tuple[Step, ...]
-    size: tuple[int, int]
-    activation: str
-    labels: tuple[str, ...]
-    threshold: float | None
-    logits: Callable[[Sequence[Picture]], npt.NDArray[np.float32]]
-    versions: dict[str, str]
-
-    def activate(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.asarray(_ACTIVATIONS[self.activation](torch.from_numpy(logits)))
-
-
-def read_learner(manifest: ModelManifest, size: tuple[int, int]) -> Learned:
-    """Loads the Learner of a fastai flavor, running its pickle. size: height and width in the signature.
-
-    Raises UnsupportedModel for what this fastai cannot load, or what no step of ours does.
+    Raises UnsupportedModel for what this fastai cannot load.
     """
     import fastai
-    import fastcore
     from fastai.learner import load_learner
 
-    file = manifest.path / str(manifest.flavors["fastai"].get("data", "model.fastai"))
-    written = manifest.flavors["fastai"].get("fastai_version", "an unknown version")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # fastai's own, about pickles and old torch calls
@@ -77,104 +40,91 @@ def read_learner(manifest: ModelManifest, size: tuple[int, int]) -> Learned:
             f"{file.name}: written by fastai {written}, and fastai {fastai.__version__} cannot load it:"
             f" {type(error).__name__}: {reason}"
         ) from None
+    return record(learn, versions(written))
+
+
+def versions(written: str) -> dict[str, str]:
+    """Of the libraries that read here, and of the fastai that wrote."""
+    import fastai
+    import fastcore
+
+    return {
+        "fastai": fastai.__version__,
+        "fastcore": fastcore.__version__,
+        "torch": str(torch.__version__),
+        "written_by_fastai": written,
+    }
+
+
+def record(learn: Any, versions: Mapping[str, str]) -> Recording:
+    """A live Learner, taken apart; its network is set to evaluation mode."""
     learn.model.eval()
-    valid = learn.dls.valid
-    item_steps = tuple(step for transform in _inference(valid.after_item) for step in _item_steps(transform))
-    size = (item_steps[-1].height, item_steps[-1].width) if item_steps else size
-    graph_steps, current = [], size
-    for transform in _inference(valid.after_batch):
-        for step in _graph_steps(transform, current):
-            graph_steps.append(step)
-            current = step.target if isinstance(step, IdentityWarp) else current
-            current = (step.height, step.width) if isinstance(step, CentreCrop) else current
-    vocab = getattr(learn.dls, "vocab", None) or ()
-    return Learned(
+    valid, loss = learn.dls.valid, learn.loss_func
+    lists = getattr(valid.dataset, "tls", ())
+    batch = [*getattr(valid.before_batch, "fs", ()), *valid.after_batch.fs]
+    return Recording(
         network=learn.model,
-        item_steps=item_steps,
-        graph_steps=tuple(graph_steps),
-        size=size,
-        activation=_activation(learn.loss_func),
-        labels=tuple(map(str, vocab)),
-        threshold=getattr(learn.loss_func, "thresh", None),
+        item_transforms=tuple(_transform(each) for each in valid.after_item.fs),
+        batch_transforms=tuple(_transform(each) for each in batch),
+        types=tuple(_last_type(each) for each in lists),
+        vocab=_vocab(getattr(learn.dls, "vocab", None)),
+        loss=Loss(_path(loss), _attributes(loss), getattr(loss, "activation", lambda logits: logits)),
+        inputs=int(getattr(learn.dls, "n_inp", 1)),
+        versions=versions,
+        loaded=True,
         logits=lambda pictures: _logits(learn, pictures),
-        versions={
-            "fastai": fastai.__version__,
-            "fastcore": fastcore.__version__,
-            "torch": str(torch.__version__),
-            "written_by_fastai": str(written),
-        },
     )
 
 
-def _inference(pipeline: Any) -> list[Any]:
-    """A pipeline's transforms but for the train-only ones, as the class says: an instance's split_idx is overwritten by use."""
-    return [transform for transform in pipeline.fs if getattr(type(transform), "split_idx", None) != 0]
+def _transform(transform: Any) -> Transform:
+    called = getattr(transform, "encodes", None) if type(transform).__name__ == "Transform" else None
+    train_only = getattr(type(transform), "split_idx", None) == 0
+    return Transform(_path(transform), _attributes(transform), train_only, "" if called is None else _path(called))
 
 
-def _kind(transform: Any) -> str:
-    """The name of one of fastai's own classes; empty for somebody's subclass, which may do something else."""
-    return type(transform).__name__ if type(transform).__module__.split(".")[0] == "fastai" else ""
+def _attributes(thing: Any) -> dict[str, Any]:
+    held = getattr(thing, "__dict__", {}) if not isinstance(thing, types.FunctionType) else {}
+    return {name: _plain(value) for name, value in held.items() if not name.startswith("_")}
 
 
-def _item_steps(transform: Any) -> list[Resize | CropPad]:
-    kind = _kind(transform)
-    if kind == "ToTensor":
-        return []
-    if kind == "Resize":
-        width, height = transform.size
-        return [Resize(height, width, str(transform.method), str(transform.pad_mode), _INTERPOLATION[int(transform.mode)])]
-    if kind in ("CropPad", "RandomCrop"):
-        width, height = transform.size
-        return [CropPad(height, width, str(getattr(transform, "pad_mode", "zeros")))]
-    if kind == "RandomResizedCrop":
-        width, height = transform.size
-        extra = math.ceil(max(width, height) * transform.val_xtra / 8) * 8
-        squish = Resize(height + extra, width + extra, "squish", interpolation=_INTERPOLATION[int(transform.mode)])
-        return [squish, CropPad(height, width)] if extra else [squish]
-    raise UnsupportedModel(
-        f"the item transform {type(transform).__name__} has no counterpart here; skipping it would change predictions"
+def _plain(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().as_subclass(torch.Tensor).float().numpy() if value.is_floating_point() else value.numpy()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value
+    if depth < _MAX_DEPTH:
+        if isinstance(value, tuple):
+            return tuple(_plain(item, depth + 1) for item in value)
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            return {key: _plain(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list) or type(value).__name__ == "L":
+            return [_plain(item, depth + 1) for item in value]
+    return Opaque(_path(value))
+
+
+def _path(thing: Any) -> str:
+    """Dotted: of a function or class its own, of an object its class's."""
+    thing = getattr(thing, "func", thing) if type(thing).__name__ == "partial" else thing
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    return today(f"{named.__module__}.{named.__qualname__}")
+
+
+def _last_type(items: Any) -> str:
+    kept = list(getattr(items, "types", ()))
+    return str(getattr(kept[-1], "__name__", "")) if kept else ""
+
+
+def _vocab(vocab: Any) -> tuple[Any, ...]:
+    """Names, flat for one target, a tuple of them for several."""
+    return tuple(
+        tuple(each) if isinstance(each, list) or type(each).__name__ == "CategoryMap" else each for each in vocab or ()
     )
-
-
-def _graph_steps(transform: Any, size: tuple[int, int]) -> list[Step]:
-    from fastai.vision.augment import AffineCoordTfm
-
-    kind = _kind(transform)
-    if kind == "IntToFloatTensor":
-        return [Scale(float(transform.div))]
-    if kind == "Normalize":
-        return [Normalize(transform.mean.flatten().tolist(), transform.std.flatten().tolist())]
-    if kind and isinstance(transform, AffineCoordTfm):
-        target = transform.size if transform.size is not None else size
-        target = (target, target) if isinstance(target, int) else tuple(target)
-        sampling = {"mode": transform.mode, "pad_mode": transform.pad_mode, "align_corners": transform.align_corners}
-        return [IdentityWarp(size, target, **sampling)]
-    if kind == "RandomResizedCropGPU":
-        height, width = size
-        low, high = transform.ratio
-        crop = (
-            (int(width / low), width)
-            if width / height < low
-            else (height, int(height * high))
-            if width / height > high
-            else size
-        )
-        crop = (int(crop[0] * transform.valid_scale), int(crop[1] * transform.valid_scale))
-        warp = IdentityWarp(crop, tuple(transform.size), mode=transform.mode, pad_mode="reflection", align_corners=True)
-        return [CentreCrop(*crop), warp]
-    raise UnsupportedModel(
-        f"the batch transform {type(transform).__name__} has no counterpart here; skipping it would change predictions"
-    )
-
-
-def _activation(loss: Any) -> str:
-    """Which activation `get_preds` applies, found out by applying it to numbers."""
-    probe = torch.linspace(-3, 3, 12).reshape(3, 4)
-    applied = loss.activation(probe.clone()) if hasattr(loss, "activation") else probe
-    for name, activation in _ACTIVATIONS.items():
-        if torch.allclose(applied, activation(probe), atol=1e-6):
-            return name
-    raise UnsupportedModel(f"the loss {type(loss).__name__} has an activation that is not softmax, sigmoid or none")
 
 
 def _logits(learn: Any, pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:

@@ -14,8 +14,8 @@ import yaml
 
 from tensign.preprocess import PreprocessSpec
 from tensign.version import __version__
-from tensign_converters.graph import Graph, export, store_as_fp16
-from tensign_converters.learner import Learned
+from tensign_converters.graph import IR_VERSION, OPSET, export, store_as_fp16
+from tensign_converters.learned import Learned
 from tensign_converters.parity import prove
 
 MODEL_FILE, LABELS_FILE = "model.onnx", "labels.json"
@@ -31,22 +31,21 @@ def write_model(
     source: Mapping[str, Any],
     origin: Mapping[str, Any],
 ) -> str:
-    """Exports, proves and writes into the directory `target`; gives a report of two lines.
+    """Exports, proves and writes into the directory `target`; gives a report of three lines.
 
     size: height and width in the signature; source: the original's MLmodel document, or one that has its signature;
     origin: where the model came from, kept with the versions. Raises UnsupportedModel or ParityFailed.
     """
     model = target / MODEL_FILE
-    steps = ("cast to float32, NHWC to NCHW", *(step.describe() for step in learned.graph_steps))
-    spec = PreprocessSpec(learned.item_steps, graph=steps)
-    export(Graph(learned.graph_steps, learned.network, learned.activation), learned.size, model)
+    spec = learned.preprocessing.spec()
+    export(learned, model)
     if weights == "fp16":
         store_as_fp16(model)
-    proved = prove(learned, spec, model, size, weights)
-    versions = {"tensign": __version__, **learned.versions}
-    proof = {"source": {**origin, "versions": versions}, "parity": proved.document()}
+    proved = prove(learned, model, size, weights)
+    versions = {"tensign": __version__, **learned.versions, "opset": OPSET, "ir": IR_VERSION}
+    proof = {"source": {**origin, "versions": versions}, "parity": {**proved.document(), "against": learned.against}}
     _write_files(target, learned, spec, weights, source, proof)
-    return f"preprocess: {'; '.join(map(str, (*learned.item_steps, *steps)))}\nparity: {proved}"
+    return f"preprocess: {'; '.join(map(str, (*spec.steps, *spec.graph)))}\nparity: {proved}\nagainst: {learned.against}"
 
 
 def _write_files(
@@ -58,12 +57,13 @@ def _write_files(
     proof: Mapping[str, Any],
 ) -> None:
     flavor: dict[str, Any] = {"tensign_version": __version__, "model": MODEL_FILE, "weights": weights}
-    flavor["activation"] = learned.activation
-    if learned.labels:
-        (target / LABELS_FILE).write_text(json.dumps(learned.labels, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    flavor |= {"task": learned.head.task, "activation": learned.head.activation}
+    if learned.head.labels:
+        names = json.dumps(learned.head.labels, ensure_ascii=False, indent=0)
+        (target / LABELS_FILE).write_text(f"{names}\n", encoding="utf-8")
         flavor["labels"] = LABELS_FILE
-    if learned.threshold is not None:
-        flavor["threshold"] = float(learned.threshold)
+    if learned.head.threshold is not None:
+        flavor["threshold"] = float(learned.head.threshold)
     requirement = f"tensign[cpu]=={__version__}"
     (target / "requirements.txt").write_text(f"{requirement}\n")
     python = platform.python_version()

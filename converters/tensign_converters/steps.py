@@ -5,11 +5,13 @@ fastai runs them in `after_batch`; here they are part of the graph, so that ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tensign_converters.taps import Taps, averaging, sampling
 
 
 class Scale(nn.Module):
@@ -26,15 +28,25 @@ class Scale(nn.Module):
         return f"divide by {self.div:g}"
 
 
-class Normalize(nn.Module):
-    """(x - mean) / std, channel by channel."""
+class Codes(Scale):
+    """IntToFloatTensor on a mask: whole numbers, divided towards zero."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        return (x / self.div).trunc()
+
+    def describe(self) -> str:
+        return f"divide by {self.div:g}, towards zero"
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std, channel by channel; mean and std have one value, or one a channel."""
+
+    def __init__(self, mean: Any, std: Any) -> None:
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, -1, 1, 1))
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1).clone())
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).reshape(1, -1, 1, 1).clone())
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
@@ -63,45 +75,62 @@ class IdentityWarp(nn.Module):
     """What fastai's affine augmentations come to at inference: `grid_sample` on an identity grid.
 
     It resizes where the target differs, averaging first where that shrinks by more than two; and where it does not, it
-    still moves values in the fifth digit, so that leaving it out would not be the same model.
+    still moves values in the fifth digit, so that leaving it out would not be the same model. Such a grid samples rows
+    and columns independently, so that a few gathered and weighted lines an axis do it: exact on every device, and on a
+    CPU faster than ONNX's GridSample.
     """
 
     def __init__(
         self, source: tuple[int, int], target: tuple[int, int], *, mode: str, pad_mode: str, align_corners: bool
     ) -> None:
         super().__init__()
-        self.target, self.mode, self.pad_mode, self.align_corners = target, mode, pad_mode, align_corners
-        identity = torch.eye(3)[None, :2]
-        grid = F.affine_grid(identity, [1, 3, *target], align_corners=align_corners)
-        self.grid: Tensor
-        self.register_buffer("grid", grid)
-        self.rows: Tensor | None
-        self.columns: Tensor | None
-        zoom = 2 / (grid.max() - grid.min()).item()
-        shrink = min(source[0] / target[0], source[1] / target[1]) / 2
+        self.target, self.mode, self.pad_mode = target, mode, pad_mode
+        grid = F.affine_grid(torch.eye(3)[None, :2], [1, 1, *target], align_corners=align_corners)
+        middle = source
+        zoom = (2 / (grid.max() - grid.min())).item()
+        shrink = min(source[0] / target[1], source[1] / 2) / 2  # fastai's own: it takes the grid's last axes for its sides
         averaged = mode == "bilinear" and shrink > 1 and shrink > zoom
         if averaged:
             probe = F.interpolate(torch.zeros(1, 1, *source), scale_factor=1 / shrink, mode="area", recompute_scale_factor=True)
-        self.register_buffer("rows", _averaging(source[0], probe.shape[-2]) if averaged else None)
-        self.register_buffer("columns", _averaging(source[1], probe.shape[-1]).T.contiguous() if averaged else None)
+            middle = probe.shape[-2], probe.shape[-1]
+        axes = []
+        for axis, coordinates in enumerate((grid[0, :, 0, 1], grid[0, 0, :, 0])):
+            taps = sampling(coordinates, middle[axis], mode, pad_mode, align_corners)
+            axes.append(averaging(source[axis], middle[axis]).then(taps) if averaged else taps)
+        self.rows, self.columns = _Gathered(axes[0], source[0], axis=2), _Gathered(axes[1], source[1], axis=3)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.rows is not None and self.columns is not None:
-            x = self.rows @ x @ self.columns  # area interpolation of a fixed size; ONNX has no operator for it
-        grid = self.grid.expand(x.shape[0], -1, -1, -1)
-        return F.grid_sample(x, grid, mode=self.mode, padding_mode=self.pad_mode, align_corners=self.align_corners)
+        columns: Tensor = self.columns(self.rows(x))
+        return columns
 
     def describe(self) -> str:
         return f"sample on a {self.target[0]}x{self.target[1]} grid, {self.mode}, {self.pad_mode}"
 
 
-def _averaging(source: int, target: int) -> Tensor:
-    """[target,source]: row i averages the cells that adaptive average pooling gives to output i."""
-    matrix = torch.zeros(target, source)
-    for row in range(target):
-        start, stop = row * source // target, -(-(row + 1) * source // target)
-        matrix[row, start:stop] = 1 / (stop - start)
-    return matrix
+class _Gathered(nn.Module):
+    """[B,C,h,w] -> the same with another length along `axis`: weighted sums of its lines."""
+
+    def __init__(self, taps: Taps, source: int, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.count = 0 if taps.is_identity(source) else len(taps.lines)
+        shape = (-1, 1) if axis == 2 else (-1,)
+        for number, (lines, weights) in enumerate(zip(taps.lines, taps.weights, strict=True)):
+            if self.count:
+                self.register_buffer(f"lines_{number}", lines)
+                self.register_buffer(f"weights_{number}", weights.reshape(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.count:
+            return x
+        parts = [
+            x.index_select(self.axis, getattr(self, f"lines_{number}")) * getattr(self, f"weights_{number}")
+            for number in range(self.count)
+        ]
+        total: Tensor = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
 
 
 Step = Scale | Normalize | CentreCrop | IdentityWarp

@@ -11,7 +11,6 @@ from typing import Any
 from tensign.errors import UnsupportedModel
 from tensign.mlmodel import ModelManifest
 
-CONVERTED_FASTAI = "2.8"  # the oldest whose exports the converter loads
 SERVED_FLAVORS = {"tensign": "model", "onnx": "data"}  # flavor -> the key that names its ONNX file, the preferred first
 _PICKLE = "unpickles {}, which runs the model's own code"
 
@@ -71,8 +70,8 @@ def chosen(manifest: ModelManifest, engine: str = "auto") -> Choice:
 
 
 _CONVERT = (
-    "a fastai model is converted first, which runs its code: tensign convert SRC DST --trust; or it runs as it is in a process"
-    " of its own: --engine fastai --trust"
+    "a fastai model is converted first: tensign convert SRC DST; or it runs as it is in a process of its own:"
+    " --engine fastai --trust"
 )
 
 
@@ -80,14 +79,7 @@ def refusal(manifest: ModelManifest) -> str:
     """Why a model cannot be converted, and what to do; empty where it can."""
     if "fastai" not in manifest.flavors:
         return f"flavors {', '.join(map(str, manifest.flavors))}: only fastai models are converted; see which run as they are"
-    written = str(manifest.flavors["fastai"].get("fastai_version", CONVERTED_FASTAI))
-    if _release(written) >= _release(CONVERTED_FASTAI):
-        return ""
-    return (
-        f"written by fastai {written}, which fastai {CONVERTED_FASTAI} and later cannot load: load it with the fastai that"
-        f" wrote it, and export and log it again from {CONVERTED_FASTAI}; or run it by a Python that has that fastai:"
-        " --engine fastai --python PATH --trust"
-    )
+    return ""
 
 
 def inside(manifest: ModelManifest, name: Any, *, directory: bool = False) -> Path:
@@ -149,11 +141,6 @@ def _python_function(manifest: ModelManifest, flavor: Mapping[str, Any]) -> Choi
         raise UnsupportedModel(f"python_function: loader_module {str(module)[:64]!a} is no module's name")
     data = inside(manifest, flavor["data"], directory=True) if flavor.get("data") is not None else manifest.path
     return Choice("python_function", "pyfunc", data, f"loads it with {module}, which runs the model's own code")
-
-
-def _release(version: str) -> tuple[int, ...]:
-    numbers = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", version)
-    return tuple(map(int, numbers.groups())) if numbers else ()
 
 
 _READERS = {

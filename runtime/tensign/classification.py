@@ -54,9 +54,23 @@ def predictions(scores: npt.NDArray[Any], count: int, labels: Sequence[str] = ()
 
 
 def named(
-    scores: npt.NDArray[Any], top: int, threshold: float | None = None, labels: Sequence[str] = ()
+    scores: npt.NDArray[Any], top: int, threshold: float | None = None, labels: Sequence[str] = (), task: str = ""
 ) -> list[list[Prediction]]:
-    """What a user is told of [n,classes]: of each row the `top` best classes, or, with a threshold, all that are above it."""
+    """What a user is told of each row.
+
+    Of [n,classes] the `top` best classes, or, with a threshold, all that are above it; of a regression all values, in their
+    order; of a segmentation, [n,classes,H,W], the classes that are the best of some pixel, with their share of all pixels.
+    Of other shapes, and of no numbers, nothing.
+    """
+    if scores.dtype.kind not in "biuf":
+        return [[] for _ in scores]
+    if task == "segmentation" and scores.ndim == 4:
+        shares = [[each for each in row if each.score] for row in predictions(_shares(scores), scores.shape[1], labels)]
+        return [row[:top] for row in shares]
+    if scores.ndim != 2:
+        return [[] for _ in scores]
+    if task == "regression":
+        return [[Prediction(str(i), float(value), i) for i, value in enumerate(row)] for row in scores]
     if threshold is None:
         return predictions(scores, top, labels)
     return [[each for each in row if each.score > threshold] for row in predictions(scores, scores.shape[1], labels)]
@@ -66,3 +80,9 @@ def _best(scores: npt.NDArray[Any], count: int) -> npt.NDArray[np.intp]:
     """[n,classes] -> [n,k] indices, best first."""
     descending = -scores if scores.dtype.kind == "f" else ~scores  # of integers `-` wraps, `~` does not
     return np.argsort(descending, axis=1, kind="stable")[:, :count]
+
+
+def _shares(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """[n,classes,H,W] -> [n,classes]: of how many pixels, 0 to 1, a class is the best."""
+    best = scores.argmax(axis=1)
+    return np.stack([(best == index).mean(axis=(1, 2)) for index in range(scores.shape[1])], axis=1)

@@ -15,8 +15,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _MAX_SCANS = 100  # of a JPEG, each a pass over all pixels for as little as 17 bytes; what libraries write has 10 or so
 
 
-def decode(encoded: bytes, *, max_pixels: int, apply_exif_orientation: bool = False) -> PIL.Image.Image:
-    """Decodes one JPEG, PNG, WebP or BMP to mode RGB, by Pillow's own `convert("RGB")` for every other mode.
+def decode(encoded: bytes, *, max_pixels: int, apply_exif_orientation: bool = False, mode: str = "RGB") -> PIL.Image.Image:
+    """Decodes one JPEG, PNG, WebP or BMP to mode RGB or L, by Pillow's own `convert` for every other mode.
 
     EXIF orientation is ignored unless asked for, as fastai and torchvision ignore it. Raises UndecodableImage.
     """
@@ -26,8 +26,9 @@ def decode(encoded: bytes, *, max_pixels: int, apply_exif_orientation: bool = Fa
             raise UndecodableImage(f"{image.width}x{image.height} pixels are more than the limit of {max_pixels}")
         if image.format in ("JPEG", "MPO") and encoded.count(b"\xff\xda") > _MAX_SCANS:
             raise UndecodableImage(f"more than {_MAX_SCANS} scans")
-        rgb = _fast_rgb(encoded, image) if image.format == "JPEG" and image.mode in ("RGB", "L") else _to_rgb(image)
-        return PIL.ImageOps.exif_transpose(_with_exif(rgb, image)) if apply_exif_orientation else rgb
+        fast = image.format == "JPEG" and image.mode in ("RGB", "L")
+        pixels = _fast_rgb(encoded, image).convert(mode) if fast else _converted(image, mode)
+        return PIL.ImageOps.exif_transpose(_with_exif(pixels, image)) if apply_exif_orientation else pixels
     except UndecodableImage:
         raise
     except PIL.Image.DecompressionBombError:  # Pillow's own limit, far above ours, strikes in open()
@@ -46,16 +47,16 @@ def _fast_rgb(encoded: bytes, image: PIL.Image.Image) -> PIL.Image.Image:
             return PIL.Image.fromarray(simplejpeg.decode_jpeg(encoded, "RGB"))
     except ValueError:  # also what libjpeg only warns of, as many cameras write; Pillow has the last word
         pass
-    return _to_rgb(image)
+    return _converted(image, "RGB")
 
 
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Pillow's own conversion; transparency does not change it, Pillow only warns that RGB has no place for it."""
+def _converted(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+    """Pillow's own conversion; transparency does not change it, Pillow only warns that there is no place for it."""
     image.load()
     image.info.pop("transparency", None)
-    return image.convert("RGB")
+    return image.convert(mode)
 
 
-def _with_exif(rgb: PIL.Image.Image, original: PIL.Image.Image) -> PIL.Image.Image:
-    rgb.info["exif"] = original.getexif().tobytes()
-    return rgb
+def _with_exif(pixels: PIL.Image.Image, original: PIL.Image.Image) -> PIL.Image.Image:
+    pixels.info["exif"] = original.getexif().tobytes()
+    return pixels

@@ -79,6 +79,7 @@ def _served(manifest: ModelManifest) -> dict[str, Any]:
         "why": _why(choice),
         "other flavors": _others(manifest, choice),
         "batching": _batching(plan.signature),
+        "task": plan.task,
         "activation": plan.activation if choice.engine == "onnx" else None,
         "encoded images": _encoded(plan),
     }

@@ -19,6 +19,7 @@ from tensign.signature import Signature
 from tensign.specs import tensor_specs
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
+TASKS = ("classification", "multilabel", "segmentation", "regression")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class ModelPlan:
 
     image: the input that takes encoded images, None where no preprocessing is declared; preprocess: what is done to them before
     the engine, None where the engine does it all; activation: "softmax", "sigmoid" or "none", applied inside the network;
-    threshold: above it a label of a multi-label model counts.
+    threshold: above it a label of a multi-label model counts; task: one of
+    TASKS, "" where the model does not say.
     """
 
     manifest: ModelManifest
@@ -39,6 +41,7 @@ class ModelPlan:
     labels: tuple[str, ...]
     activation: str
     threshold: float | None
+    task: str
 
     @property
     def flavor(self) -> str:
@@ -56,16 +59,21 @@ class ModelPlan:
         activation, threshold = declared.get("activation", "none"), declared.get("threshold")
         if activation not in ACTIVATIONS or not (threshold is None or _is_number(threshold)):
             raise UnsupportedModel(f"activation {activation!r} or threshold {threshold!r} is none that a converter writes")
+        task = declared.get("task", "")
+        if task not in ("", *TASKS):
+            raise UnsupportedModel(f"task {str(task)[:60]!r} is none of {', '.join(TASKS)}")
         if choice.engine == "onnx" and not signature.outputs:
             raise UnsupportedModel("the signature declares no outputs; log the model again with an output example")
         preprocess = _declared_preprocess(manifest) if choice.engine == "onnx" else None
-        image = _image_input(signature) if preprocess or choice.engine == "fastai" else None
+        image = _image_input(signature, preprocess.mode if preprocess else "RGB")
         if preprocess and image is None:
+            wanted = "[-1,H,W,3]" if preprocess.mode == "RGB" else "[-1,H,W]"
             raise UnsupportedModel(
-                f"the model declares preprocessing, which needs one uint8 [-1,H,W,3] input; its signature is {signature}"
+                f"the model declares preprocessing, which needs one uint8 {wanted} input; its signature is {signature}"
             )
+        image = image if preprocess or choice.engine == "fastai" else None
         labels = _read_labels(inside(manifest, declared["labels"])) if "labels" in declared else ()
-        return cls(manifest, signature, choice, choice.file, preprocess, image, labels, activation, threshold)
+        return cls(manifest, signature, choice, choice.file, preprocess, image, labels, activation, threshold, task)
 
 
 def _is_number(value: Any) -> bool:
@@ -78,10 +86,11 @@ def _declared_preprocess(manifest: ModelManifest) -> PreprocessSpec | None:
     return PreprocessSpec.parse(document) if document is not None else None
 
 
-def _image_input(signature: Signature) -> str | None:
-    """The one input that is uint8 [-1,H,W,3], None where there is none or several."""
+def _image_input(signature: Signature, mode: str) -> str | None:
+    """The one input that is uint8 [-1,H,W,3] or, grey, [-1,H,W]; None where there is none or several."""
+    channels = (3,) if mode == "RGB" else ()
     specs = tensor_specs(signature.inputs)
-    images = [spec for spec in specs if spec.dtype == np.uint8 and len(spec.shape) == 4 and spec.shape[3] == 3]
+    images = [spec for spec in specs if spec.dtype == np.uint8 and len(spec.shape) >= 3 and spec.shape[3:] == channels]
     return images[0].name if len(images) == 1 else None
 
 

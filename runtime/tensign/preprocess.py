@@ -19,14 +19,7 @@ from tensign.config import MAX_PIXELS
 from tensign.decode import decode
 from tensign.errors import UndecodableImage, UnsupportedModel
 
-_INTERPOLATION = {
-    "nearest": PIL.Image.Resampling.NEAREST,
-    "box": PIL.Image.Resampling.BOX,
-    "bilinear": PIL.Image.Resampling.BILINEAR,
-    "hamming": PIL.Image.Resampling.HAMMING,
-    "bicubic": PIL.Image.Resampling.BICUBIC,
-    "lanczos": PIL.Image.Resampling.LANCZOS,
-}
+_INTERPOLATION = {each.name.lower(): each for each in PIL.Image.Resampling}  # Pillow 13 knows two more than six
 _PAD_MODE: dict[str, Any] = {"zeros": "constant", "border": "edge", "reflection": "reflect"}
 _METHODS = ("crop", "pad", "squish")
 
@@ -49,6 +42,10 @@ class Resize:
         _check_choice(self.op, "method", self.method, _METHODS)
         _check_choice(self.op, "pad_mode", self.pad_mode, _PAD_MODE)
         _check_choice(self.op, "interpolation", self.interpolation, _INTERPOLATION)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """What comes of a picture of that height and width; -1 is any."""
+        return self.height, self.width
 
     def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
         """The picture, height x width. Raises UndecodableImage where padding would need more than max_pixels."""
@@ -73,25 +70,66 @@ class CropPad:
         _check_size(self.op, self.height, self.width)
         _check_choice(self.op, "pad_mode", self.pad_mode, _PAD_MODE)
 
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """What comes of a picture of that height and width; -1 is any."""
+        return self.height, self.width
+
     def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
         """The picture, height x width. Raises UndecodableImage where that is more than max_pixels."""
         return _centre(image, self.width, self.height, self.pad_mode, max_pixels)
 
 
-_STEPS: dict[str, type[Resize] | type[CropPad]] = {step.op: step for step in (Resize, CropPad)}
+@dataclass(frozen=True, slots=True)
+class RatioResize:
+    """fastai's RatioResize: the longer side becomes longest, the ratio stays.
+
+    Where the other side must be rounded fastai crops the rest at a random corner, at inference too; here it is the centre.
+    """
+
+    op: ClassVar[str] = "ratio_resize"
+    longest: int
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        _check_size(self.op, self.longest, 1)
+        _check_choice(self.op, "interpolation", self.interpolation, _INTERPOLATION)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """What comes of a picture of that height and width; -1 is any."""
+        if -1 in (height, width):
+            return -1, -1
+        if width >= height:
+            return int(height * self.longest / width), self.longest
+        return self.longest, int(width * self.longest / height)
+
+    def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+        """The picture, its longer side `longest`. Raises UndecodableImage where nothing of the other is left."""
+        height, width = self.size(image.height, image.width)
+        if not height or not width:
+            raise UndecodableImage(f"{image.width}x{image.height} pixels leave nothing at a longer side of {self.longest}")
+        return Resize(height, width, interpolation=self.interpolation).apply(image, max_pixels)
+
+
+HostStep = Resize | CropPad | RatioResize
+_STEPS: dict[str, type[HostStep]] = {step.op: step for step in (Resize, CropPad, RatioResize)}
 
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSpec:
-    """What happens to a picture before the engine sees it, in order. `graph` tells what the engine then does, in words."""
+    """What happens to a picture before the engine sees it, in order. `graph` tells what the engine then does, in words.
+
+    mode: "RGB" gives uint8 [n,H,W,3], "L", grey, [n,H,W].
+    """
 
     VERSION: ClassVar[int] = 1
-    steps: tuple[Resize | CropPad, ...] = ()
+    steps: tuple[HostStep, ...] = ()
     exif_orientation: str = "ignore"
     graph: tuple[str, ...] = ()
+    mode: str = "RGB"
 
     def __post_init__(self) -> None:
         _check_choice("preprocess", "exif_orientation", self.exif_orientation, ("ignore", "apply"))
+        _check_choice("preprocess", "mode", self.mode, ("RGB", "L"))
 
     @property
     def digest(self) -> str:
@@ -104,12 +142,13 @@ class PreprocessSpec:
 
     def _content(self) -> dict[str, Any]:
         steps = [{"op": step.op, **asdict(step)} for step in self.steps]
-        return {
+        content = {
             "version": self.VERSION,
             "exif_orientation": self.exif_orientation,
             "steps": steps,
             "graph": list(self.graph),
         }
+        return content if self.mode == "RGB" else {**content, "mode": self.mode}  # digests of older releases stay
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> PreprocessSpec:
@@ -120,7 +159,8 @@ class PreprocessSpec:
                     f"preprocess: version {document['version']} is unknown; this tensign knows {cls.VERSION}"
                 )
             steps = tuple(_parse_step(step) for step in document.get("steps", ()))
-            spec = cls(steps, document.get("exif_orientation", "ignore"), tuple(document.get("graph", ())))
+            graph, mode = tuple(document.get("graph", ())), document.get("mode", "RGB")
+            spec = cls(steps, document.get("exif_orientation", "ignore"), graph, mode)
             digest = spec.digest
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise UnsupportedModel(f"preprocess: {type(error).__name__}: {error}") from None
@@ -130,17 +170,20 @@ class PreprocessSpec:
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of what leaves the last step for a picture of the signature's size; -1 is any."""
-        return (self.steps[-1].height, self.steps[-1].width) if self.steps else (height, width)
+        for step in self.steps:
+            height, width = step.size(height, width)
+        return height, width
 
     def encoded(self, images: Sequence[bytes], *, height: int, width: int, max_pixels: int = MAX_PIXELS) -> Pixels:
-        """Decodes and transforms n encoded images: uint8 [n,H,W,3]. Raises UndecodableImage, which names the row.
+        """Decodes and transforms n encoded images: uint8 [n,H,W,3] or [n,H,W]. Raises UndecodableImage, which names the row.
 
         height, width: what the engine wants; -1 is any size, the same for all rows.
         """
         prepared: Pixels | None = None
         for row, image in enumerate(images):
             try:
-                decoded = decode(image, max_pixels=max_pixels, apply_exif_orientation=self.exif_orientation == "apply")
+                upright = self.exif_orientation == "apply"
+                decoded = decode(image, max_pixels=max_pixels, apply_exif_orientation=upright, mode=self.mode)
                 pixels = self._transform(decoded, max_pixels)
             except UndecodableImage as error:
                 raise UndecodableImage(f"row {row}: {error}") from None
@@ -151,20 +194,21 @@ class PreprocessSpec:
             ):
                 (high, wide), got = prepared.shape[1:3], f"{pixels.shape[0]}x{pixels.shape[1]}"
                 wanted = f"{high if height == -1 else height}x{wide if width == -1 else width}"
-                raise UndecodableImage(f"row {row}: the model resizes nothing and wants {wanted} pixels, got {got}")
+                said = "the ratio stays, and the model wants" if self.steps else "the model resizes nothing and wants"
+                raise UndecodableImage(f"row {row}: {said} {wanted} pixels, got {got}")
             prepared[row] = pixels
         assert prepared is not None  # the signature lets no request of 0 rows through
         return prepared
 
     def arrays(self, images: Pixels, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-        """Transforms raw pixels, uint8 [n,H,W,3], as the training library transforms a picture of that size."""
+        """Transforms raw pixels, uint8 [n,H,W,3] or [n,H,W], as the training library transforms a picture of that size."""
         if self.keeps(*images.shape[1:3]):
             return images
         return np.stack([self._transform(PIL.Image.fromarray(image), max_pixels) for image in images])
 
     def keeps(self, height: int, width: int) -> bool:
         """True when a picture of this size passes through every step unchanged."""
-        return all((step.height, step.width) == (height, width) for step in self.steps)
+        return all(step.size(height, width) == (height, width) for step in self.steps)
 
     def _transform(self, image: PIL.Image.Image, max_pixels: int) -> Pixels:
         for step in self.steps:
@@ -172,7 +216,7 @@ class PreprocessSpec:
         return np.asarray(image)
 
 
-def _parse_step(step: Mapping[str, Any]) -> Resize | CropPad:
+def _parse_step(step: Mapping[str, Any]) -> HostStep:
     options = {key: value for key, value in step.items() if key != "op"}
     if step["op"] not in _STEPS:
         raise UnsupportedModel(f'preprocess: step "{step["op"]}" is unknown; this tensign knows {", ".join(_STEPS)}')
@@ -195,7 +239,7 @@ def _centre(
     before_x, before_y = max(-left, 0), max(-top, 0)
     after_x, after_y = max(-over_x - before_x, 0), max(-over_y - before_y, 0)
     if before_x or before_y or after_x or after_y:
-        padding = ((before_y, after_y), (before_x, after_x), (0, 0))
+        padding = ((before_y, after_y), (before_x, after_x), (0, 0))[: 2 if image.mode == "L" else 3]
         image = PIL.Image.fromarray(np.pad(np.asarray(image), padding, mode=_PAD_MODE[pad_mode]))
     return image
 

@@ -162,7 +162,7 @@ def _in_process(model: Model, top: int, files: list[str]) -> Iterator[Answer]:
             scores = future.result()[output]
         except TensignError as error:
             return Answer.failed(file, error)
-        return Answer(file, {output: scores[0]}, tuple(named(scores, top, plan.threshold, plan.labels)[0]))
+        return Answer(file, {output: scores[0]}, tuple(named(scores, top, plan.threshold, plan.labels, plan.task)[0]))
 
     window = min(_WINDOW, model.config.max_queue_rows)
     for file in files:

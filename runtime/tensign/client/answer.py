@@ -17,7 +17,8 @@ class Answer:
 
     source: the path that was given, "" where there was none. outputs: {output: [...]}, without the axis of rows for a
     picture, [n,...] for a mapping. predictions: the best classes of a picture, best first; of a multi-label model all that
-    hold; empty where the output has no classes.
+    hold, of a segmentation the classes by their share of the pixels, of a regression its values in their order; empty where
+    the output has no classes.
     """
 
     source: str = ""

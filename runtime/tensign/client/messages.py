@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,10 @@ class Messages:
             return Answer(source, outputs)
         single = {name: array[0] for name, array in outputs.items()}
         scores, metadata = outputs.get(self.metadata.outputs[0].name), self.metadata
-        if scores is None or scores.ndim != 2 or scores.dtype.kind != "f":
+        if scores is None or scores.dtype.kind != "f":
             return Answer(source, single)
-        return Answer(source, single, tuple(named(scores, self._top, metadata.threshold, metadata.labels)[0]))
+        found = named(scores, self._top, metadata.threshold, metadata.labels, metadata.task)
+        return Answer(source, single, tuple(found[0]))
 
     def _of(self, value: Input) -> pb.ModelInferRequest:
         if isinstance(value, Mapping):
@@ -178,9 +180,12 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def _in_channels(pixels: npt.NDArray[Any], spec: TensorSpec) -> npt.NDArray[Any]:
-    """Grey, colours or colours with transparency as the model's [H,W,C]; what is no such picture stays, to be refused."""
-    if pixels.dtype != np.uint8 or len(spec.shape) != 4 or not pixels.size:
+    """Grey, colours, colours with transparency as the model's [H,W,C] or [H,W]; what is no picture stays, to be refused."""
+    if pixels.dtype != np.uint8 or len(spec.shape) not in (3, 4) or not pixels.size:
         return pixels
+    if len(spec.shape) == 3:
+        grey = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in _MODES)
+        return _in_channels(pixels, replace(spec, shape=(*spec.shape, 1)))[:, :, 0] if grey else pixels
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     wanted = 3 if spec.shape[3] == -1 else spec.shape[3]
@@ -193,7 +198,7 @@ def _in_channels(pixels: npt.NDArray[Any], spec: TensorSpec) -> npt.NDArray[Any]
 
 def _fits(pixels: npt.NDArray[Any], spec: TensorSpec) -> bool:
     """True as well for what is no picture at all: the server's refusal says what was wanted."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    if pixels.dtype != np.uint8 or pixels.ndim != len(spec.shape) - 1 or pixels.shape[2:] not in ((), (3,)):
         return True
     return all(want in (-1, got) for want, got in zip(spec.shape[1:], pixels.shape, strict=False))
 

@@ -30,7 +30,8 @@ class ServerMetadata:
 class ModelMetadata:
     """The contract of a served model; what only tensign tells is empty or 0 where another server answers.
 
-    labels: the classes in the order of the output; activation: what the network ends in ("softmax", "sigmoid", ...);
+    labels: the classes in the order of the output; task: "classification", "multilabel", "segmentation" (classes on the axis
+    after that of rows) or "regression", "" where nobody said; activation: what the network ends in ("softmax", "sigmoid", ...);
     threshold: the score above which a label of a multi-label model holds; image: the input that takes encoded pictures, ""
     where none does; batch_sizes: what the server warmed up, in rows; max_request_rows: of one unary request;
     max_message_bytes: of one message, both ways; sha256: the digest of all files of the model; preprocess_sha256: of the
@@ -43,6 +44,7 @@ class ModelMetadata:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     labels: tuple[str, ...] = ()
+    task: str = ""
     activation: str = ""
     threshold: float | None = None
     image: str = ""
@@ -65,6 +67,7 @@ class ModelMetadata:
             tuple(map(_spec, message.inputs)),
             tuple(map(_spec, message.outputs)),
             labels=tuple(json.loads(extra["labels"].string_param)) if "labels" in extra else (),
+            task=extra["task"].string_param,
             activation=extra["activation"].string_param,
             threshold=extra["threshold"].double_param if "threshold" in extra else None,
             image=extra["encoded_images"].string_param,

@@ -25,6 +25,8 @@ def metadata(model: Model, versions: list[str]) -> pb.ModelMetadataResponse:
         isinstance(spec, ColumnSpec) for spec in (*model.signature.inputs, *model.signature.outputs)
     ):
         response.parameters["signature"].string_param = json.dumps(model.signature.document(), ensure_ascii=False)
+    if model.plan.task:
+        response.parameters["task"].string_param = model.plan.task
     response.parameters["activation"].string_param = model.plan.activation
     response.parameters["device"].string_param = model.device
     response.parameters["batch_sizes"].string_param = ",".join(map(str, model.buckets.rows))

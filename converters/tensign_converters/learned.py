@@ -1,0 +1,112 @@
+"""Recording -> Learned: network, preprocessing and head, ready to be exported and proved."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tensign.errors import UnsupportedModel
+from tensign.signature import Signature
+from tensign_converters.heads import Head, head
+from tensign_converters.recording import Picture, Recording
+from tensign_converters.transforms import COLOUR, MASK, Preprocessing, preprocessing
+
+NOT_LOADED = "the network, rebuilt from data, in torch on the recovered preprocessing; the original Learner was not loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """One model, taken apart.
+
+    shape: of the output for one row; logits: the answer that conversions are held against, [n,...] for pictures (uint8
+    [H,W,3] or [H,W], or files); against says whose answer that is.
+    """
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    head: Head
+    shape: tuple[int, ...]
+    logits: Callable[[Sequence[Picture]], npt.NDArray[np.float32]]
+    versions: Mapping[str, str]
+    against: str = "the original Learner"
+
+    def check(self, signature: Signature) -> None:
+        """Raises UnsupportedModel where the signature promises other pictures or another output than the Learner knows."""
+        channels, grey = signature.inputs[0].shape[3:], self.preprocessing.kind != COLOUR
+        if channels != (() if grey else (3,)):
+            wanted = "[-1,H,W]" if grey else "[-1,H,W,3]"
+            raise UnsupportedModel(f"a Learner of {self.preprocessing.kind} takes uint8 {wanted}, the signature is {signature}")
+        promised = signature.outputs[0].shape[1:]
+        if len(promised) == len(self.shape) and all(p in (-1, got) for p, got in zip(promised, self.shape, strict=True)):
+            return
+        if len(promised) == len(self.shape) == 1 and self.head.labels:
+            raise UnsupportedModel(f"the signature promises {promised[0]} classes, the Learner knows {self.shape[0]} labels")
+        raise UnsupportedModel(
+            f"the signature promises {list(promised)} for each picture, the network gives {list(self.shape)}"
+        )
+
+
+def learn(recording: Recording, size: tuple[int, int]) -> Learned:
+    """size: height and width in the signature. Raises UnsupportedModel for what no step of ours does, UntrustedModel for
+    what could be found out by running the original."""
+    if recording.inputs != 1:
+        raise UnsupportedModel(f"the Learner takes {recording.inputs} inputs; this version converts those of one picture")
+    kind = recording.types[0] if recording.types else ""
+    steps = preprocessing(kind, recording.item_transforms, recording.batch_transforms, size)
+    network = recording.network.eval()
+    shape = _output_shape(network, steps)
+    learned = rebuilt(network, steps, head(recording, shape), shape[1:], recording.versions)
+    return learned if recording.logits is None else replace(learned, logits=recording.logits, against="the original Learner")
+
+
+def rebuilt(
+    network: nn.Module, steps: Preprocessing, head: Head, shape: tuple[int, ...], versions: Mapping[str, str]
+) -> Learned:
+    """A model of these parts, held against its own network in torch."""
+    spec = steps.spec()
+
+    def one(picture: Picture) -> npt.NDArray[np.float32]:
+        pixels = spec.encoded([picture.read_bytes()], height=-1, width=-1) if isinstance(picture, Path) else None
+        pixels = spec.arrays(picture[None]) if pixels is None and not isinstance(picture, Path) else pixels
+        with torch.no_grad():
+            return np.asarray(network(network_input(steps, torch.from_numpy(np.array(pixels)))), np.float32)
+
+    def logits(pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
+        return np.concatenate([one(picture) for picture in pictures])
+
+    return Learned(network, steps, head, shape, logits, versions, NOT_LOADED)
+
+
+def example(steps: Preprocessing, rows: int) -> Tensor:
+    """uint8 zeros as they reach the graph: [rows,h,w,3] or [rows,h,w]."""
+    return torch.zeros(rows, *steps.size, *([3] if steps.kind == COLOUR else []), dtype=torch.uint8)
+
+
+def network_input(steps: Preprocessing, pixels: Tensor) -> Tensor:
+    """uint8 pixels as they reach the graph -> what the network gets."""
+    x = (pixels.permute(0, 3, 1, 2) if steps.kind == COLOUR else pixels.unsqueeze(1)).float()
+    for step in steps.graph_steps:
+        x = step(x)
+    return x.squeeze(1).long() if steps.kind == MASK else x
+
+
+def _output_shape(network: nn.Module, steps: Preprocessing) -> tuple[int, ...]:
+    """[2,...], found by running it. Raises UnsupportedModel for a network that pictures of this size do not suit."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            output = network(network_input(steps, example(steps, 2)))
+    except Exception as error:  # a network's forward raises anything
+        reason = " ".join(str(error).split())[:300]
+        height, width = steps.network_size
+        raise UnsupportedModel(f"the network fails on a picture of {height}x{width} pixels: {reason}") from error
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        raise UnsupportedModel("the network gives several tensors, or other than floats; this version converts those of one")
+    return tuple(output.shape)
