@@ -19,7 +19,7 @@ from tensign.choice import SERVED_FLAVORS
 from tensign.mlmodel import read_mlmodel
 
 WEIGHTS = ("fp32", "fp16")
-FORMAT = 1  # of what converters write; another number, and every cached model is converted again
+FORMAT = 2  # of what converters write; another number, and every cached model is converted again
 
 
 def servable(path: Path, *, trust: bool, cache: Path) -> Path:

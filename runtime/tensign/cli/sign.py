@@ -31,7 +31,7 @@ def sign(
 ) -> None:
     """Write a signature into a model's MLmodel file; what is not given is kept, else inferred from the model.
 
-    Inferred from an ONNX graph; from a fastai Learner, with --trust; or, the inputs alone, from the input example that was
+    Inferred from an ONNX graph; from a fastai Learner; or, the inputs alone, from the input example that was
     saved with the model.
     """
     from tensign.signing import sign as write
