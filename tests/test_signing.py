@@ -21,7 +21,7 @@ from mlflow.types import ParamSchema, Schema
 
 import hostile
 from conftest import tensor
-from tensign.errors import InvalidConfig, TensignError, UnsupportedModel, UntrustedModel
+from tensign.errors import InvalidConfig, TensignError, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.notation import parse_param, parse_specs
 from tensign.signature import Signature
@@ -269,11 +269,9 @@ def test_inferred_from_the_graph(fixture_dir: Callable[[str], Path], tmp_path: P
     assert (path / "MLmodel").read_text() == (original / "MLmodel").read_text()
 
 
-def test_inferred_from_the_learner_only_when_trusted(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
+def test_inferred_from_the_learner(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
     path = unsigned(fixture_dir("digits-multilabel-fastai-2.8"), tmp_path / "model")
-    with pytest.raises(UntrustedModel, match="--trust"):
-        sign(path)
-    assert sign(path, trust=True).origins["outputs"] == "inferred from the Learner"
+    assert sign(path).origins["outputs"] == "inferred from the Learner"
     assert str(Signature.load(path)) == "uint8 [-1,128,128,3] -> float32 [-1,6]"
 
 
