@@ -201,7 +201,7 @@ def test_what_a_loss_makes_of_logits(loss: Loss, shape: tuple[int, ...], wanted:
     ("loss", "vocab", "shape", "text"),
     [
         (Loss("mine.Loss", {}, torch.exp), (), (2, 3), "the loss Loss has an activation that is not softmax, sigmoid or none"),
-        (Loss("mine.Loss", {}, lambda x: 7), (), (2, 3), "has an activation that is not softmax, sigmoid or none"),
+        (Loss("mine.Loss", {}, lambda x: x.sum()), (), (2, 3), "has an activation that is not softmax, sigmoid or none"),
         (Loss("fastai.losses.CrossEntropyLossFlat", {"axis": 5}), (), (2, 3), "axis 5 is none of the network's 2"),
         (Loss("fastai.losses.BCEWithLogitsLossFlat", {"thresh": "0.5"}), (), (2, 3), "thresh 0.5 is no number from 0 to 1"),
         (Loss("fastai.losses.CrossEntropyLossFlat"), ("a", "b"), (2, 3), "knows 2 labels, its network gives 3 values"),
