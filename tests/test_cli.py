@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from conftest import SHARED
+from hostile_pickles import learner, module, zipped
+from hostile_pickles import mlmodel as hostile_mlmodel
 from tensign import conversion
 from tensign.client import Client
 from tensign.demo import MODEL
@@ -186,13 +188,11 @@ def test_a_module_in_the_current_directory_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "model" / "ran").exists()
 
 
-def test_serving_a_pickle_without_trust_says_why_and_what_to_type(tmp_path: Path, mlmodel: object) -> None:
-    path = SHARED / "fixtures" / "faces-fastai-2.8"
-    if not path.is_dir():
-        pytest.skip("shared/fixtures/faces-fastai-2.8 is not beside this checkout")
-    done = tensign("serve", path, TENSIGN_CACHE_DIR=str(tmp_path))
+def test_serving_what_only_its_own_code_can_make_says_why_and_what_to_type(tmp_path: Path) -> None:
+    path = hostile_mlmodel(tmp_path / "source", zipped(learner(module("mymodels", "Net"))))
+    done = tensign("serve", path, TENSIGN_CACHE_DIR=str(tmp_path / "cache"))
     assert done.returncode == 2
-    assert "is a pickle" in done.stderr and "--trust" in done.stderr
+    assert "the network itself is of class mymodels.Net" in done.stderr and "--trust" in done.stderr
 
 
 @pytest.mark.parametrize("said", ['{"error": "exec", "text": "import os; os._exit(9)"}', "[7]", "7", "[" * 100_000])

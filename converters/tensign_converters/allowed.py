@@ -67,6 +67,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch.sigmoid": Tensor.sigmoid,
     "torch.tanh": Tensor.tanh,
     "torch.flatten": Tensor.flatten,
+    "fastai.torch_core.TensorBase": lambda x: x,  # a tensor under another name
     "fastai.imports.noop": lambda x=None, *_, **__: x,
     "fastcore.imports.noop": lambda x=None, *_, **__: x,
 }  # fmt: skip

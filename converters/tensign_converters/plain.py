@@ -24,14 +24,14 @@ _ORDERS = {"<", ">", "=", "|"}
 
 
 class Plain:
-    """Turns records into data; budget: of values and of bytes in all, since references let a small file say much."""
+    """Turns records into data; budget: of bytes in all, 128 for each value, since references let a small file say much."""
 
-    def __init__(self, budget: int = 1 << 24) -> None:
+    def __init__(self, budget: int = 1 << 26) -> None:
         self._left = budget
 
     def of(self, value: Any, depth: int = 0) -> Any:
         """Data as Recording's attributes are. Raises UnsupportedModel beyond the budget or a depth of 40."""
-        self._spend(1)
+        self._spend(128)
         if depth > _MAX_DEPTH:
             raise UnsupportedModel(f"values nested deeper than {_MAX_DEPTH}")
         if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 63):

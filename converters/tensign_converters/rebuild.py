@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign_converters.allowed import DEFAULTS, function, module_class, today
+from tensign_converters.hooks import Hooks, hook_of, is_hook
 from tensign_converters.plain import Plain, described, state
 from tensign_converters.recording import Opaque
 from tensign_converters.tensors import is_tensor, tensor
@@ -24,7 +25,9 @@ _MAX_MODULES = 50_000
 _PARTS = ("_parameters", "_buffers", "_modules")
 _RUN_AT_INFERENCE = ("_forward_hooks", "_forward_pre_hooks")
 _OURS = frozenset(vars(nn.Module()))  # hooks and such: always new, never the file's
-_STATELESS = frozenset({"call_super_init", "dump_patches"})
+_STATELESS = frozenset(
+    {"_compiled_call_impl", "call_super_init", "dump_patches", "sfs"}
+)  # sfs: what a U-Net removes at its end
 
 
 class Missing:
@@ -54,6 +57,7 @@ class Rebuilder:
         self._made: dict[int, nn.Module] = {}
         self._tensors: dict[int, Tensor] = {}
         self._open: set[int] = set()
+        self._hooks = Hooks()
 
     def network(self, record: Any) -> nn.Module:
         """The network, in evaluation mode.
@@ -86,7 +90,10 @@ class Rebuilder:
 
     def _fill(self, module: nn.Module, said: dict[str, Any], where: str, depth: int) -> None:
         for name in _RUN_AT_INFERENCE:
-            if name in said and self._pairs(said[name]):
+            for _, hook in self._pairs(said.get(name)):
+                if name == "_forward_hooks" and (record := hook_of(hook)) is not None:
+                    self._hooks.attach(record, module)
+                    continue
                 raise UntrustedModel(
                     f'"{where}" has {name.strip("_").replace("_", " ")}, functions that only the file itself can say'
                 )
@@ -112,6 +119,8 @@ class Rebuilder:
             return self._tensor(value, where)
         if isinstance(value, Global):
             return function(today(value.path)) or _dtype(value.path) or Missing(today(value.path), where)
+        if is_hook(value):
+            return self._hooks.made(value)
         if isinstance(value, Record):
             if not isinstance(value.callee, Record) and module_class(value.path) is not None:
                 return self._module(value, where, depth + 1)

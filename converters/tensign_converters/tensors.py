@@ -63,11 +63,14 @@ def _dense(args: tuple[Any, ...]) -> Tensor:
     dtype = getattr(torch, storage.dtype)  # one of the names in archive.py
     if len(args) > 6 and isinstance(args[6], Global):  # v3: an untyped storage, and a dtype beside it
         raise UnsupportedModel(f"a tensor of {args[6].path[:50]}")
-    if not count:
-        return torch.empty(size, dtype=dtype)
-    if storage.flat is None:  # read once, shared by the tensors that share it, as in the original
-        storage.flat = torch.frombuffer(bytearray(storage.content()), dtype=dtype)
-    return torch.as_strided(storage.flat, size, stride, offset)
+    try:
+        if not count:
+            return torch.empty(size, dtype=dtype)
+        if storage.flat is None:  # read once, shared by the tensors that share it, as in the original
+            storage.flat = torch.frombuffer(bytearray(storage.content()), dtype=dtype)
+        return torch.as_strided(storage.flat, size, stride, offset)
+    except RuntimeError as error:
+        raise UnsupportedModel(f"a tensor of size {list(size)}: {str(error)[:100]}") from None
 
 
 def _storage(value: Any) -> Storage:
