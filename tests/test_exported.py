@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ with warnings.catch_warnings():
 
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign_converters import allowed
-from tensign_converters.archive import read_archive
 from tensign_converters.exported import read_export
 from tensign_converters.learner import load
-from tensign_converters.plain import Plain
-from tensign_converters.rebuild import Rebuilder
+from tensign_converters.rebuild import read_module
 
 ARCHITECTURES = (
     "resnet34",
@@ -141,15 +139,23 @@ def test_a_module_saved_by_torch_is_read_in_every_container(tmp_path: Path) -> N
     made[3].bias = made[0].bias
     x = torch.rand(2, 3, 9, 9)
     for name, options in {"zip": {}, "stream": {"_use_new_zipfile_serialization": False}}.items():
-        torch.save(made, tmp_path / name, **options)  # type: ignore[arg-type]
-        read = Rebuilder(Plain()).network(read_archive(tmp_path / name))
+        torch.save(made, tmp_path / name, **options)
+        read = read_module(tmp_path / name)
         assert torch.equal(read(x), made.eval()(x))
         assert read[3].bias is read[0].bias  # type: ignore[index]
     import pickle
 
     (tmp_path / "plain").write_bytes(pickle.dumps(made))
-    read = Rebuilder(Plain()).network(read_archive(tmp_path / "plain"))
+    read = read_module(tmp_path / "plain")
     assert torch.equal(read(x), made(x))
+
+
+def test_what_mlflow_pickled_answers_as_torch_did(fixture_dir: Callable[[str], Path]) -> None:
+    folder = fixture_dir("digits-pytorch-mlflow2")
+    network = read_module(folder / "data" / "model.pth")
+    with np.load(folder / "golden.npz", allow_pickle=False) as golden, torch.no_grad():
+        answers = network(torch.from_numpy(golden["inputs"])).numpy()
+        assert np.abs(answers - golden["outputs"]).max() <= 1e-6
 
 
 @pytest.mark.parametrize("kind", allowed.DEFAULTS, ids=lambda kind: str(kind.__name__))
@@ -172,7 +178,7 @@ def test_what_older_pickles_lack_is_filled_in(kind: type[torch.nn.Module], tmp_p
     ):
         made.__dict__.pop(name, None)
     torch.save(made, tmp_path / "old")
-    got = Rebuilder(Plain()).network(read_archive(tmp_path / "old"))(*given)
+    got = read_module(tmp_path / "old")(*given)
     first = (wanted[0], got[0]) if isinstance(wanted, tuple) else (wanted, got)
     assert torch.equal(*first)
 
@@ -187,7 +193,7 @@ class Head(torch.nn.Module):
 def test_a_custom_class_is_named_with_its_place(tmp_path: Path) -> None:
     torch.save(torch.nn.Sequential(torch.nn.Identity(), torch.nn.Sequential(Head())), tmp_path / "model")
     with pytest.raises(UntrustedModel, match=r'"1\.0" is of class test_exported\.Head'):
-        Rebuilder(Plain()).network(read_archive(tmp_path / "model"))
+        read_module(tmp_path / "model")
 
 
 def test_a_file_that_is_not_there_is_missed(tmp_path: Path) -> None:

@@ -121,5 +121,6 @@ def _landlock(libc: ctypes.CDLL, readable: Iterable[Path], writable: Iterable[Pa
 
 
 def _python() -> list[Path]:
-    places = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path}
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    places = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path, *libraries}
     return [path for place in places if place for path in (Path(place), Path(place).resolve())]

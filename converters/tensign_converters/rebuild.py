@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign_converters.allowed import DEFAULTS, function, module_class, today
+from tensign_converters.archive import read_archive
 from tensign_converters.hooks import Hooks, hook_of, is_hook
 from tensign_converters.plain import Plain, described, state
 from tensign_converters.recording import Opaque
@@ -28,6 +30,14 @@ _OURS = frozenset(vars(nn.Module()))  # hooks and such: always new, never the fi
 _STATELESS = frozenset(
     {"_compiled_call_impl", "call_super_init", "dump_patches", "sfs"}
 )  # sfs: what a U-Net removes at its end
+
+
+def read_module(file: Path) -> nn.Module:
+    """A whole module that torch.save or pickle wrote, as data: what mlflow.pytorch keeps as `data/model.pth`.
+
+    Raises UntrustedModel for a class that is not rebuilt, with its place, and UnsupportedModel for what is broken.
+    """
+    return Rebuilder(Plain()).network(read_archive(file))
 
 
 class Missing:
