@@ -1,4 +1,4 @@
-"""Networks that people train with fastai, converted and held against themselves: python -m tests.architectures [NAME ...].
+"""Networks that people train with fastai, converted and held against themselves: python tests/architectures.py [NAME ...].
 
 Random weights, batch norms calibrated on real pictures, so that outputs differ from picture to picture. Prints a table.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 import torchvision
 
@@ -71,7 +72,7 @@ def measure(name: str) -> Measured:
         graph.export(learned, file)
         seconds = time.perf_counter() - started
         proved = parity.prove(learned, file, (120, 160), "fp32", crops=24)
-        nodes = len(graph.onnx.load(file).graph.node)
+        nodes = len(onnx.load(file).graph.node)
     count = sum(each.numel() for each in learned.network.parameters())
     return Measured(name, count, seconds, nodes, proved.relative_logit_difference, proved)
 
@@ -108,7 +109,10 @@ def _calibrate(learner: Any) -> None:
 
 
 def main(names: list[str]) -> int:
-    print("| network | parameters | export s | nodes | logits, relative | spread of logits | top-1 |\n|---|---|---|---|---|---|---|")
+    print(
+        "| network | parameters | export s | nodes | logits, relative | spread of logits | top-1 |\n"
+        "|---|---|---|---|---|---|---|"
+    )
     for name in names or ARCHITECTURES:
         one = measure(name)
         agreement = one.proved.top1_agreement
