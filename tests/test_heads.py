@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from conftest import CPU
@@ -17,6 +18,7 @@ from tensign.client import Client
 from tensign.demo import pictures
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.model import Model
+from tensign.signature import Signature
 from tensign.testing import serving
 
 with warnings.catch_warnings():
@@ -24,6 +26,7 @@ with warnings.catch_warnings():
     fastai = pytest.importorskip("fastai.vision.all")
     import torch
 
+    from tensign_converters.exported import read_export
     from tensign_converters.heads import head
     from tensign_converters.learned import learn
     from tensign_converters.learner import record
@@ -158,6 +161,10 @@ def test_a_head_answers_as_get_preds(name: str, tmp_path: Path) -> None:
     _told_as_it_should(case, answers[0], expected[0])
 
 
+def _signature(source: dict[str, Any]) -> Signature:
+    return Signature.parse({part: json.loads(tensors) for part, tensors in source["signature"].items()})
+
+
 def _told_as_it_should(case: Case, answer: Any, expected: Any) -> None:
     if case.task == "segmentation":
         shares = np.bincount(expected.argmax(0).ravel(), minlength=3) / expected[0].size
@@ -172,6 +179,46 @@ def _told_as_it_should(case: Case, answer: Any, expected: Any) -> None:
         assert set(answer.labels) == {NAMES[index] for index in np.flatnonzero(expected > case.threshold)}
     else:
         assert answer.label == NAMES[int(expected.argmax())]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_head_read_as_data_is_the_live_one(name: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        live = learner(CASES[name])
+        live.export(tmp_path / "model.fastai")
+        there, read = (learn(one, (50, 90)) for one in (record(live, {}), read_export(tmp_path / "model.fastai", {})))
+        assert (read.head, read.preprocessing.spec()) == (there.head, there.preprocessing.spec())
+        np.testing.assert_allclose(read.logits(pictures()[:2]), there.logits(pictures()[:2]), rtol=0, atol=1e-5)
+
+
+def test_a_grey_learner_takes_files_arrays_and_pillow_images(tmp_path: Path) -> None:
+    files, size = pictures(), (50, 90)
+    torch.manual_seed(1)
+    body = (fastai.ConvLayer(1, 8), fastai.AdaptiveAvgPool(2), fastai.Flatten(), torch.nn.Linear(32, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaders = fastai.DataBlock(
+            (fastai.ImageBlock(fastai.PILImageBW), fastai.CategoryBlock(list(NAMES))),
+            get_y=one,
+            splitter=fastai.IndexSplitter([0]),
+            item_tfms=fastai.Resize((HEIGHT, WIDTH), method="pad"),
+        ).dataloaders(files, bs=2, num_workers=0, device="cpu")
+        grey = fastai.Learner(loaders, torch.nn.Sequential(*body))
+        learned = learn(record(grey, {}), size)
+        source = document([-1, 3])
+        with pytest.raises(UnsupportedModel, match=r"a Learner of PILImageBW takes uint8 \[-1,H,W\], the signature is"):
+            learned.check(_signature(source))
+        source["signature"]["inputs"] = source["signature"]["inputs"].replace(", 3]", "]")
+        learned.check(_signature(source))
+        write_model(learned, tmp_path, size=size, weights="fp32", source=source, origin={})
+        with grey.no_bar():
+            expected = np.asarray(grey.get_preds(dl=loaders.test_dl(files, num_workers=0))[0])
+    opened = PIL.Image.open(files[0])
+    with serving(Model.load(tmp_path, CPU)) as address, Client(address) as client:
+        answers = [answer.checked() for answer in client.stream([*files, opened, np.asarray(opened.convert("L"))])]
+    got = np.stack([next(iter(answer.outputs.values())) for answer in answers])
+    np.testing.assert_allclose(got, [*expected, expected[0], expected[0]], rtol=0, atol=1e-5)
 
 
 def recording(loss: Loss, vocab: tuple[Any, ...] = ()) -> Recording:
@@ -201,7 +248,7 @@ def test_what_a_loss_makes_of_logits(loss: Loss, shape: tuple[int, ...], wanted:
     ("loss", "vocab", "shape", "text"),
     [
         (Loss("mine.Loss", {}, torch.exp), (), (2, 3), "the loss Loss has an activation that is not softmax, sigmoid or none"),
-        (Loss("mine.Loss", {}, lambda x: x * 7), (), (2, 3), "has an activation that is not softmax, sigmoid or none"),
+        (Loss("mine.Loss", {}, lambda x: x.sum()), (), (2, 3), "has an activation that is not softmax, sigmoid or none"),
         (Loss("fastai.losses.CrossEntropyLossFlat", {"axis": 5}), (), (2, 3), "axis 5 is none of the network's 2"),
         (Loss("fastai.losses.BCEWithLogitsLossFlat", {"thresh": "0.5"}), (), (2, 3), "thresh 0.5 is no number from 0 to 1"),
         (Loss("fastai.losses.CrossEntropyLossFlat"), ("a", "b"), (2, 3), "knows 2 labels, its network gives 3 values"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,7 @@ def export(learned: Learned, target: Path) -> None:
 
     Raises UnsupportedModel for a network that the exporter cannot follow.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _plain_tensors(learned.network):
         warnings.simplefilter("ignore")  # the exporter's own
         try:
             program = torch.onnx.export(
@@ -70,6 +72,24 @@ def export(learned: Learned, target: Path) -> None:
         raise UnsupportedModel(f"the graph takes {size} bytes; one file holds less than {onnx.checker.MAXIMUM_PROTOBUF}")
     onnx.checker.check_model(model, full_check=True)
     target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextlib.contextmanager
+def _plain_tensors(network: nn.Module) -> Iterator[None]:
+    """Without the modules of fastai's unets that only change the class of a tensor, which the exporter cannot follow."""
+    swapped = [
+        (parent, name, child)
+        for parent in network.modules()
+        for name, child in parent.named_children()
+        if type(child).__name__ == "ToTensorBase" and type(child).__module__ == "fastai.layers"
+    ]
+    for parent, name, _ in swapped:
+        setattr(parent, name, nn.Identity())
+    try:
+        yield
+    finally:
+        for parent, name, child in swapped:
+            setattr(parent, name, child)
 
 
 def store_as_fp16(file: Path) -> None:

@@ -20,7 +20,7 @@ from tensign_converters.graph import INPUT, LOGITS, OUTPUT, with_inner_outputs
 from tensign_converters.heads import Head
 from tensign_converters.learned import Learned
 
-# By how the weights are stored: the greatest difference of a probability, and of a logit relative to the largest one.
+# By how the weights are stored: the greatest difference of a probability, and of a logit relative to the row's largest.
 # Probabilities saturate, and a wrong preprocessing hides behind 1.000; logits do not.
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3}
 LOGIT_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2}
@@ -34,6 +34,8 @@ Floats = npt.NDArray[np.float32]
 class Parity:
     """Greatest and mean absolute differences of outputs and logits, original to converted.
 
+    relative_logit_difference: row by row, to the row's largest logit; where that is less, to what is usual for rows, or 1.
+    logit_spread: the greatest difference of a logit between two rows; where that is next to nothing nothing is proved.
     top1_agreement: of the best class of each row or pixel, 0 to 1; None where there are no classes.
     """
 
@@ -44,6 +46,8 @@ class Parity:
     max_difference: float
     mean_difference: float
     max_logit_difference: float
+    relative_logit_difference: float
+    logit_spread: float
     top1_agreement: float | None
 
     def document(self) -> dict[str, Any]:
@@ -64,7 +68,7 @@ def prove(learned: Learned, model: Path, signature_size: tuple[int, int], weight
     """
     spec, head = learned.preprocessing.spec(), learned.head
     photographs = pictures()
-    raw = list(_arrays(photographs, signature_size, spec.mode, crops))
+    raw = list(arrays(photographs, signature_size, spec.mode, crops))
     files = [picture for picture in photographs if _suits(spec, picture, learned.preprocessing.size)]
     with tempfile.TemporaryDirectory() as folder:
         copies = [Path(folder, f"{number}{file.suffix}") for number, file in enumerate(files)]
@@ -84,10 +88,11 @@ def prove(learned: Learned, model: Path, signature_size: tuple[int, int], weight
         float(np.abs(output - expected).max()),
         float(np.abs(output - expected).mean()),
         float(np.abs(logits - original).max()),
+        _relative(logits, original),
+        float(np.ptp(original, axis=0).max()),
         _agreement(head, output, expected),
     )
-    scale = max(1.0, float(np.abs(original).max()))
-    alike = parity.max_logit_difference <= LOGIT_TOLERANCE[weights] * scale  # NaN is not alike
+    alike = parity.relative_logit_difference <= LOGIT_TOLERANCE[weights]  # NaN is not alike
     if not alike or (head.activation != "none" and not parity.max_difference <= parity.tolerance):
         raise ParityFailed(f"the converted model does not predict as the original: {parity}")
     return parity
@@ -110,13 +115,20 @@ def converted(model: Path, pixels: Sequence[Pixels]) -> tuple[Floats, Floats]:
     return output, logits
 
 
+def _relative(logits: Floats, original: Floats) -> float:
+    rows = len(original)
+    largest = np.abs(original.reshape(rows, -1)).max(axis=1)
+    scale = np.maximum(largest, max(1.0, float(np.median(largest))))
+    return float((np.abs(logits - original).reshape(rows, -1).max(axis=1) / scale).max())
+
+
 def _agreement(head: Head, output: Floats, expected: Floats) -> float | None:
     if head.task == "regression":
         return None
     return float((output.argmax(1) == expected.argmax(1)).mean())
 
 
-def _arrays(photographs: Sequence[Path], size: tuple[int, int], mode: str, crops: int) -> Iterator[Pixels]:
+def arrays(photographs: Sequence[Path], size: tuple[int, int], mode: str, crops: int) -> Iterator[Pixels]:
     """The photographs at that height and width, pieces of them cut anywhere in several sizes, and noise."""
     random, (height, width) = np.random.default_rng(0), size
     opened: list[PIL.Image.Image] = []

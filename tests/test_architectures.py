@@ -1,0 +1,18 @@
+"""Three small networks of three families, converted and proved; python tests/architectures.py does the large ones too."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("fastai")
+
+from architectures import measure
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "convnext_atto", "unet-resnet18"])
+def test_logits_of_a_calibrated_network_survive(name: str) -> None:
+    measured = measure(name)
+    assert measured.difference <= 1e-4
+    assert measured.proved.top1_agreement is not None and measured.proved.top1_agreement >= 0.999
+    assert measured.proved.rows >= 30 and measured.proved.batches == (1, 3, 16)
+    assert measured.proved.logit_spread > 0.5  # the pictures differ to it
