@@ -13,8 +13,8 @@ import pytest
 
 from tensign.client import Client
 from tensign.config import ModelConfig
-from tensign.engines import Form
 from tensign.errors import UndecodableImage, UnsupportedModel, UntrustedModel
+from tensign.form import Form
 from tensign.model import Model
 from tensign.testing import serving
 

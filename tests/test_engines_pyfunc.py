@@ -13,9 +13,9 @@ import pytest
 
 from tensign.client import Client
 from tensign.config import ModelConfig
-from tensign.engines import Form
 from tensign.engines.answers import named
 from tensign.errors import EngineError, InvalidInput, SignatureMismatch
+from tensign.form import Form
 from tensign.model import Model
 from tensign.request import Formed
 from tensign.testing import serving

@@ -13,7 +13,7 @@ import pytest
 
 from tensign.client import Client
 from tensign.config import ModelConfig
-from tensign.errors import SignatureMismatch
+from tensign.errors import InvalidInput, ModelFailed, SignatureMismatch
 from tensign.model import Model
 from tensign.signature import Signature
 from tensign.testing import serving
@@ -86,5 +86,10 @@ def test_records_and_dataframes_go_as_columns(heart: tuple[Client, dict[str, Any
     records = [dict(zip(golden["columns"], row, strict=True)) for row in golden["data"]]
     for inputs in (records, pandas.DataFrame(records)):
         assert client.infer(inputs)["target"].tolist() == golden["outputs"]
+    assert client.infer(records[0])["target"].tolist() == golden["outputs"][:1]
+    with pytest.raises(InvalidInput, match='input "thal", row 0: missing'):
+        client.infer(pandas.DataFrame(records).assign(thal=None))
+    with pytest.raises(ModelFailed, match="^the model raised ValueError; the server's log"):  # scikit-learn takes no NaN
+        client.infer(pandas.DataFrame(records).assign(oldpeak=np.nan))
     with pytest.raises(SignatureMismatch, match='missing input "age"'):
         client.infer([{name: value for name, value in record.items() if name != "age"} for record in records])

@@ -13,7 +13,7 @@ RUNTIME = Path(__file__).resolve().parents[1] / "runtime" / "tensign"
 CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 
 LAYERS = (
-    {"errors", "version", "document", "_pb"},
+    {"errors", "version", "document", "form", "_pb"},
     {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget"},
     {"coltypes", "preprocess", "notation", "admission"},
     {"coltext"},
@@ -50,7 +50,7 @@ HOMES = {
     "fastai": {"engines"},
     "sklearn": {"engines"},
     "skops": {"engines"},
-    "pandas": {"engines", "forms", "http"},
+    "pandas": {"engines", "http"},
     "mlflow": set(),
     "PIL": {"client", "decode", "preprocess"},
     "simplejpeg": {"decode"},

@@ -28,6 +28,8 @@ TABLE: dict[type[errors.TensignError], grpc.StatusCode] = {
     errors.NotSignedIn: grpc.StatusCode.UNAUTHENTICATED,
     errors.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
+    errors.ModelFailed: grpc.StatusCode.INTERNAL,
+    errors.WorkerDied: grpc.StatusCode.UNAVAILABLE,
     errors.WrongContentType: grpc.StatusCode.UNIMPLEMENTED,
     errors.ProviderUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
 }
@@ -49,9 +51,11 @@ HTTP: dict[type[errors.TensignError], int] = {
     errors.NotSignedIn: 401,
     errors.NotAllowed: 403,
     errors.NotOffered: 501,
+    errors.ModelFailed: 500,
+    errors.WorkerDied: 503,
     errors.WrongContentType: 415,
 }
-OURS = {errors.TensignError, errors.EngineError, errors.WorkerDied, errors.InvalidConfig}  # not the client's to know
+OURS = {errors.TensignError, errors.EngineError, errors.InvalidConfig}  # not the client's to know
 ERRORS = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 

@@ -168,7 +168,7 @@ class Batcher:
         alike: list[Request] = []
         rows = 0
         for request in tuple(self._queue):
-            if rows >= self._buckets.largest:
+            if rows >= self._buckets.largest or (alike and self._buckets.whole):
                 break
             if self.dropped(request):
                 self._queue.remove(request)
@@ -241,10 +241,11 @@ class Batcher:
     def _run_apart(self, parts: list[Part], error: Exception) -> None:
         """A failed batch of several requests is run again one by one, so that one of them harms no neighbour.
 
-        Where the worker died of it, once more even if it was alone, for that may have had another cause; nobody's twice.
+        Where the worker died of it, once more even if it was alone, for that may have had another cause; nobody's twice, and
+        no code of which nobody knows what a second run does.
         """
-        died = isinstance(error, WorkerDied)
-        if isinstance(error, DeadlineExceeded | ModelNotReady):  # of all of them
+        died = isinstance(error, WorkerDied) and not self._buckets.whole
+        if isinstance(error, DeadlineExceeded) or (isinstance(error, ModelNotReady) and not died):  # of all of them
             for part in parts:
                 self.settle(part.request, error)
             return

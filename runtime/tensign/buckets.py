@@ -16,10 +16,14 @@ _ENOUGH_RUNS, _ENOUGH_SECONDS = 5, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Warmed batch sizes, ascending, and the seconds that one run of each takes."""
+    """Warmed batch sizes, ascending, and the seconds that one run of each takes.
+
+    whole: a request is a batch of its own, of its own rows, as long as the one bucket holds them.
+    """
 
     rows: tuple[int, ...]
     seconds: tuple[float, ...]
+    whole: bool = False
 
     @property
     def largest(self) -> int:
@@ -27,13 +31,15 @@ class Buckets:
 
     def holding(self, rows: int) -> int:
         """The smallest bucket that holds so many rows, at most `largest`."""
-        return self.rows[bisect_left(self.rows, rows)]
+        return rows if self.whole else self.rows[bisect_left(self.rows, rows)]
 
     def plan(self, waiting: int) -> tuple[int, int]:
         """(rows to take, bucket to run them in) for `waiting` rows: round up and pad, or leave some for the next batch?
 
         Whichever answers more rows a second by the measured times.
         """
+        if self.whole:
+            return min(waiting, self.largest), min(waiting, self.largest)
         above, below = bisect_left(self.rows, waiting), bisect_right(self.rows, waiting) - 1
         if above == len(self.rows):
             return self.largest, self.largest

@@ -7,6 +7,7 @@
         ModelNotFound           no model of that name, no MLmodel at that path
             VersionNotFound         the model is there, that version is not
         ModelNotReady           not warmed up yet, or draining
+            WorkerDied              its process ended in the middle of a batch, and is being started again
         QueueFull               more rows are waiting than the queue may hold; try again later
         TooLarge                a request that no queue could ever hold
         DeadlineExceeded        the deadline passed before there was an answer
@@ -16,7 +17,7 @@
         UntrustedModel          loading would run code from the model's files, and nobody said --trust
         ProviderUnavailable     the execution provider asked for cannot run here
         EngineError             the model failed on input that its signature allows
-            WorkerDied              its process ended in the middle of a batch
+            ModelFailed             its own code raised, or answered what the signature does not promise
         NotSignedIn             no token or certificate, or none that is known
         NotAllowed              known, but not for this
         NotOffered              the server does not do what was asked for
@@ -65,6 +66,10 @@ class ModelNotReady(TensignError):
     """The model is not warmed up yet, or the server is draining. Trying again elsewhere is safe."""
 
 
+class WorkerDied(ModelNotReady):
+    """The process that ran the model ended, or said what no worker says, in the middle of a batch."""
+
+
 class QueueFull(TensignError):
     """Too many rows are waiting already. Trying again later is safe: nothing was computed."""
 
@@ -101,8 +106,8 @@ class EngineError(TensignError):
     """The model failed on input that its signature allows: its fault or ours, never the caller's."""
 
 
-class WorkerDied(EngineError):
-    """The process that ran the model ended, or said what no worker says, in the middle of a batch."""
+class ModelFailed(EngineError):
+    """The model's own code raised, or answered what its signature does not promise; a client is told so, without values."""
 
 
 class NotSignedIn(TensignError):

@@ -21,7 +21,7 @@ from tensign.buckets import Buckets, measure, powers_of_two
 from tensign.ceiling import Ceiling
 from tensign.config import ModelConfig
 from tensign.decode import decode
-from tensign.engines import Engine, Form
+from tensign.engines import Engine
 from tensign.engines.onnx import OnnxEngine
 from tensign.engines.worker import ENGINE_CLASSES, Worker
 from tensign.errors import (
@@ -35,6 +35,7 @@ from tensign.errors import (
     UntrustedModel,
 )
 from tensign.example import example_row, made_up_row
+from tensign.form import Form
 from tensign.metrics import Statistics
 from tensign.plan import ModelPlan
 from tensign.request import Enforced, Formed, Outputs, Part, Request, joined
@@ -45,6 +46,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_ANY_CODE = "pyfunc"  # whose answer to a row may depend on the others: it gets the rows of one request, and no more
 _CHOOSY = ("sklearn", "pyfunc")  # engines of models that may well refuse a made-up row
 
 
@@ -248,7 +250,8 @@ class Model:
     def _warm_up(self) -> Buckets:
         """Times every bucket on the way that requests take: gathered by the batcher, run, checked against the signature."""
         fixed = next(iter(self._inputs.values())).shape[0]
-        candidates = powers_of_two(self.config.max_batch_size) if fixed == -1 else (fixed,)
+        whole = self.plan.choice.engine == _ANY_CODE
+        candidates = (1,) if whole else powers_of_two(self.config.max_batch_size) if fixed == -1 else (fixed,)
         params = self.signature.enforce_params(None)
         saved = example_row(self.plan.manifest, self.signature) if self.plan.preprocess is None else None
         made_up = {spec.name: made_up_row(spec, self._inputs[spec.name].shape) for spec in self.signature.inputs}
@@ -259,11 +262,12 @@ class Model:
             return slots.gather([Part(row, 0, 1)] * rows, rows)
 
         try:
-            return measure(
+            measured = measure(
                 lambda rows: self._engine.warmup(gathered(rows), params),
                 lambda rows: self._run(gathered(rows), params),
                 candidates,
             )
+            return Buckets((self.config.max_queue_rows,), measured.seconds, whole) if whole else measured
         except EngineError as error:
             if saved is None and self.plan.choice.engine in _CHOOSY:
                 log.warning(
@@ -271,7 +275,7 @@ class Model:
                     self.name,
                     error,
                 )
-                return Buckets(candidates, tuple(map(float, candidates)))
+                return Buckets((self.config.max_queue_rows,) if whole else candidates, tuple(map(float, candidates)), whole)
             raise
         except TensignError:
             raise

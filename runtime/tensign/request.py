@@ -7,15 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tensign.form import Form
 from tensign.signature import Arrays
-
-if TYPE_CHECKING:
-    from tensign.engines import Form
 
 Outputs = dict[str, npt.NDArray[Any]]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from tensign import forms
-from tensign.errors import EngineError, SignatureMismatch, UnsupportedModel
+from tensign.errors import ModelFailed, SignatureMismatch, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.specs import MAX_RANK, ColumnSpec, ParamSpec, Spec, TensorSpec, parse_params, parse_specs, tensor_specs
 from tensign.values import enforce_column, text_tensor
@@ -119,16 +119,16 @@ class Signature:
         data: {name: array}, an array or a pandas Series where there is one output, a list, a pandas DataFrame. Tensors
         are as declared to the dtype; the values of a column may be cast where all of them keep their value. rows: of the
         batch, None where nobody knows. A signature without outputs lets every array through that counts rows.
-        Raises EngineError: a wrong answer is never sent.
+        Raises ModelFailed: a wrong answer is never sent.
         """
         try:
             found = self._outputs(data)
         except SignatureMismatch as error:
-            raise EngineError(str(error)) from None
+            raise ModelFailed(str(error)) from None
         for name, array in found.items():
             if array.ndim == 0 or len(array) != (len(next(iter(found.values()))) if rows is None else rows):
                 wanted = "as many rows as the others" if rows is None else f"{rows} rows"
-                raise EngineError(f'output "{name}": expected {wanted}, got {len(array) if array.ndim else "none"}')
+                raise ModelFailed(f'output "{name}": expected {wanted}, got {len(array) if array.ndim else "none"}')
         return found
 
     def document(self) -> dict[str, Any]:

@@ -33,5 +33,6 @@ class Slots:
             for part in parts:
                 buffer[row : row + part.rows] = part.request.arrays[name][part.start : part.stop]
                 row += part.rows
-            buffer[row:bucket] = buffer[row - 1]  # never what an earlier caller left: it might make the model fail
+            for at in range(row, bucket):  # one by one, for a list in a cell would be spread over them
+                buffer[at] = buffer[row - 1]  # never what an earlier caller left: it might make the model fail
         return {name: buffer[:bucket] for name, buffer in self._buffers.items()}

@@ -17,11 +17,12 @@ from PIL import Image as pillow
 from tensign._pb import open_inference_pb2 as pb
 from tensign.classification import named
 from tensign.client.answer import Answer
+from tensign.client.columns import as_columns
 from tensign.client.exchange import Item
 from tensign.client.metadata import ModelMetadata
 from tensign.errors import InvalidInput, TensignError, TooLarge
 from tensign.request import Outputs, joined
-from tensign.rpc.codec import SHA256, WIRE_PARAMETERS, as_column, decode_response, encode_param, encode_request
+from tensign.rpc.codec import SHA256, WIRE_PARAMETERS, decode_response, encode_param, encode_request
 from tensign.signature import Arrays, Signature, TensorSpec
 
 Picture = str | Path | bytes | bytearray | memoryview | npt.NDArray[Any] | pillow.Image
@@ -104,7 +105,7 @@ class Messages:
 
     def _of(self, value: Input) -> pb.ModelInferRequest:
         if isinstance(value, Mapping):
-            return self._request({name: as_array(array) for name, array in value.items()})
+            return self._request(self._arrays(value))
         if isinstance(value, str | Path):
             return self._encoded(Path(value).read_bytes())
         if isinstance(value, bytes | bytearray | memoryview):
@@ -130,14 +131,13 @@ class Messages:
         return signature if signature and signature.columnar else None
 
     def _arrays(self, inputs: Any) -> dict[str, npt.NDArray[Any]]:
+        if self._columns is not None:
+            return as_columns(inputs, self._columns)
         if isinstance(inputs, Mapping):
             return {name: as_array(array) for name, array in inputs.items()}
-        if self._columns is not None and not isinstance(inputs, np.ndarray):
-            return self._columns.enforce_inputs(inputs)
         return {self.metadata.inputs[0].name: as_array(inputs)}
 
     def _request(self, arrays: Arrays, params: Mapping[str, Any] | None = None) -> pb.ModelInferRequest:
-        arrays = {name: as_column(array) for name, array in arrays.items()} if self._columns else arrays
         request = encode_request(self.metadata.name, arrays, version=self._version, request_id=str(next(self._ids)))
         request.parameters["timeout"].int64_param = self._timeout_us
         for name, value in (params or {}).items():

@@ -5,7 +5,6 @@ Imported by the worker too, whose Python may be older and have no more than nump
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -13,19 +12,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from tensign.form import Form
     from tensign.signature import Arrays, TensorSpec
-
-
-@dataclass(frozen=True)
-class Form:
-    """What kind of thing the model itself returned, for faces that answer in its own form as MLflow's server does.
-
-    kind: "ndarray", "list", "series", "dataframe", "records" (a list of maps), "dict" or "tuple"; names: its own names of
-    what became the outputs, in their order, such as the columns of a DataFrame.
-    """
-
-    kind: str
-    names: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

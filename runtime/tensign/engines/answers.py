@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensign.engines import Form
-from tensign.errors import EngineError
+from tensign.errors import ModelFailed
+from tensign.form import Form
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,7 +20,7 @@ def named(value: Any, declared: list[dict[str, Any]]) -> tuple[Arrays, Form]:
     """({output: [n,...]}, the form it had).
 
     declared: the signature's outputs, each {"name", "named", "dtype", "column"}; [] where it declares none. Raises
-    EngineError for what is no answer. Whether dtype, shape and rows are as promised is for the server to check.
+    ModelFailed for what is no answer. Whether dtype, shape and rows are as promised is for the server to check.
     """
     pandas: Any = sys.modules.get("pandas")  # a model that returns a DataFrame has imported it
     if pandas is not None and isinstance(value, pandas.DataFrame):
@@ -44,7 +44,7 @@ def named(value: Any, declared: list[dict[str, Any]]) -> tuple[Arrays, Form]:
                 columns = {str(name): _array([item.get(name) for item in value], None) for name in names}
                 return _by_name("records", columns, declared)
         return _single("list", _array(value, declared[0] if len(declared) == 1 else None), declared)
-    raise EngineError(f"the model returned {'None' if value is None else 'a ' + type(value).__name__}, which holds no rows")
+    raise ModelFailed(f"the model returned {'None' if value is None else 'a ' + type(value).__name__}, which holds no rows")
 
 
 def _is_compound(declared: list[dict[str, Any]]) -> bool:
@@ -54,12 +54,12 @@ def _is_compound(declared: list[dict[str, Any]]) -> bool:
 
 def _single(kind: str, array: npt.NDArray[Any], declared: list[dict[str, Any]], name: str = "") -> tuple[Arrays, Form]:
     if array.ndim == 0:
-        raise EngineError("the model returned a single value, which holds no rows")
+        raise ModelFailed("the model returned a single value, which holds no rows")
     if len(declared) > 1 and array.ndim == 2 and array.shape[1] == len(declared):  # several columns as one matrix
         pieces = {spec["name"]: array[:, index] for index, spec in enumerate(declared)}
         return pieces, Form(kind, ())
     if declared and len(declared) != 1:
-        raise EngineError(f"the model returned one array {list(array.shape)} for {len(declared)} outputs")
+        raise ModelFailed(f"the model returned one array {list(array.shape)} for {len(declared)} outputs")
     if declared and declared[0].get("column") and array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     return {declared[0]["name"] if declared else "output-0": array}, Form(kind, (name,) if name else ())
@@ -82,7 +82,7 @@ def _by_name(kind: str, pieces: Arrays, declared: list[dict[str, Any]]) -> tuple
         lengths = {len(piece) for piece in pieces.values()}
         if len(lengths) == 1 and all(piece.ndim == 1 for piece in pieces.values()):
             return {wanted[0]: np.stack(list(pieces.values()), axis=1)}, form
-    raise EngineError(f"the model returned {sorted(pieces)[:8]}, the signature promises {wanted[:8]}")
+    raise ModelFailed(f"the model returned {sorted(pieces)[:8]}, the signature promises {wanted[:8]}")
 
 
 def _array(value: Any, spec: dict[str, Any] | None) -> npt.NDArray[Any]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensign.engines import Form
 from tensign.engines.code import add_code
 from tensign.engines.torch import torch_device
 from tensign.errors import EngineError, UnsupportedModel
+from tensign.form import Form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

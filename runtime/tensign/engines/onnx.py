@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign import datatypes
-from tensign.engines import Form
 from tensign.errors import InvalidInput, ProviderUnavailable, UnsupportedModel
+from tensign.form import Form
 from tensign.signature import Arrays, TensorSpec
 
 _CUDA = "CUDAExecutionProvider"

@@ -7,11 +7,11 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensign.engines import Form
 from tensign.engines.answers import named
 from tensign.engines.code import add_code
 from tensign.engines.frame import model_input
 from tensign.errors import UnsupportedModel
+from tensign.form import Form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,11 +6,11 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensign.engines import Form
 from tensign.engines.answers import named
 from tensign.engines.code import add_code
 from tensign.engines.frame import model_input
 from tensign.errors import UnsupportedModel, UntrustedModel
+from tensign.form import Form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

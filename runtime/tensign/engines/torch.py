@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensign.engines import Form
 from tensign.engines.answers import named
 from tensign.errors import ProviderUnavailable, UnsupportedModel
+from tensign.form import Form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign import errors
-from tensign.engines import Form
 from tensign.engines.frames import BrokenFrame, Channel
-from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, TensignError, UnsupportedModel, WorkerDied
+from tensign.errors import DeadlineExceeded, EngineError, ModelFailed, ModelNotReady, TensignError, UnsupportedModel, WorkerDied
+from tensign.form import Form
 from tensign.signature import Arrays, TensorSpec
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,9 @@ ENGINE_CLASSES = {
     "sklearn": "tensign.engines.sklearn:SklearnEngine",
     "pyfunc": "tensign.engines.pyfunc:PyfuncEngine",
 }
-_TOLD = {"UnsupportedModel", "UntrustedModel", "ProviderUnavailable", "EngineError"}  # errors that a worker may name
+_LACKS = "ModuleNotFoundError"
+# Errors that a worker may name.
+_TOLD = {"UnsupportedModel", "UntrustedModel", "ProviderUnavailable", "EngineError", "ModelFailed"}
 
 # The worker's Python need not have tensign: this one's package is found by its place, and nothing else that lies beside it. The
 # current directory, which may be the model's own, is taken off the path.
@@ -290,7 +292,11 @@ class _Process:
                 raise WorkerDied("the model's process ended") from None
             except (BrokenFrame, ValueError, TypeError, KeyError, IndexError) as error:
                 raise WorkerDied(f"the model's process sent what is no answer: {type(error).__name__}") from None
-        raise getattr(errors, kind)(text) if kind in _TOLD else EngineError(f"the model raised {kind}: {text}")
+        if kind in _TOLD:
+            raise getattr(errors, kind)(text)
+        raise ModelFailed(f"the model raised {kind[:64]}; the server's log has the details") from RuntimeError(
+            f"{kind}: {text}"
+        )
 
     def wait(self) -> int:
         """Waits until it has ended, ends what it started, and gives its status back. For the keeper's thread."""
@@ -351,7 +357,8 @@ def _load_failure(error: Exception, python: str) -> TensignError:
     if isinstance(error, DeadlineExceeded):
         return UnsupportedModel(f"it did not load within {_LOAD_S:.0f} s")
     if isinstance(error, EngineError):
-        return UnsupportedModel(f"it does not load: {error}")
+        advice = f"; install it, or give --python PATH of one that has it (this was {python})" if _LACKS in str(error) else ""
+        return UnsupportedModel(f"it does not load: {error.__cause__ or error}{advice}")
     if isinstance(error, TensignError):
         return error
     return UnsupportedModel(f"its process failed: {type(error).__name__}: {error}")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensign.engines import Form
+from tensign.form import Form
 from tensign.mlmodel import ModelManifest
 from tensign.model import Model
 from tensign.request import Formed, Outputs

@@ -20,7 +20,7 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.classification import classified
 from tensign.coltext import read_json, write_datetime, write_json
 from tensign.coltypes import ObjectType, ScalarType
-from tensign.errors import EngineError, InvalidInput
+from tensign.errors import InvalidInput, ModelFailed
 from tensign.signature import MAX_RANK, Arrays
 from tensign.specs import ColumnSpec, ParamSpec, Spec
 from tensign.values import is_missing
@@ -142,7 +142,7 @@ def encode_response(
     """The answer to `request`: the outputs it asked for (none named: all), as numbers or as its top k classes.
 
     specs: the signature's outputs, which tell a column of text from one of JSON. A column is [n]: text as UTF-8, datetimes
-    as ISO 8601, compound values as JSON, each BYTES; a missing text or datetime is empty. Raises EngineError.
+    as ISO 8601, compound values as JSON, each BYTES; a missing text or datetime is empty. Raises ModelFailed.
     """
     compound = {spec.name for spec in specs if isinstance(spec, ColumnSpec) and not isinstance(spec.type, ScalarType)}
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
@@ -153,7 +153,7 @@ def encode_response(
             try:
                 array = as_column(outputs[name], compound=name in compound)
             except InvalidInput as error:
-                raise EngineError(f'output "{name}": {error}') from None
+                raise ModelFailed(f'output "{name}": {error}') from None
         response.outputs.add(name=name, datatype=datatypes.of_numpy(array.dtype).protocol, shape=array.shape)
         response.raw_output_contents.append(_to_bytes(array))
     return response

@@ -24,12 +24,14 @@ _CODES: dict[type[errors.TensignError], grpc.StatusCode] = {
     errors.UnsupportedModel: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UntrustedModel: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ProviderUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ModelFailed: grpc.StatusCode.INTERNAL,
     errors.NotSignedIn: grpc.StatusCode.UNAUTHENTICATED,
     errors.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
 }
 
-_BY_STATUS = {code.name: kind for kind, code in reversed(_CODES.items())}  # of two with one status, the first
+# Of two with one status, the first; INTERNAL alone tells nothing.
+_BY_STATUS = {code.name: kind for kind, code in reversed(_CODES.items()) if code is not grpc.StatusCode.INTERNAL}
 _BY_NAME = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
 
 # How an error says its name beside its status: in the trailer of a call, in the parameters of a stream's answer.
