@@ -26,8 +26,8 @@ from tensign.specs import TensorSpec
         ("digits-pytorch-mlflow3", "as pytorch, model.pt2, by engine torch; with --trust", "torch.export"),
         ("heart-sklearn", "as sklearn, model.pkl, by engine sklearn; with --trust", "unpickles model.pkl"),
         ("heart-sklearn-skops", "as sklearn, model.skops, by engine sklearn", "runs nothing of the model's own code"),
-        ("faces-fastai-2.8", "no: a fastai model is converted first", ""),
-        ("faces-fastai-2.4.1", "no: written by fastai 2.4.1", ""),
+        ("faces-fastai-2.8", "as ONNX: serve and predict convert it first", ""),
+        ("faces-fastai-2.4.1", "as ONNX: serve and predict convert it first", ""),
     ],
 )
 def test_the_engine_and_why(name: str, served: str, says: str, fixture_dir: Callable[[str], Path]) -> None:
@@ -60,7 +60,7 @@ def test_columns_params_and_every_key_are_told(mlmodel: Callable[..., Path]) -> 
     assert facts["params"] == [{"name": "t", "type": "double", "default": 0.5}]
     assert facts["mlmodel"] == {"model_id": "m-1", "of_the_future": [1]}
     assert facts["metadata"] == {"owner": "me"} and facts["environment"] == {"conda": "conda.yaml"}
-    assert facts["served"].startswith("as python_function") and "equal params share a batch" in facts["batching"]
+    assert facts["served"].startswith("as python_function") and facts["batching"].startswith("none: each request")
     assert facts["other flavors"] == {"strange": "no engine runs it; its python_function flavor may"}
 
 

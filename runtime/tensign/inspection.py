@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tensign.choice import Choice, choices
+from tensign.choice import SERVED_FLAVORS, Choice, choices
 from tensign.errors import UnsupportedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.plan import ModelPlan
@@ -72,13 +72,13 @@ def _served(manifest: ModelManifest) -> dict[str, Any]:
     try:
         plan = ModelPlan.of(manifest.path)
     except UnsupportedModel as error:
-        return {"served": f"no: {error}", "other flavors": _others(manifest, None)}
+        return {"served": _converted(manifest) or f"no: {error}", "other flavors": _others(manifest, None)}
     choice = plan.choice
     facts: dict[str, Any] = {
         "served": f"as {choice.flavor}, {plan.file.name}, by engine {choice.engine}{'; with --trust' if choice.runs else ''}",
         "why": _why(choice),
         "other flavors": _others(manifest, choice),
-        "batching": _batching(plan.signature),
+        "batching": _batching(plan),
         "task": plan.task,
         "activation": plan.activation if choice.engine == "onnx" else None,
         "encoded images": _encoded(plan),
@@ -90,6 +90,14 @@ def _served(manifest: ModelManifest) -> dict[str, Any]:
     if plan.threshold is not None:
         facts["threshold"] = plan.threshold
     return facts
+
+
+def _converted(manifest: ModelManifest) -> str:
+    """What `tensign serve` does first, "" where it does nothing of the kind or cannot."""
+    fastai = [choice for choice in choices(manifest) if choice.flavor == "fastai" and not choice.refused]
+    if not fastai or any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
+        return ""
+    return "as ONNX: serve and predict convert it first, once, reading its file as data; or as it is: --engine fastai --trust"
 
 
 def _why(choice: Choice) -> str:
@@ -110,7 +118,10 @@ def _others(manifest: ModelManifest, chosen: Choice | None) -> dict[str, str]:
     return others
 
 
-def _batching(signature: Signature) -> str:
+def _batching(plan: ModelPlan) -> str:
+    signature = plan.signature
+    if plan.choice.engine == "pyfunc":
+        return "none: each request is one call of the model's code"
     rows = {spec.shape[0] for spec in signature.inputs}
     if rows != {-1}:
         return f"fixed: {max(rows)} rows at a time"

@@ -12,6 +12,7 @@ from rich.console import Console
 from tensign import conversion
 from tensign.config import ENGINES, ModelConfig
 from tensign.errors import TensignError
+from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
 
 console = Console()
@@ -50,6 +51,6 @@ def load(path: Path, name: str, config: ModelConfig, *, cache: Path) -> Model:
     """A fastai model is converted first, unless an engine was asked for."""
     try:
         directory = conversion.servable(path, trust=config.trust, cache=cache) if config.engine == "auto" else path
-        return Model.load(directory, config, name=name)
+        return Model.load(directory, config, name=name or read_mlmodel(path).name)
     except TensignError as error:
         raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from None
