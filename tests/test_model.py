@@ -104,14 +104,6 @@ def test_a_network_that_cannot_run_what_its_signature_allows_is_refused_at_load(
         Model.load(path, CPU)
 
 
-def test_text_inputs_are_not_served_yet(mlmodel: Callable[..., Path]) -> None:
-    path = mlmodel(signature={"inputs": [tensor("str", [-1])], "outputs": [tensor("str", [-1])]})
-    text = (TensorProto.STRING, ["n"])
-    save_onnx(path / "model.onnx", [helper.make_node("Identity", ["x"], ["y"])], {"x": text}, {"y": text})
-    with pytest.raises(UnsupportedModel, match="takes text, which this version does not serve"):
-        Model.load(path, CPU)
-
-
 def test_after_close_it_is_not_ready(mean_model: Path) -> None:
     model = Model.load(mean_model, CPU)
     model.close()

@@ -70,8 +70,6 @@ class OnnxEngine:
                 f" cuDNN libraries are missing or too old for onnxruntime {onnxruntime.__version__}"
             )
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
-        if any(spec.dtype.kind == "O" for spec in self.inputs):
-            raise UnsupportedModel(f"{self._file.name}: takes text, which this version does not serve")
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
         self.form = Form("dict", tuple(spec.name for spec in self.outputs))  # what MLflow's onnx flavor returns
 
@@ -87,12 +85,24 @@ class OnnxEngine:
     def run(
         self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None
     ) -> dict[str, npt.NDArray[Any]]:
+        batch = {name: _text(array) if array.dtype.kind == "O" else array for name, array in batch.items()}
         answers = self._sessions.get(_rows(batch), self._session).run(None, batch)
         return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
 
     def close(self) -> None:
         self._session = None
         self._sessions.clear()
+
+
+def _text(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """ONNX's strings are UTF-8 text; a signature may call them bytes. Raises InvalidInput."""
+    found = np.empty(array.shape, object)
+    try:
+        for index, value in np.ndenumerate(array):
+            found[index] = value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"text for the network is not UTF-8: {error.reason}") from None
+    return found
 
 
 def _rows(batch: Arrays) -> int:
