@@ -1,5 +1,5 @@
 # make demo and make test are all the set-up there is; see README.md.
-.PHONY: help demo test soak fuzz check format stubs docs release-check bench demo-bundle clean
+.PHONY: help demo test soak fuzz differential architectures check format stubs docs release-check bench demo-bundle clean
 .PHONY: check-format check-lint check-types check-layers check-dockerfile check-stubs environment
 
 help:  ## this list
@@ -74,10 +74,20 @@ bench:  ## every figure of the README: footprint, fidelity, what serving costs (
 	build/full/bin/python benchmarks/served.py
 	build/full/bin/python benchmarks/client.py
 	build/full/bin/python benchmarks/generator.py
+	build/full/bin/python benchmarks/manifest.py
+	build/full/bin/python benchmarks/invocations.py
 
 soak:  ## a million rows with identities, an hour's mixed requests: every row accounted for, the server flat (three minutes)
 	@.ci/environment full
 	build/full/bin/python -m tests.soak $(ARGS)
+
+differential:  ## our enforcement against MLflow's own on 20,000 generated signatures and data (three minutes)
+	@.ci/environment full
+	build/full/bin/python -m tests.differential --pairs 20000
+
+architectures:  ## eleven networks, calibrated, converted and compared (four minutes)
+	@.ci/environment full
+	build/full/bin/python tests/architectures.py
 
 demo-bundle:  ## make runtime/tensign/_demo again from packages
 	@.ci/environment full
