@@ -75,7 +75,7 @@ class Odd:
                 while True:
                     pass
             if do == "leak":
-                KEPT.append(np.ones(64 << 20, np.uint8))
+                KEPT.append(np.ones(256 << 20, np.uint8))
         return answer
 
 def _load_pyfunc(path):
@@ -90,7 +90,7 @@ def odd_model(path: Path, loader: str = LOADER, output: str = "long") -> Path:
     (path / "code").mkdir(parents=True)
     (path / "code" / "odd_loader.py").write_text(textwrap.dedent(loader))
     (path / "model.pkl").write_bytes(b"\x80\x02codd_loader\nOdd\n)\x81.")
-    document = {
+    document: dict[str, Any] = {
         "flavors": {
             "python_function": {"loader_module": "odd_loader", "code": "code"},
             "sklearn": {"pickled_model": "model.pkl", "serialization_format": "pickle", "code": "code"},
@@ -322,7 +322,7 @@ class Odd:
             time.sleep(1.5)
         if os.path.exists(os.path.join(HERE, "choosy")) and (model_input["id"] < 1000).any():
             raise ValueError("no made-up rows")
-        KEPT.append(bytes(64 << 20) if "leak" in set(model_input["do"]) else b"")
+        KEPT.append(b"x" * (256 << 20) if "leak" in set(model_input["do"]) else b"")
         return model_input["id"] + 1000
 
 def _load_pyfunc(path):
