@@ -121,11 +121,13 @@ def worker(model: Model) -> Worker:
 
 
 def kill(model: Model) -> None:
-    """And waits until it has ended."""
-    pid = worker(model).pid
-    with ended(pid):
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+    """And waits until that was noticed."""
+    engine = worker(model)
+    pid = engine.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    with engine._changed:
+        assert engine._changed.wait_for(lambda: engine.pid != pid, 30)
 
 
 def answered(model: Model, *ids: int) -> None:

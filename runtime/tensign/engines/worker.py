@@ -218,6 +218,7 @@ class Worker:
             status = process.wait()
             with self._changed:
                 self._process = None
+                self._changed.notify_all()
             if self._closing:
                 return
             ended = time.monotonic()
