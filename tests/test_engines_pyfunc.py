@@ -14,7 +14,8 @@ import pytest
 from tensign.client import Client
 from tensign.config import ModelConfig
 from tensign.engines.answers import named
-from tensign.errors import EngineError, InvalidInput, SignatureMismatch
+from tensign.engines.sklearn import SklearnEngine
+from tensign.errors import EngineError, InvalidInput, SignatureMismatch, UnsupportedModel
 from tensign.form import Form
 from tensign.model import Model
 from tensign.request import Formed
@@ -152,6 +153,46 @@ def test_what_a_model_returns_becomes_the_outputs(case: str) -> None:
 def test_whole_numbers_of_a_list_get_the_declared_dtype_only_where_they_keep_their_value() -> None:
     assert named([1, 2], [spec("y", "<i4")])[0]["y"].dtype == np.int32
     assert named([1, 1 << 40], [spec("y", "<i4")])[0]["y"].dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ([70000.0], "<f2"),
+        ([1 + 2j], "<f4"),
+        ([0.1], "<f4"),
+        ([2**53 + 1], "<f8"),
+        ([2**64 - 1], "<f8"),
+        ([2**53 + 1, 0.5], "<f8"),
+        ([2.0**63], "<i8"),
+        ([-1], "|u1"),
+        ([2], "|b1"),
+    ],
+)
+def test_a_list_is_never_cast_where_that_changes_a_value(value: Any, dtype: str) -> None:
+    assert named(value, [spec("y", dtype)])[0]["y"].tolist() == value
+    kept = named([0.5, float("nan")], [spec("y", "<f2")])[0]["y"]
+    assert kept.dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    "value", [pd.DataFrame([[1, "x"]], columns=["a", "a"]), {1: [1], "1": [2]}, pd.DataFrame([[1, 2]], columns=[1, "1"])]
+)
+def test_two_columns_of_one_name_are_no_answer(value: Any) -> None:
+    with pytest.raises(EngineError, match="two columns called"):
+        named(value, TWO)
+
+
+def test_columns_that_make_no_matrix_without_a_change_of_value() -> None:
+    with pytest.raises(EngineError, match="the model returned"):
+        named(pd.DataFrame({"0": [2**53 + 1], "1": [0.5]}), UNNAMED)
+
+
+@pytest.mark.parametrize("method", ["get_params", "fit", "__reduce__", "_repr_html_"])
+def test_sklearn_runs_no_other_method_than_those_that_predict(tmp_path: Path, method: str) -> None:
+    engine = SklearnEngine(str(tmp_path), "model.pkl", {}, {"predict_fn": method}, True, [], [])
+    with pytest.raises(UnsupportedModel, match=f"predict_fn: wanted one of predict, .*, got '{method}'"):
+        engine.load()
 
 
 @pytest.mark.parametrize("value", [None, "text", 7, object(), np.float32(1), {1, 2}], ids=lambda value: type(value).__name__)

@@ -7,13 +7,16 @@ import json
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +26,14 @@ import yaml
 
 from tensign.client import Client
 from tensign.config import ModelConfig
+from tensign.engines.process import Process, Refused
 from tensign.engines.worker import Worker
-from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, UnsupportedModel
+from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, TooLarge, UnsupportedModel, WorkerDied
 from tensign.model import Model
 from tensign.testing import serving
 
-TRUSTED = ModelConfig(device="cpu", trust=True, max_batch_size=8)
+TRUSTED = ModelConfig(device="cpu", trust=True, engine="pyfunc")
+BATCHED = ModelConfig(device="cpu", trust=True, engine="sklearn", max_batch_size=8)
 COLUMNS = [{"type": "string", "name": "do", "required": True}, {"type": "long", "name": "id", "required": True}]
 
 LOADER = '''
@@ -70,7 +75,7 @@ class Odd:
                 while True:
                     pass
             if do == "leak":
-                KEPT.append(np.ones(64 << 20, np.uint8))
+                KEPT.append(np.ones(256 << 20, np.uint8))
         return answer
 
 def _load_pyfunc(path):
@@ -80,14 +85,20 @@ def _load_pyfunc(path):
 '''
 
 
-def odd_model(path: Path) -> Path:
-    """A python_function with a loader module in its own code directory; needs pandas, not MLflow."""
+def odd_model(path: Path, loader: str = LOADER, output: str = "long") -> Path:
+    """Code in a directory of its own, as a python_function, and pickled as an estimator; needs pandas, not MLflow."""
     (path / "code").mkdir(parents=True)
-    (path / "code" / "odd_loader.py").write_text(textwrap.dedent(LOADER))
-    document = {
-        "flavors": {"python_function": {"loader_module": "odd_loader", "code": "code"}},
-        "signature": {"inputs": json.dumps(COLUMNS), "outputs": json.dumps([{"type": "long", "name": "answer"}])},
+    (path / "code" / "odd_loader.py").write_text(textwrap.dedent(loader))
+    (path / "model.pkl").write_bytes(b"\x80\x02codd_loader\nOdd\n)\x81.")
+    document: dict[str, Any] = {
+        "flavors": {
+            "python_function": {"loader_module": "odd_loader", "code": "code"},
+            "sklearn": {"pickled_model": "model.pkl", "serialization_format": "pickle", "code": "code"},
+        },
+        "signature": {"inputs": json.dumps(COLUMNS)},
     }
+    if output:
+        document["signature"]["outputs"] = json.dumps([{"type": output, "name": "answer"}])
     (path / "MLmodel").write_text(yaml.safe_dump(document))
     return path
 
@@ -95,7 +106,7 @@ def odd_model(path: Path) -> Path:
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     path = odd_model(tmp_path_factory.mktemp("odd") / "model")
-    model = Model.load(path, ModelConfig(device="cpu", trust=True, max_batch_size=8, max_growth_bytes=16 << 20))
+    model = Model.load(path, replace(BATCHED, max_growth_bytes=16 << 20))
     yield model
     model.close()
 
@@ -107,6 +118,16 @@ def rows(do: str, *ids: int) -> dict[str, Any]:
 def worker(model: Model) -> Worker:
     assert isinstance(model._engine, Worker)
     return model._engine
+
+
+def kill(model: Model) -> None:
+    """And waits until that was noticed."""
+    engine = worker(model)
+    pid = engine.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    with engine._changed:
+        assert engine._changed.wait_for(lambda: engine.pid != pid, 30)
 
 
 def answered(model: Model, *ids: int) -> None:
@@ -123,8 +144,8 @@ MISBEHAVIOUR = {  # what a row makes the model do: (what whoever sent it hears, 
     "none": (EngineError, "returned None, which holds no rows", True),
     "print": (None, "", True),
     "exit": (EngineError, "raised SystemExit", True),
-    "_exit": (EngineError, "process ended", False),
-    "segfault": (EngineError, "process ended", False),
+    "_exit": (WorkerDied, "process ended", False),
+    "segfault": (WorkerDied, "process ended", False),
     "loop": (DeadlineExceeded, "within the timeout", False),
     "leak": (None, "", False),
 }
@@ -153,7 +174,7 @@ def test_neighbours_in_the_batch_of_one_that_kills_are_answered(odd: Model) -> N
     holding.result(30)
     for id, future in zip([*range(100, 103), *range(200, 203)], [*good, *more], strict=True):
         assert future.result(30)["answer"].tolist() == [id + 1000]
-    with pytest.raises(EngineError):
+    with pytest.raises(WorkerDied):
         bad.result(30)
 
 
@@ -170,7 +191,7 @@ def test_no_answer_comes_from_another_request(odd: Model) -> None:
                 got = odd.infer(rows(do, *ids), timeout_s=30)["answer"].tolist()
                 if got != [id + 1000 for id in ids]:
                     wrong.append(f"{ids} gave {got}")
-            except EngineError:
+            except WorkerDied:
                 seen.append(do)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
@@ -185,7 +206,7 @@ def test_no_answer_comes_from_another_request(odd: Model) -> None:
 def test_killed_twenty_times_under_load(tmp_path: Path) -> None:
     """Over gRPC: every row answered is its own, every other one has a status, recovery takes 2 s and the model's loading."""
     began = time.perf_counter()
-    model = Model.load(odd_model(tmp_path / "model"), TRUSTED, name="odd")
+    model = Model.load(odd_model(tmp_path / "model"), BATCHED, name="odd")
     loading_s = time.perf_counter() - began
     done = threading.Event()
     answers, recoveries = [0] * 3, list[float]()
@@ -213,9 +234,7 @@ def test_killed_twenty_times_under_load(tmp_path: Path) -> None:
             thread.start()
         try:
             for turn in range(20):
-                pid = worker(model).pid
-                assert pid is not None
-                os.kill(pid, signal.SIGKILL)
+                kill(model)
                 killed = time.perf_counter()
                 answered(model, 5_000_000 + turn)
                 recoveries.append(time.perf_counter() - killed)
@@ -236,26 +255,190 @@ def test_one_that_no_longer_loads_is_given_up(tmp_path: Path) -> None:
     model = Model.load(path, TRUSTED)
     assert model.ready
     (path / "broken").touch()
-    pid = worker(model).pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    kill(model)
     with pytest.raises(ModelNotReady, match="does not start any more: odd_loader cannot load it: RuntimeError: it is broken"):
         model.infer(rows("", 1), timeout_s=60)
     assert not model.ready
     model.close()
 
 
-def test_one_that_does_not_load_at_first_says_why_at_once(tmp_path: Path) -> None:
+def test_one_that_does_not_load_at_first_says_why_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = odd_model(tmp_path / "model")
     (path / "broken").touch()
     with pytest.raises(UnsupportedModel, match="odd_loader cannot load it: RuntimeError: it is broken"):
         Model.load(path, TRUSTED)
+    assert capfd.readouterr().err == ""  # the error is all that there is to say
 
 
 @pytest.mark.parametrize("python", ["/nowhere/python", "/bin/true", "/bin/cat"])
 def test_what_is_no_python(tmp_path: Path, python: str) -> None:
     with pytest.raises(UnsupportedModel, match=python if python == "/nowhere/python" else "process that should load it ended"):
-        Model.load(odd_model(tmp_path / "model"), ModelConfig(device="cpu", trust=True, python=python))
+        Model.load(odd_model(tmp_path / "model"), replace(TRUSTED, python=python))
+
+
+def test_a_python_without_numpy_is_told_as_that(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)
+    with pytest.raises(UnsupportedModel, match="that Python has no numpy"):
+        Model.load(odd_model(tmp_path / "model"), replace(TRUSTED, python=str(python)))
+    assert capfd.readouterr().err == ""
+
+
+CELLS = """
+import numpy as np
+import pandas as pd
+
+class Odd:
+    def predict(self, model_input):
+        return pd.DataFrame({"cells": [np.full(1000 + id % 7, id) for id in model_input["id"]]})
+
+def _load_pyfunc(path):
+    return Odd()
+"""
+
+
+@pytest.mark.parametrize("engine", ["pyfunc", "sklearn"])
+def test_arrays_in_cells_are_nobody_elses(tmp_path: Path, engine: str) -> None:
+    """An answer outlives the batches after it, which go through the same memory."""
+    with closing(Model.load(odd_model(tmp_path / "model", CELLS, ""), replace(BATCHED, engine=engine))) as model:
+
+        def ask(id: int) -> tuple[int, Any]:
+            return id, model.infer(rows("", id, id + 1), timeout_s=30)["cells"]
+
+        with ThreadPoolExecutor(8) as callers:
+            answers = list(callers.map(ask, range(1, 161)))
+        for id, cells in answers:
+            assert [(len(cell), set(cell.tolist())) for cell in cells] == [(1000 + one % 7, {one}) for one in (id, id + 1)], id
+
+
+SLOW_AT_FIRST = """
+import os, time
+
+HERE = os.path.dirname(os.path.dirname(__file__))
+KEPT = []
+
+class Odd:
+    def predict(self, model_input):
+        if not KEPT:
+            time.sleep(1.5)
+        if os.path.exists(os.path.join(HERE, "choosy")) and (model_input["id"] < 1000).any():
+            raise ValueError("no made-up rows")
+        KEPT.append(b"x" * (256 << 20) if "leak" in set(model_input["do"]) else b"")
+        return model_input["id"] + 1000
+
+def _load_pyfunc(path):
+    if os.path.exists(os.path.join(path, "broken once")):
+        os.remove(os.path.join(path, "broken once"))
+        raise RuntimeError("it is broken")
+    return Odd()
+"""
+
+
+def test_a_first_run_that_takes_long_is_repeated_before_anybody_waits_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Callers in a hurry do not have it killed again and again; the log says how it died, and when it was back."""
+    caplog.set_level("INFO")
+    with closing(Model.load(odd_model(tmp_path / "model", SLOW_AT_FIRST), BATCHED, name="slow")) as model:
+        kill(model)
+        assert worker(model)._awaited(time.monotonic() + 30).warm
+        kill(model)
+        assert eventually(model, 1000, timeout_s=0.5) > 0
+        assert worker(model).restarts == 2
+    log = [record.getMessage() for record in caplog.records]
+    assert any("ended by signal 9 (SIGKILL)" in line for line in log), log
+    assert any("is ready again after" in line for line in log), log
+
+
+def test_one_that_refuses_made_up_rows_has_patience_a_limit_and_further_attempts(tmp_path: Path) -> None:
+    path = odd_model(tmp_path / "model", SLOW_AT_FIRST)
+    (path / "choosy").touch()
+    with closing(Model.load(path, replace(TRUSTED, max_growth_bytes=16 << 20))) as model:
+        first = worker(model).pid
+        np.testing.assert_array_equal(model.infer(rows("", 1000), timeout_s=5)["answer"], [2000])
+        assert worker(model).pid == first
+        (path / "broken once").touch()
+        kill(model)
+        assert eventually(model, 1000, timeout_s=0.5) >= 0
+        assert worker(model).restarts == 1
+        second = worker(model).pid
+        model.infer(rows("leak", 1000), timeout_s=30)
+        np.testing.assert_array_equal(model.infer(rows("", 1000), timeout_s=30)["answer"], [2000])
+        assert worker(model).pid != second
+
+
+def eventually(model: Model, id: int, timeout_s: float) -> int:
+    """Asks again and again until there is an answer; how many times there was none."""
+    for failed in range(20):
+        try:
+            assert model.infer(rows("", id), timeout_s=timeout_s)["answer"].tolist() == [id + 1000]
+        except (DeadlineExceeded, ModelNotReady):
+            continue
+        return failed
+    raise AssertionError("never answered")
+
+
+def test_a_traceback_is_logged_once_with_the_models_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Model.load(odd_model(tmp_path / "model"), TRUSTED, name="called so")) as model:
+        for _ in range(3):
+            with pytest.raises(EngineError):
+                model.infer(rows("raise", 1))
+    log = [record.getMessage() for record in caplog.records if record.name == "tensign.engines.worker"]
+    assert [line.count("Traceback") for line in log] == [1, 0, 0]
+    assert all(line.startswith("called so: the model raised ValueError") for line in log)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.fixture
+def process() -> Iterator[Process]:
+    """A worker's process in which nothing is loaded."""
+    process = Process(sys.executable, trust=False)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def lives(process: Process) -> None:
+    with pytest.raises(Refused, match="has no attribute 'nothing'"):
+        process.call({"do": "nothing"}, {}, time.monotonic() + 30)
+
+
+def test_what_cannot_cross_harms_nobody(process: Process) -> None:
+    for params, cells, error in (
+        ({"text": "x" * (17 << 20)}, [], TooLarge),
+        ({}, ["x" * (65 << 20), 1], TooLarge),
+        ({"object": object()}, [], EngineError),
+        ({}, [object()], EngineError),
+    ):
+        with pytest.raises(error):
+            process.call({"do": "run", "params": params}, {"x": np.array(cells, object)}, time.monotonic() + 30)
+        lives(process)
+
+
+@pytest.mark.parametrize("text", [b"[]", b"{", b'{"header": {}, "arrays": [["x"]], "bytes": 0}'])
+def test_a_message_that_a_worker_cannot_read_is_answered(process: Process, text: bytes) -> None:
+    process._channel.transmit(struct.pack("<I16s", len(text), bytes(16)) + text)
+    said, _ = process._channel.receive(time.monotonic() + 30)
+    assert said["error"] == "EngineError" and "could not read what it was sent" in said["text"]
+    lives(process)
+
+
+def test_a_worker_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"OMP_NUM_THREADS": "3", "LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"], "HF_HOME": "/cache"}
+    secrets = {"AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "DATABASE_URL", "TENSIGN_TOKEN", "PYTHONHOME"}
+    for name, value in {**wanted, **dict.fromkeys(secrets - {"PYTHONHOME"}, "secret")}.items():
+        monkeypatch.setenv(name, value)
+    for trust in (False, True):
+        process = Process(sys.executable, trust=trust)
+        lives(process)
+        given = dict(line.split("=", 1) for line in Path(f"/proc/{process.pid}/environ").read_text().split("\0") if line)
+        process.kill()
+        process.wait()
+        assert wanted.items() <= given.items() and not secrets & given.keys()
+        assert given.get("MLFLOW_ALLOW_PICKLE_DESERIALIZATION") == ("true" if trust else None)
 
 
 def test_close_ends_the_process_even_while_it_computes(tmp_path: Path) -> None:
@@ -272,7 +455,7 @@ def test_it_ends_with_the_server(tmp_path: Path, do: str) -> None:
     """However the server ends, and whatever the model does."""
     program = (
         "import os, signal, sys; from pathlib import Path; import numpy as np; from tensign.config import ModelConfig;"
-        "from tensign.model import Model; m = Model.load(sys.argv[1], ModelConfig(device='cpu', trust=True));"
+        "from tensign.model import Model; m = Model.load(sys.argv[1], ModelConfig(device='cpu', trust=True, engine='pyfunc'));"
         "m.submit({'do': np.array([sys.argv[2]], object), 'id': np.array([1])}); print(m._engine.pid, flush=True);"
         "sys.stdin.read(); os.kill(os.getpid(), signal.SIGKILL)"
     )

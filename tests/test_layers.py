@@ -109,7 +109,7 @@ def test_importing_loads_none_of_the_heavy_libraries(module: str) -> None:
 
 
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-IN_WORKERS = {"torch.py", "fastai.py", "sklearn.py", "pyfunc.py", "answers.py", "code.py", "frame.py", "process.py"}
+IN_WORKERS = {"torch.py", "fastai.py", "sklearn.py", "pyfunc.py", "answers.py", "code.py", "modelinput.py", "hosted.py"}
 
 
 def test_pickle_is_only_in_the_worker() -> None:
@@ -123,7 +123,11 @@ def test_pickle_is_only_in_the_worker() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted({"__init__.py", "frames.py", *IN_WORKERS} | {"../errors.py", "../__init__.py", "../version.py"})
+    "name",
+    sorted(
+        {"__init__.py", "channel.py", "arena.py", "packing.py", *IN_WORKERS}
+        | {"../errors.py", "../__init__.py", "../version.py"}
+    ),
 )
 def test_what_a_worker_imports_is_python_3_8(name: str) -> None:
     ast.parse((RUNTIME / "engines" / name).read_text(), feature_version=(3, 8))

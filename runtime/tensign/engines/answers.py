@@ -24,7 +24,7 @@ def named(value: Any, declared: list[dict[str, Any]]) -> tuple[Arrays, Form]:
     """
     pandas: Any = sys.modules.get("pandas")  # a model that returns a DataFrame has imported it
     if pandas is not None and isinstance(value, pandas.DataFrame):
-        columns = {str(name): value.iloc[:, index].to_numpy() for index, name in enumerate(value.columns)}
+        columns = _distinct([(name, value.iloc[:, index].to_numpy()) for index, name in enumerate(value.columns)])
         return _by_name("dataframe", columns, declared)
     if pandas is not None and isinstance(value, pandas.Series):
         return _single("series", value.to_numpy(), declared, str(value.name) if value.name is not None else "")
@@ -33,7 +33,7 @@ def named(value: Any, declared: list[dict[str, Any]]) -> tuple[Arrays, Form]:
     if isinstance(value, np.ndarray):
         return _single("ndarray", value, declared)
     if isinstance(value, dict):
-        return _by_name("dict", {str(name): _array(item, None) for name, item in value.items()}, declared)
+        return _by_name("dict", _distinct([(name, _array(item, None)) for name, item in value.items()]), declared)
     if isinstance(value, tuple):
         pieces = {str(number): _array(item, None) for number, item in enumerate(value)}
         return _by_name("tuple", pieces, declared)
@@ -41,7 +41,7 @@ def named(value: Any, declared: list[dict[str, Any]]) -> tuple[Arrays, Form]:
         if value and all(isinstance(item, dict) for item in value):
             names = list(dict.fromkeys(name for item in value for name in item))
             if not _is_compound(declared):
-                columns = {str(name): _array([item.get(name) for item in value], None) for name in names}
+                columns = _distinct([(name, _array([item.get(name) for item in value], None)) for name in names])
                 return _by_name("records", columns, declared)
         return _single("list", _array(value, declared[0] if len(declared) == 1 else None), declared)
     raise ModelFailed(f"the model returned {'None' if value is None else 'a ' + type(value).__name__}, which holds no rows")
@@ -81,7 +81,9 @@ def _by_name(kind: str, pieces: Arrays, declared: list[dict[str, Any]]) -> tuple
     if len(wanted) == 1 and not declared[0].get("column"):  # a matrix, as MLflow's wrappers return it: a column each
         lengths = {len(piece) for piece in pieces.values()}
         if len(lengths) == 1 and all(piece.ndim == 1 for piece in pieces.values()):
-            return {wanted[0]: np.stack(list(pieces.values()), axis=1)}, form
+            matrix = np.stack(list(pieces.values()), axis=1)
+            if all(matrix.dtype == piece.dtype or _equal(matrix[:, at], piece) for at, piece in enumerate(pieces.values())):
+                return {wanted[0]: matrix}, form
     raise ModelFailed(f"the model returned {sorted(pieces)[:8]}, the signature promises {wanted[:8]}")
 
 
@@ -102,12 +104,31 @@ def _array(value: Any, spec: dict[str, Any] | None) -> npt.NDArray[Any]:
         return _objects(value)
     if array.dtype == object or array.dtype.kind in "SU":
         return array.astype(object) if array.ndim == 1 else _objects(value)
+    if array.dtype.kind in "fc" and not _equal(array, np.asarray(value, object)):  # of integers and floats
+        return _objects(value)
     if spec is not None and spec["dtype"] not in (None, "|O", array.dtype.str):
+        wanted = np.dtype(spec["dtype"])
+        if wanted.kind not in "biufc" or array.dtype.kind not in "biufc" or (array.dtype.kind == "c" and wanted.kind != "c"):
+            return array
         with np.errstate(all="ignore"):
-            cast = array.astype(spec["dtype"])
-        if cast.dtype.kind == "f" or np.array_equal(cast, array):
+            cast = array.astype(wanted)
+        if _equal(cast, array):
             return cast
     return array
+
+
+def _equal(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:
+    """As Python compares, exactly: numpy would first cast integers to float64. NaN is NaN."""
+    pairs = zip(ours.ravel().tolist(), theirs.ravel().tolist())
+    return ours.shape == theirs.shape and all(one == other or (one != one and other != other) for one, other in pairs)
+
+
+def _distinct(pieces: list[tuple[Any, npt.NDArray[Any]]]) -> Arrays:
+    names = [str(name) for name, _ in pieces]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ModelFailed(f'the model returned two columns called "{twice[:64]}"')
+    return {name: array for name, (_, array) in zip(names, pieces)}
 
 
 def _objects(value: Any) -> npt.NDArray[Any]:

@@ -1,78 +1,156 @@
-"""The worker's side: runs one engine, whichever it is told, and answers one message after the other.
-
-Started by worker.py in a process of its own, by whatever Python the model wants; see frames.py for what crosses.
-"""
+"""One incarnation of a worker, from spawn to its end: the server's side."""
 
 from __future__ import annotations
 
-import ctypes
-import importlib
+import contextlib
+import fcntl
 import os
 import signal
 import socket
-import sys
-import traceback
+import subprocess
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tensign.engines.frames import Channel
+import numpy as np
+import numpy.typing as npt
 
-_SET_PDEATHSIG = 1  # of prctl(2)
-_BAD_LUCK = "500"  # where memory runs out, the kernel shall take this process and not the server
+from tensign import errors
+from tensign.engines.arena import BrokenFrame
+from tensign.engines.channel import Channel
+from tensign.engines.environment import of_worker
+from tensign.errors import DeadlineExceeded, EngineError, UnsupportedModel, WorkerDied
+from tensign.form import Form
+from tensign.signature import Arrays
+
+TOO_OLD, NO_NUMPY = 113, 114  # statuses with which it ends before anything is loaded
+
+# The worker's Python need not have tensign: this one's package is found by its place, and nothing else that lies beside it. The
+# current directory, which may be the model's own, is taken off the path.
+_BOOT = f"""
+import sys
+if sys.version_info < (3, 8):
+    sys.exit({TOO_OLD})
+sys.path[:] = [entry for entry in sys.path if entry]
+import importlib.util
+if importlib.util.find_spec("numpy") is None:
+    sys.exit({NO_NUMPY})
+place = sys.argv[1]
+spec = importlib.util.spec_from_file_location("tensign", place + "/__init__.py", submodule_search_locations=[place])
+package = importlib.util.module_from_spec(spec)
+sys.modules["tensign"] = package
+spec.loader.exec_module(package)
+from tensign.engines.hosted import main
+main(*sys.argv[2:])
+"""
 
 
-def main(connection: str, reads: str, writes: str) -> None:
-    """Serves until the other side is gone. The arguments are file descriptors."""
-    ctypes.CDLL(None, use_errno=True).prctl(_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the server's to understand
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write(_BAD_LUCK)
-    for descriptor in (connection, reads, writes):
-        os.set_inheritable(int(descriptor), False)  # processes that the model starts must not keep the server waiting
-    sys.argv[1:] = []
-    channel = Channel(socket.socket(fileno=int(connection)), int(writes), int(reads))
-    hosted = _Hosted()
-    while True:
+class Refused(Exception):
+    """The worker lives, and says why it did not do what it was asked to: by the name of what was raised there, and its text."""
+
+    def __init__(self, kind: str, text: str, trace: str) -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind, self.text, self.trace = kind, text, trace
+
+
+class Process:
+    """warm: it has run a batch; reason: why it was ended, where it was."""
+
+    def __init__(self, python: str, *, trust: bool) -> None:
+        """Raises UnsupportedModel where that is no Python."""
+        ours, its = socket.socketpair()
+        there, back = _memory("tensign-to-worker"), _memory("tensign-from-worker")
+        package = str(Path(errors.__file__).parent)
         try:
-            header, arrays = channel.receive()
-        except EOFError:
-            return
-        try:
-            answer, outputs = getattr(hosted, header["do"])(header, arrays)
-            channel.send({**answer, "resident": _resident()}, outputs)
-        except BaseException as error:  # sys.exit() of a model, too, is one answer that failed
-            traceback.print_exc()
-            channel.send({"error": type(error).__name__, "text": str(error)[:500], "resident": _resident()})
+            self._popen = subprocess.Popen(
+                [python, "-W", "ignore", "-c", _BOOT, package, str(its.fileno()), str(there), str(back)],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what a model prints is for the log
+                pass_fds=(its.fileno(), there, back),
+                process_group=0,  # a Ctrl-C is for the server, which then ends this one
+                env=of_worker(os.environ, trust=trust),
+            )
+        except OSError as error:
+            ours.close()
+            os.close(there)
+            os.close(back)
+            raise UnsupportedModel(f"{python}: {error.strerror}") from None
+        finally:
+            its.close()
+        self.pid = self._popen.pid
+        self.warm = False
+        self.reason = ""
+        self._socket, self._channel = ours, Channel(ours, there, back)
+        self._calling, self._ending = threading.Lock(), threading.Lock()
+        self._ended = False
+
+    def call(self, header: Mapping[str, Any], arrays: Arrays, until: float) -> Answer:
+        """One message and its answer, whose arrays are copies.
+
+        Raises WorkerDied, DeadlineExceeded, Refused; TooLarge and EngineError for what cannot be sent.
+        """
+        with self._calling:
+            try:
+                packed = self._channel.pack(header, arrays)
+            except (TypeError, ValueError, RecursionError, OSError) as error:
+                raise EngineError(f"what the model should be given cannot cross to its process: {error}") from None
+            try:
+                self._channel.transmit(packed)
+                said, outputs = self._channel.receive(until)
+                if "error" not in said:
+                    copies = {name: array if array.dtype == object else np.array(array) for name, array in outputs.items()}
+                    return Answer(said, copies, _form(said), int(said["resident"]))
+                kind, text, trace = str(said["error"])[:64], str(said.get("text")), str(said.get("trace"))
+            except TimeoutError:
+                raise DeadlineExceeded("the model did not answer in time") from None
+            except (EOFError, OSError):
+                raise WorkerDied("the model's process ended") from None
+            except (BrokenFrame, ValueError, TypeError, KeyError, IndexError) as error:
+                raise WorkerDied(f"the model's process sent what is no answer: {type(error).__name__}") from None
+        raise Refused(kind, text, trace)
+
+    def wait(self) -> int:
+        """Waits until it has ended, ends what it started, and gives its status back. For the keeper's thread."""
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with self._ending:
+            self._kill()
+            self._ended = True  # from here on the number may be another process's
+            status = self._popen.wait()
+        self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for an answer
+        with self._calling:
+            self._channel.close()
+        return status
+
+    def kill(self) -> None:
+        """Ends it, and what it started."""
+        with self._ending:
+            if not self._ended:
+                self._kill()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
-class _Hosted:
-    """The one engine of this process; a method for each thing that the other side may ask to do."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker said, its arrays, the form of the model's answer, and the bytes of memory it has."""
 
-    def __init__(self) -> None:
-        self._engine: Any = None
-
-    def load(self, header: dict[str, Any], _: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        module, _, name = header["engine"].partition(":")
-        self._engine = getattr(importlib.import_module(module), name)(**header["settings"])
-        self._engine.load()
-        specs = {kind: _listed(getattr(self._engine, kind)) for kind in ("inputs", "outputs")}
-        known = {"labels": list(self._engine.labels), "threshold": self._engine.threshold}
-        return {"device": self._engine.device, **specs, **known}, {}
-
-    def warmup(self, header: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        self._engine.warmup(arrays, header["params"])
-        return {}, {}
-
-    def run(self, header: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        outputs = self._engine.run(arrays, header["params"])
-        form = self._engine.form
-        return {"form": [form.kind, list(form.names)] if form else None}, outputs
+    said: Mapping[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
+    form: Form | None
+    resident: int
 
 
-def _listed(specs: Any) -> list[list[Any]]:
-    return [[spec.name, spec.dtype.str, list(spec.shape)] for spec in specs]
+def _form(said: Mapping[str, Any]) -> Form | None:
+    form = said.get("form")
+    return Form(str(form[0]), tuple(map(str, form[1]))) if form else None
 
 
-def _resident() -> int:
-    """Bytes of memory that this process has."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _memory(name: str) -> int:
+    """A file in memory that can grow. The seal keeps a worker from making it smaller, which would kill whoever reads it."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return descriptor

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensign.engines.answers import named
 from tensign.engines.code import add_code
-from tensign.engines.frame import model_input
+from tensign.engines.modelinput import model_input
 from tensign.errors import UnsupportedModel
 from tensign.form import Form
 

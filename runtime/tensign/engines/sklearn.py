@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensign.engines.answers import named
 from tensign.engines.code import add_code
-from tensign.engines.frame import model_input
+from tensign.engines.modelinput import model_input
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.form import Form
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tensign.signature import Arrays, TensorSpec
+
+_METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
 
 
 class SklearnEngine:
@@ -46,6 +48,8 @@ class SklearnEngine:
         self.threshold: float | None = None
 
     def load(self) -> None:
+        if self._method not in _METHODS:  # the MLmodel says it, and without trust that is nobody's word
+            raise UnsupportedModel(f"predict_fn: wanted one of {', '.join(_METHODS)}, got {self._method[:64]!r}")
         kind = str(self._flavor.get("serialization_format", "pickle"))
         if self._trust:
             add_code(self._path, self._flavor)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tensign.engines.frames import MAX_HEADER, BrokenFrame, Channel
+from tensign.engines.arena import Arena, BrokenFrame
+from tensign.engines.channel import MAX_HEADER, Channel
+from tensign.engines.hosted import _resident
+from tensign.engines.packing import MAX_JSON
 
 
 def objects(*values: Any) -> npt.NDArray[Any]:
@@ -35,6 +41,7 @@ def ends() -> Iterator[tuple[Channel, Channel, socket.socket]]:
     second.close()
 
 
+HEADER = {"a": 1, "params": {"at": datetime(2020, 1, 2, 3, 4, 5, 6), "days": [date(2020, 1, 2)], "bytes": b"\xff"}}
 ARRAYS: dict[str, npt.NDArray[Any]] = {
     "numbers": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
     "not contiguous": np.arange(24, dtype=np.int16).reshape(4, 6)[:, ::2],
@@ -48,6 +55,8 @@ ARRAYS: dict[str, npt.NDArray[Any]] = {
     "pictures": objects(np.ones((2, 3, 3), np.uint8), np.zeros((1, 1, 3), np.uint8)),
     "values": objects([1, 2.5, None], {"a": [True]}, "text", b"\xff", 7),
     "values of one length": objects([1, 2], [3, 4]),
+    "what looks like ours": objects({"\0bytes": "abc"}, {"\0datetime": "x"}, {"0" * 32: ["bytes", "x"]}),
+    "times of every kind": objects(datetime(2020, 1, 2, 3, tzinfo=UTC), date(2020, 1, 2), np.datetime64("2020-01-02T03", "ns")),
     "rank 2": objects("a", "b", "c", "d").reshape(2, 2),
 }
 
@@ -55,9 +64,9 @@ ARRAYS: dict[str, npt.NDArray[Any]] = {
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_arrive_as_they_were_sent(ends: tuple[Channel, Channel, socket.socket], name: str) -> None:
     first, second, _ = ends
-    first.send({"a": 1}, {"x": ARRAYS[name], "y": np.ones(3)})
+    first.send(HEADER, {"x": ARRAYS[name], "y": np.ones(3)})
     header, arrays = second.receive()
-    assert header == {"a": 1}
+    assert header == HEADER
     assert arrays["x"].shape == ARRAYS[name].shape
     np.testing.assert_equal(arrays["x"].tolist(), ARRAYS[name].tolist())
     if ARRAYS[name].dtype.kind not in "OU":
@@ -73,16 +82,20 @@ def test_the_memory_grows_with_the_arrays(ends: tuple[Channel, Channel, socket.s
 
 def message(arrays: Any, size: Any = 64) -> bytes:
     text = json.dumps({"header": {}, "arrays": arrays, "bytes": size}).encode()
-    return struct.pack("<I", len(text)) + text
+    return framed(text)
+
+
+def framed(text: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<I16s", len(text) if length is None else length, bytes(16)) + text
 
 
 @pytest.mark.parametrize(
     "sent",
     {
-        "a long header": struct.pack("<I", MAX_HEADER + 1),
-        "no JSON": struct.pack("<I", 3) + b"abc",
-        "a list": struct.pack("<I", 2) + b"[]",
-        "deep": struct.pack("<I", 200_000) + b"[" * 200_000,
+        "a long header": framed(b"", MAX_HEADER + 1),
+        "no JSON": framed(b"abc"),
+        "a list": framed(b"[]"),
+        "deep": framed(b"[" * 200_000),
         "more than there is": message([], 1 << 30),
         "far more": message([], 1 << 50),
         "negative": message([], -1),
@@ -94,6 +107,13 @@ def message(arrays: Any, size: Any = 64) -> bytes:
         "no dtype": message([["x", "plain", [1], [[0, "import os", [1]]]]]),
         "another shape": message([["x", "plain", [7], [[0, "<f8", [1]]]]]),
         "too few texts": message([["x", "text", [7], [[0, "<i8", [1]], [8, "|u1", [1]]]]]),
+        "many axes": message([["x", "plain", [1], [[0, "<f8", [1] * 60_000]]]]),
+        "many long axes": message([["x", "plain", [1], [[0, "<f8", [9] * 60_000]]]]),
+        "an array of many axes": message([["x", "plain", [1] * 33, [[0, "<f8", [1]]]]]),
+        "axes that are no numbers": message([["x", "plain", [1], [[0, "<f8", [1.0]]]]]),
+        "an axis to be guessed": message([["x", "plain", [-1], [[0, "<f8", [1]]]]]),
+        "no kind of value": framed(b'{"header": {"%s": ["pickle", "x"]}, "arrays": [], "bytes": 0}' % (b"0" * 32)),
+        "no time": framed(b'{"header": {"%s": ["datetime64", "x"]}, "arrays": [], "bytes": 0}' % (b"0" * 32)),
         "no place": message([["x", "text", [7], []]]),
     }.items(),
     ids=lambda case: case[0],
@@ -105,6 +125,29 @@ def test_what_is_no_message_is_told_as_that(ends: tuple[Channel, Channel, socket
     raw.sendall(sent[1])
     with pytest.raises(BrokenFrame):
         first.receive()
+
+
+def test_much_json_is_not_parsed(ends: tuple[Channel, Channel, socket.socket]) -> None:
+    first, second, raw = ends
+    size = MAX_JSON + 64
+    second.send({}, {"x": np.full(size, ord(" "), np.uint8)})
+    first.receive()
+    raw.sendall(message([["x", "json", [1], [[0, "|u1", [size]]]]], size))
+    with pytest.raises(BrokenFrame, match="bytes of JSON"):
+        first.receive()
+
+
+@pytest.mark.parametrize(("wanted", "size"), [(1 << 20, 1 << 20), ((1 << 20) + 1, 2 << 20), (1, mmap.PAGESIZE)])
+def test_memory_of_a_power_of_two_is_not_doubled(wanted: int, size: int) -> None:
+    with closing(Arena(os.memfd_create("arena"))) as arena:
+        assert len(arena.room(wanted)) == size
+
+
+def test_what_is_shared_is_no_growth_of_the_worker() -> None:
+    with closing(Arena(os.memfd_create("arena"))) as arena:
+        before = _resident()
+        arena.room(64 << 20)[:] = bytes(64 << 20)
+        assert _resident() - before < 16 << 20
 
 
 def test_an_end_that_is_gone(ends: tuple[Channel, Channel, socket.socket]) -> None:
