@@ -490,7 +490,7 @@ def test_params_travel_as_parameters() -> None:
         ("names", pb.InferParameter(string_param="[1"), 'param "names": expected JSON'),
         ("names", pb.InferParameter(string_param='["a", 1]'), 'param "names": expected string, got int'),
         ("names", pb.InferParameter(string_param="[" * 100_000), 'param "names": expected JSON'),
-        ("since", pb.InferParameter(string_param="noon"), 'param "since": expected datetime, got str'),
+        ("since", pb.InferParameter(string_param="noon"), 'param "since": expected datetime, got text'),
         ("point", pb.InferParameter(string_param='{"y": 1}'), 'param "point": property "x" is missing'),
         ("point", pb.InferParameter(int64_param=1), 'param "point": expected object<x: double>, got int'),
     ],
