@@ -54,7 +54,7 @@ def is_nameless(data: Any) -> bool:
     return (isinstance(data, list) and not _is_records(data)) or isinstance(data, np.ndarray) or bool(np.isscalar(data))
 
 
-def _read(names: Collection[Any], rows: int, cells: int, specs: Sequence[ColumnSpec | TensorSpec]) -> Collection[str]:
+def columns_read(names: Collection[Any], rows: int, cells: int, specs: Sequence[ColumnSpec | TensorSpec]) -> Collection[str]:
     """Which of the names that came to make columns of: those of the signature, or all where it has none of its own.
 
     cells: how many came for all rows. A few of them must not make columns without end. Raises SignatureMismatch.
@@ -100,7 +100,7 @@ def _of_mapping(data: Mapping[Any, Any], specs: Sequence[ColumnSpec | TensorSpec
     if len(rows) > 1:
         raise SignatureMismatch(f"columns disagree on the number of rows: {sorted(rows)[:8]}")
     (count,) = rows
-    read = _read(named, count, count * len(lists), specs)
+    read = columns_read(named, count, count * len(lists), specs)
     return {
         name: _UNREAD
         if name not in read
@@ -134,11 +134,11 @@ def _flat(array: Column) -> Column:
 def _of_list(data: list[Any], specs: Sequence[ColumnSpec | TensorSpec]) -> dict[str, Column]:
     if _is_records(data):
         names = dict.fromkeys(name for row in data for name in row)
-        read = _read(names, len(data), sum(map(len, data)), specs)
+        read = columns_read(names, len(data), sum(map(len, data)), specs)
         return {str(name): objects([row.get(name, np.nan) for row in data]) if str(name) in read else _UNREAD for name in names}
     if data and all(isinstance(row, list | tuple | np.ndarray) for row in data):
         wide = max(map(len, data))
-        read = _read(range(wide), len(data), sum(map(len, data)), specs)
+        read = columns_read(range(wide), len(data), sum(map(len, data)), specs)
         return {
             str(at): objects([row[at] if at < len(row) else None for row in data]) if str(at) in read else _UNREAD
             for at in range(wide)
@@ -225,13 +225,13 @@ def of_lists(where: str, value: Any) -> Column:
         array = np.array(value, object)
     except (ValueError, RecursionError):
         array = None
-    if array is None or any(issubclass(kind, list | tuple | np.ndarray) for kind in set(map(type, array.flat))):
+    if array is None or any(issubclass(kind, list | tuple | np.ndarray) for kind in set(map(type, array.ravel()))):
         raise SignatureMismatch(f"{where}: expected lists of equal lengths, of one kind of value")
     return array
 
 
 def _text(where: str, array: Column, spec: TensorSpec) -> Column:
-    odd = [kind.__name__ for kind in set(map(type, array.flat)) if not issubclass(kind, str | bytes | type(None))]
+    odd = [kind.__name__ for kind in set(map(type, array.ravel())) if not issubclass(kind, str | bytes | type(None))]
     if odd and array.dtype.kind == "O":
         raise SignatureMismatch(f"{where}: expected {spec} of text, got {min(odd)}")
     return array

@@ -34,6 +34,7 @@ from tensign.coltypes import (
     ScalarType,
 )
 from tensign.errors import SignatureMismatch
+from tensign.jsontext import check_containers
 
 Column = npt.NDArray[Any]
 
@@ -73,6 +74,7 @@ def enforce_column(
     cells = objects(list(values)) if values.dtype.kind != "O" else values
     wire = all(isinstance(cell, bytes) for cell in cells)
     if wire:
+        check_containers(cells)
         cells = objects([_at(where, row, coltext.read_json, cell) for row, cell in enumerate(cells)])
     if wire or lossless:
         cells = objects([_at(where, row, coltext.typed, cell, kind) for row, cell in enumerate(cells)])
@@ -315,7 +317,7 @@ def cast_objects(where: str, cells: Column, want: np.dtype[Any], name: str) -> C
     kinds = set(map(type, values))
     if not kinds <= {bool, int, float}:
         values = [_number_of(value) for value in values]
-        odd = next((cell for cell, value in zip(cells.flat, values, strict=True) if value is None), None)
+        odd = next((cell for cell, value in zip(cells.ravel(), values, strict=True) if value is None), None)
         if odd is not None:
             raise SignatureMismatch(f"{where}: expected {name}, got {_named(odd)}")
         kinds = set(map(type, values))
@@ -323,7 +325,7 @@ def cast_objects(where: str, cells: Column, want: np.dtype[Any], name: str) -> C
     for kind, dtype in ((bool, np.bool_), (float, np.float64), (int, None)):
         if kind in kinds:
             here = np.fromiter((type(value) is kind for value in values), bool, len(values))
-            part = [value for value in values if type(value) is kind]
+            part: list[Any] = [value for value in values if type(value) is kind]
             result[here], kept[here] = _tried(np.array(part, dtype), want) if dtype else _tried_integers(part, want)
     if not kept.all():
         first = int(np.argmin(kept))
