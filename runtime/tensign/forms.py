@@ -19,7 +19,7 @@ from tensign.values import cast, cast_objects, described, inferred, objects
 
 Column = npt.NDArray[Any]
 
-_MAX_SPREAD = 64  # cells that are made, for each that came, of rows that name or have different ones
+_MAX_SPREAD = 4  # cells that are made, for each that came, of rows that name or have different ones
 _UNREAD = np.empty(0, object)  # in place of a column that the signature does not name
 
 
@@ -54,16 +54,21 @@ def is_nameless(data: Any) -> bool:
     return (isinstance(data, list) and not _is_records(data)) or isinstance(data, np.ndarray) or bool(np.isscalar(data))
 
 
-def columns_read(names: Collection[Any], rows: int, cells: int, specs: Sequence[ColumnSpec | TensorSpec]) -> Collection[str]:
+def columns_read(names: Collection[Any], rows: int, cells: int, specs: Sequence[ColumnSpec | TensorSpec]) -> set[str]:
     """Which of the names that came to make columns of: those of the signature, or all where it has none of its own.
 
     cells: how many came for all rows. A few of them must not make columns without end. Raises SignatureMismatch.
     """
     if specs and specs[0].named:
         return {spec.name for spec in specs}
-    if rows * len(names) > _MAX_SPREAD * (cells + rows):
-        raise SignatureMismatch(f"expected rows that are alike, got {cells} cells in {rows} rows of {len(names)} names")
+    check_spread(len(names), rows, cells)
     return {str(name) for name in names}
+
+
+def check_spread(names: int, rows: int, cells: int) -> None:
+    """Raises SignatureMismatch where a table would have many more cells than came."""
+    if rows * names > _MAX_SPREAD * (cells + rows):
+        raise SignatureMismatch(f"expected rows that are alike, got {cells} cells in {rows} rows of {names} names")
 
 
 def _labelled(data: Any, specs: Sequence[ColumnSpec | TensorSpec]) -> dict[str, Column]:
