@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,21 @@ def save_onnx(file: Path, nodes: list[onnx.NodeProto], inputs: dict[str, Any], o
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
     onnx.save(model, file)
+
+
+@pytest.fixture
+def tracemalloc_peak() -> Iterator[Callable[[Callable[[], object]], int]]:
+    """Bytes that a call took at most, beyond what was there before it."""
+
+    def peak(call: Callable[[], object]) -> int:
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+
+    tracemalloc.start()
+    yield peak
+    tracemalloc.stop()
 
 
 @pytest.fixture

@@ -215,13 +215,15 @@ HUGE = 2**40
         pytest.param(raw("", [1], b"a"), 'datatype "" is unknown', id="no datatype"),
         pytest.param(typed("FLOAT", [1], fp32_contents=[1]), 'datatype "FLOAT" is unknown', id="typed unknown"),
         pytest.param(typed("FP16", [1], fp32_contents=[1]), "FP16 has no typed contents; send it in raw", id="typed FP16"),
-        pytest.param(typed("UINT8", [1], uint_contents=[300]), "300 does not fit UINT8, which holds 0 to 255", id="uint8"),
-        pytest.param(typed("UINT16", [2], uint_contents=[1, 65536]), "65536 does not fit UINT16", id="uint16"),
         pytest.param(
-            typed("INT8", [2], int_contents=[-129, 1]), "-129 does not fit INT8, which holds -128 to 127", id="int8 low"
+            typed("UINT8", [1], uint_contents=[300]), "element 0 does not fit UINT8, which holds 0 to 255", id="uint8"
         ),
-        pytest.param(typed("INT8", [2], int_contents=[1, 128]), "128 does not fit INT8", id="int8 high"),
-        pytest.param(typed("INT16", [1], int_contents=[-32769]), "-32769 does not fit INT16", id="int16"),
+        pytest.param(typed("UINT16", [2], uint_contents=[1, 65536]), "element 1 does not fit UINT16", id="uint16"),
+        pytest.param(
+            typed("INT8", [2], int_contents=[-129, 1]), "element 0 does not fit INT8, which holds -128 to 127", id="int8 low"
+        ),
+        pytest.param(typed("INT8", [2], int_contents=[1, 128]), "element 1 does not fit INT8", id="int8 high"),
+        pytest.param(typed("INT16", [1], int_contents=[-32769]), "element 0 does not fit INT16", id="int16"),
         pytest.param(typed("UINT8", [1], int_contents=[-1]), "takes 1 uint_contents, got 0", id="wrong field"),
         pytest.param(typed("FP32", [3], fp32_contents=[1, 2]), "FP32 [3] takes 3 fp32_contents, got 2", id="typed too few"),
         pytest.param(typed("FP32", [1], fp32_contents=[1, 2]), "FP32 [1] takes 1 fp32_contents, got 2", id="typed too many"),
@@ -490,7 +492,7 @@ def test_params_travel_as_parameters() -> None:
         ("names", pb.InferParameter(string_param="[1"), 'param "names": expected JSON'),
         ("names", pb.InferParameter(string_param='["a", 1]'), 'param "names": expected string, got int'),
         ("names", pb.InferParameter(string_param="[" * 100_000), 'param "names": expected JSON'),
-        ("since", pb.InferParameter(string_param="noon"), 'param "since": expected datetime, got str'),
+        ("since", pb.InferParameter(string_param="noon"), 'param "since": expected datetime, got text'),
         ("point", pb.InferParameter(string_param='{"y": 1}'), 'param "point": property "x" is missing'),
         ("point", pb.InferParameter(int64_param=1), 'param "point": expected object<x: double>, got int'),
     ],

@@ -35,7 +35,7 @@ def changed(value: Any) -> list[Any]:
 
 # A body and what answers it: status, and a pattern of the text.
 BAD: dict[str, tuple[Any, int, str]] = {
-    "nothing": (b"", 400, "JSON: Expecting value at character 0"),
+    "nothing": (b"", 400, "the text is empty"),
     "cut off": (b'{"inputs": [[', 400, "JSON: Expecting value"),
     "two documents": (b"{}{}", 400, "JSON: Extra data"),
     "a comment": (b"// hello", 400, "JSON: Expecting value"),
@@ -55,20 +55,25 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "two forms": ({"inputs": ONE, "instances": ONE}, 400, "got instances and inputs"),
     "all forms": (dict.fromkeys(("inputs", "instances", "dataframe_split", "dataframe_records"), ONE), 400, "exactly one of"),
     "NaN": ({"inputs": changed(math.nan)}, 400, "expected uint8 .*, got a missing value"),
-    "Infinity": ({"inputs": changed(math.inf)}, 400, "cannot hold inf"),
-    "-Infinity": ({"inputs": changed(-math.inf)}, 400, "cannot hold -inf"),
-    "1e999": (json.dumps({"inputs": ONE}).replace("1", "1e999").encode(), 400, "cannot hold inf"),
-    "1.7": ({"inputs": changed(1.7)}, 400, "cannot hold 1.7"),
-    "300": ({"inputs": changed(300)}, 400, "cannot hold 300"),
-    "-1": ({"inputs": changed(-1)}, 400, "cannot hold -1"),
-    "2**63": ({"inputs": changed(2**63)}, 400, "cannot hold 9"),
+    "Infinity": ({"inputs": changed(math.inf)}, 400, "cannot hold an infinite number"),
+    "-Infinity": ({"inputs": changed(-math.inf)}, 400, "cannot hold an infinite number"),
+    "1e999": (json.dumps({"inputs": ONE}).replace("1", "1e999").encode(), 400, "cannot hold an infinite number"),
+    "1.7": ({"inputs": changed(1.7)}, 400, r"cannot hold a fraction \(row 0 at \[0, 0, 0\]\)"),
+    "300": ({"inputs": changed(300)}, 400, "cannot hold a number of that size"),
+    "-1": ({"inputs": changed(-1)}, 400, "cannot hold a negative number"),
+    "2**63": ({"inputs": changed(2**63)}, 400, "cannot hold a number of that size"),
     "2**70": ({"inputs": changed(2**70)}, 400, "expected uint8"),
     "null": ({"inputs": changed(None)}, 400, "expected uint8 .*, got"),
-    "a text": ({"inputs": changed("secret")}, 400, "expected uint8"),
+    "a text": ({"inputs": changed("secret")}, 400, "expected uint8 .*, got text"),
     "a map": ({"inputs": changed({"a": 1})}, 400, "expected uint8"),
     "ragged": ({"inputs": [*ONE, ONE[0][:2]]}, 400, "equal lengths"),
     "another rank": ({"inputs": ONE[0]}, 400, r"expected uint8 \[-1,4,5,3\]"),
     "another axis": ({"inputs": [[[[1] * 4] * 5] * 4]}, 400, r"expected uint8 \[-1,4,5,3\]"),
+    "300 of one axis": ({"inputs": [300]}, 400, r"cannot hold a number of that size \(row 0\)"),
+    "brackets in a text": (b'{"inputs": "' + b"[" * 200 + b'"}', 400, "got text"),
+    "brackets in a text, one quote escaped": (b'{"inputs": "\\"' + b"[" * 200 + b'"}', 400, "got text"),
+    "a text that does not end": (b'{"inputs": "' + b"\\a" * 100_000, 400, "JSON: "),
+    "101 lists": (b"[" * 101 + b"]" * 101, 400, "nested too deep; at most 100"),
     "no rows": ({"inputs": []}, 400, "expected uint8|at least 1 row"),
     "a map where there are no names": ({"inputs": {"image": ONE}}, 400, "no name"),
     "instances that name different things": ({"instances": [{"a": 1}, {"b": 1}]}, 400, "row 1 does not name"),
@@ -102,6 +107,13 @@ TYPES = {
     "another parameter": "application/json; version=2",
     "endless": "x" * 4000,
 }
+SAME_TYPE = (
+    "application/json",
+    "Application/JSON",
+    "application/json;",
+    "application/json; charset=UTF-8",
+    'application/json;Charset="utf-8"',
+)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +161,22 @@ def test_wrong_content_type(server: Server, path: str, case: str) -> None:
     status, answer = asked(server, path, {"inputs": ONE}, {"content-type": TYPES[case]} if TYPES[case] else {})
     assert status == 415
     assert "wanted" in answer["message"] and len(answer["message"]) < 300
+
+
+@pytest.mark.parametrize("kind", SAME_TYPE)
+def test_a_content_type_is_written_in_several_ways(server: Server, kind: str) -> None:
+    assert asked(server, "/invocations", {"inputs": ONE}, {"content-type": kind})[0] == 200
+
+
+def test_one_connection_too_many_is_closed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tensign.http.connection.most", lambda: 2)
+    with connected(server) as one, connected(server) as two, connected(server) as three:
+        for each in (one, two):
+            each.sendall(head("/ping", method="GET"))
+            assert said(each, until=b"\r\n\r\n\n").startswith(b"HTTP/1.1 200")
+        assert said(three) == b""
+    monkeypatch.undo()
+    healthy(server)
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(server: Server) -> None:

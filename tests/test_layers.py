@@ -15,7 +15,7 @@ CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 LAYERS = (
     {"errors", "version", "document", "form", "_pb"},
     {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget"},
-    {"coltypes", "preprocess", "notation", "admission"},
+    {"coltypes", "preprocess", "notation", "admission", "jsontext"},
     {"coltext"},
     {"values"},
     {"specs"},

@@ -266,7 +266,10 @@ class Batcher:
         request = part.request
         request.answered.append(outcome)
         if part.stop == request.rows:
-            self.settle(request, _joined(request.answered))
+            try:
+                self.settle(request, joined(request.answered))
+            except EngineError as error:
+                self.settle(request, error)
 
 
 def _latest_deadline(parts: list[Part]) -> float | None:
@@ -281,13 +284,3 @@ def _split(outputs: Outputs, parts: list[Part]) -> list[Outputs]:
         split.append(Formed({name: array[row : row + part.rows] for name, array in outputs.items()}, form))
         row += part.rows
     return split
-
-
-def _joined(pieces: list[Outputs]) -> Outputs | EngineError:
-    """The parts of one request as one answer; an error where an axis behind the rows differs from batch to batch."""
-    if len(pieces) == 1:
-        return pieces[0]
-    for name, first in pieces[0].items():
-        if any(piece[name].shape[1:] != first.shape[1:] for piece in pieces):
-            return EngineError(f'output "{name}": its shape differs from batch to batch, so a split request has no one answer')
-    return joined(pieces)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tensign.coltypes import BINARY, DATETIME, ArrayType, ColumnType, MapType, ObjectType, ScalarType
-from tensign.errors import SignatureMismatch
+from tensign.errors import InvalidInput, SignatureMismatch, TooLarge
+from tensign.jsontext import parse_json
 
 
 def read_text(content: bytes) -> str:
@@ -52,11 +53,11 @@ def read_base64(text: str) -> bytes:
 
 
 def read_json(text: str | bytes) -> Any:
-    """JSON -> plain Python. Raises SignatureMismatch for what is none, or too deep."""
+    """JSON -> plain Python, as `parse_json` reads it. Raises SignatureMismatch."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise SignatureMismatch("expected JSON") from None
+        return parse_json(text)
+    except (InvalidInput, TooLarge) as error:
+        raise SignatureMismatch(f"expected JSON: {str(error).removeprefix('JSON: ')}") from None
 
 
 def write_json(value: Any) -> str:

@@ -6,7 +6,7 @@ pandas is never imported: a caller who has a DataFrame has imported it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,12 @@ import numpy.typing as npt
 from tensign.coltypes import ArrayType, ObjectType
 from tensign.errors import SignatureMismatch
 from tensign.specs import ColumnSpec, TensorSpec
-from tensign.values import cast, described, inferred, objects
+from tensign.values import cast, cast_objects, described, inferred, objects
 
 Column = npt.NDArray[Any]
+
+_MAX_SPREAD = 4  # cells that are made, for each that came, of rows that name or have different ones
+_UNREAD = np.empty(0, object)  # in place of a column that the signature does not name
 
 
 def is_frame(data: Any) -> bool:
@@ -46,6 +49,28 @@ def columns(data: Any, specs: Sequence[ColumnSpec | TensorSpec]) -> dict[str, Co
     return found
 
 
+def is_nameless(data: Any) -> bool:
+    """True for rows, and for one value, that name no column."""
+    return (isinstance(data, list) and not _is_records(data)) or isinstance(data, np.ndarray) or bool(np.isscalar(data))
+
+
+def columns_read(names: Collection[Any], rows: int, cells: int, specs: Sequence[ColumnSpec | TensorSpec]) -> set[str]:
+    """Which of the names that came to make columns of: those of the signature, or all where it has none of its own.
+
+    cells: how many came for all rows. A few of them must not make columns without end. Raises SignatureMismatch.
+    """
+    if specs and specs[0].named:
+        return {spec.name for spec in specs}
+    check_spread(len(names), rows, cells)
+    return {str(name) for name in names}
+
+
+def check_spread(names: int, rows: int, cells: int) -> None:
+    """Raises SignatureMismatch where a table would have many more cells than came."""
+    if rows * names > _MAX_SPREAD * (cells + rows):
+        raise SignatureMismatch(f"expected rows that are alike, got {cells} cells in {rows} rows of {names} names")
+
+
 def _labelled(data: Any, specs: Sequence[ColumnSpec | TensorSpec]) -> dict[str, Column]:
     if is_series(data):
         return {str(0 if data.name is None else data.name): _of_series(data)}
@@ -62,7 +87,7 @@ def _labelled(data: Any, specs: Sequence[ColumnSpec | TensorSpec]) -> dict[str, 
         table = data[:, None] if data.ndim == 1 else data
         return {str(index): table[:, index] for index in range(table.shape[1])}
     if isinstance(data, list):
-        return _of_list(data)
+        return _of_list(data, specs)
     if np.isscalar(data):
         return {"0": objects([data])}
     raise SignatureMismatch(f"expected columns, got {type(data).__name__}")
@@ -80,8 +105,11 @@ def _of_mapping(data: Mapping[Any, Any], specs: Sequence[ColumnSpec | TensorSpec
     if len(rows) > 1:
         raise SignatureMismatch(f"columns disagree on the number of rows: {sorted(rows)[:8]}")
     (count,) = rows
+    read = columns_read(named, count, count * len(lists), specs)
     return {
-        name: _flat(value)
+        name: _UNREAD
+        if name not in read
+        else _flat(value)
         if isinstance(value, np.ndarray) and name in lists
         else _of_series(value)
         if is_series(value)
@@ -108,13 +136,18 @@ def _flat(array: Column) -> Column:
     return array[:, 0] if array.shape[1:] == (1,) else objects(array.tolist())
 
 
-def _of_list(data: list[Any]) -> dict[str, Column]:
+def _of_list(data: list[Any], specs: Sequence[ColumnSpec | TensorSpec]) -> dict[str, Column]:
     if _is_records(data):
         names = dict.fromkeys(name for row in data for name in row)
-        return {str(name): objects([row.get(name, np.nan) for row in data]) for name in names}
+        read = columns_read(names, len(data), sum(map(len, data)), specs)
+        return {str(name): objects([row.get(name, np.nan) for row in data]) if str(name) in read else _UNREAD for name in names}
     if data and all(isinstance(row, list | tuple | np.ndarray) for row in data):
         wide = max(map(len, data))
-        return {str(at): objects([row[at] if at < len(row) else None for row in data]) for at in range(wide)}
+        read = columns_read(range(wide), len(data), sum(map(len, data)), specs)
+        return {
+            str(at): objects([row[at] if at < len(row) else None for row in data]) if str(at) in read else _UNREAD
+            for at in range(wide)
+        }
     return {"0": objects(data)} if data else {}
 
 
@@ -129,8 +162,8 @@ def _of_series(series: Any) -> Column:
 
 def answered(data: Any, specs: Sequence[Any]) -> dict[str, Column]:
     """{output: [n]} of what a model returned: columns by name, or by place where they came without."""
-    found = columns(data, specs)
     nameless = is_series(data) or isinstance(data, np.ndarray) or (isinstance(data, list) and not _is_records(data))
+    found = columns(data, () if nameless else specs)
     if nameless and len(found) == len(specs):
         return dict(zip((spec.name for spec in specs), found.values(), strict=True))
     return found
@@ -164,7 +197,8 @@ def tensors(data: Any, specs: Sequence[TensorSpec], *, kind: str = "input", loss
     if is_frame(data):
         return _of_frame(data, specs)
     if isinstance(data, list) and lossless and data and all(isinstance(row, Mapping) for row in data):
-        data = {name: [row.get(name) for row in data] for name in dict.fromkeys(name for row in data for name in row)}
+        names = [spec.name for spec in specs if any(spec.name in row for row in data)]
+        data = {name: [row.get(name) for row in data] for name in names}
     named = {str(name): value for name, value in data.items()} if isinstance(data, Mapping) else {specs[0].name: data}
     wanted = {spec.name: spec for spec in specs}
     return {name: _tensor(f'{kind} "{name[:64]}"', value, wanted.get(name), lossless) for name, value in named.items()}
@@ -174,23 +208,37 @@ def _tensor(where: str, value: Any, spec: TensorSpec | None, lossless: bool) -> 
     if not isinstance(value, np.ndarray | np.generic):
         if not lossless:
             raise SignatureMismatch(f"{where}: expected a numpy array, got {type(value).__name__}")
-        try:
-            value = np.array(value)
-        except (ValueError, OverflowError, RecursionError):
-            raise SignatureMismatch(f"{where}: expected lists of equal lengths, of one kind of value") from None
+        value = of_lists(where, value)
     array = np.asarray(value)
-    if lossless and spec is not None and spec.dtype.kind == "f" and array.dtype.kind == "O":
-        array = _with_missing(array)
-    encoded = array.dtype.kind == "O" and array.ndim == 1 and any(isinstance(value, bytes) for value in array)
-    if lossless and spec is not None and spec.dtype.kind in "biuf" and array.dtype != spec.dtype and not encoded:
+    if not lossless or spec is None or array.dtype == spec.dtype:
+        return array if spec is None or not spec.text or not lossless else _text(where, array, spec)
+    if spec.dtype.kind not in "biuf":
+        return array
+    if array.dtype.kind != "O":
         return cast(where, array, spec.dtype, str(spec))
+    if array.ndim == 1 and any(isinstance(value, bytes) for value in array):  # pictures
+        return array
+    return cast_objects(where, array, spec.dtype, str(spec))
+
+
+def of_lists(where: str, value: Any) -> Column:
+    """Nested lists -> objects [n,...], of the same cells: a number stays what it is, and a text takes no more room.
+
+    Raises SignatureMismatch where their lengths differ.
+    """
+    try:
+        array = np.array(value, object)
+    except (ValueError, RecursionError):
+        array = None
+    if array is None or any(issubclass(kind, list | tuple | np.ndarray) for kind in set(map(type, array.ravel()))):
+        raise SignatureMismatch(f"{where}: expected lists of equal lengths, of one kind of value")
     return array
 
 
-def _with_missing(array: Column) -> Column:
-    """Numbers among which None stands for NaN, as JSON has it; anything else as it came."""
-    if all(value is None or isinstance(value, int | float) for value in array.flat):
-        return np.array([np.nan if value is None else value for value in array.flat], np.float64).reshape(array.shape)
+def _text(where: str, array: Column, spec: TensorSpec) -> Column:
+    odd = [kind.__name__ for kind in set(map(type, array.ravel())) if not issubclass(kind, str | bytes | type(None))]
+    if odd and array.dtype.kind == "O":
+        raise SignatureMismatch(f"{where}: expected {spec} of text, got {min(odd)}")
     return array
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tensign.errors import EngineError
 from tensign.form import Form
 from tensign.signature import Arrays
 
@@ -43,9 +44,15 @@ class Enforced(dict[str, npt.NDArray[Any]]):
 
 
 def joined(pieces: Sequence[Outputs]) -> Outputs:
-    """The rows of several answers as one, in the first one's form."""
+    """The rows of several answers as one, in the first one's form.
+
+    Raises EngineError where an axis behind the rows differs from batch to batch.
+    """
     if len(pieces) == 1:
         return pieces[0]
+    for name, first in pieces[0].items():
+        if any(piece[name].shape[1:] != first.shape[1:] for piece in pieces):
+            raise EngineError(f'output "{name}": its shape differs from batch to batch, so a split request has no one answer')
     arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     return Formed(arrays, pieces[0].form) if isinstance(pieces[0], Formed) else arrays
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy.typing as npt
 
 from tensign import forms
-from tensign.errors import ModelFailed, SignatureMismatch, UnsupportedModel
+from tensign.errors import InvalidConfig, ModelFailed, SignatureMismatch, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.specs import MAX_RANK, ColumnSpec, ParamSpec, Spec, TensorSpec, parse_params, parse_specs, tensor_specs
 from tensign.values import enforce_column, text_tensor
@@ -79,8 +79,10 @@ class Signature:
         nobody asked for are dropped, lists become arrays, and values are cast where they keep their value.
         MLflow itself is the oracle of both; the few places where we differ on purpose, such as unexpected inputs and
         objects of any kind in a column of text, are the table DIFFERENCES of tests/differential.py, each with its reason.
-        Raises SignatureMismatch.
+        Raises SignatureMismatch, and InvalidConfig for another mode.
         """
+        if mode not in get_args(Mode):
+            raise InvalidConfig(f"mode: wanted {' or '.join(get_args(Mode))}, got {str(mode)[:64]}")
         self.enforce_params(params, mode)
         lossless = mode == "mlflow-compat"
         if self.columnar:
@@ -157,7 +159,13 @@ class Signature:
 
     def _enforce_columns(self, data: Any, lossless: bool) -> dict[str, npt.NDArray[Any]]:
         specs = [spec for spec in self.inputs if isinstance(spec, ColumnSpec)]
-        found = self._present(forms.columns(data, specs), lossless)
+        given = forms.columns(data, specs)
+        if specs[0].named and forms.is_nameless(data) and not given.keys() & {spec.name for spec in specs}:
+            got = "values without a name" if given else "no rows"
+            raise SignatureMismatch(
+                f"expected at least one of {_listed(self.inputs)} by name, as records or as a map of lists, got {got}"
+            )
+        found = self._present(given, lossless)
         for spec in specs:
             if spec.name in found:
                 found[spec.name] = enforce_column(
@@ -190,7 +198,7 @@ def _shown(spec: Spec) -> str:
 
 
 def _described(array: npt.NDArray[Any]) -> str:
-    return f"{array.dtype} [{','.join(map(str, array.shape))}]"
+    return f"{'text' if array.dtype.kind == 'U' else array.dtype} [{','.join(map(str, array.shape))}]"
 
 
 def _quoted(names: Collection[str]) -> str:

@@ -8,7 +8,7 @@ without looking whether it does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -34,6 +34,7 @@ from tensign.coltypes import (
     ScalarType,
 )
 from tensign.errors import SignatureMismatch
+from tensign.jsontext import check_containers
 
 Column = npt.NDArray[Any]
 
@@ -73,6 +74,7 @@ def enforce_column(
     cells = objects(list(values)) if values.dtype.kind != "O" else values
     wire = all(isinstance(cell, bytes) for cell in cells)
     if wire:
+        check_containers(cells)
         cells = objects([_at(where, row, coltext.read_json, cell) for row, cell in enumerate(cells)])
     if wire or lossless:
         cells = objects([_at(where, row, coltext.typed, cell, kind) for row, cell in enumerate(cells)])
@@ -133,12 +135,11 @@ def _of_objects(where: str, values: Column, kind: ScalarType) -> Column:
 
 def _check_integers(where: str, values: Column, kind: ScalarType) -> None:
     """Raises SignatureMismatch for a Python integer that no float64 is."""
-    for value in values:
+    for row, value in enumerate(values):
         if isinstance(value, int) and not (
             abs(value) <= 1 << 53 or (value.bit_length() <= 1023 and int(float(value)) == value)
         ):
-            shown = str(value) if value.bit_length() <= 128 else "an integer of many digits"
-            raise SignatureMismatch(f"{where}: expected {kind}, which cannot hold {shown}")
+            raise SignatureMismatch(f"{where}: expected {kind}, {_unheld(value, np.dtype(np.float64), (row,))}")
 
 
 def _is_number(value: Any) -> bool:
@@ -268,18 +269,9 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
     if cells.dtype.kind == "O":
         if any(isinstance(value, str) for value in cells):
             cells = objects([_parsed(value) for value in cells])
-        if kind.dtype.kind == "f":
-            _check_integers(where, cells, kind)
+        if kind is not BOOLEAN:
+            return cast_objects(where, cells, kind.dtype, str(kind))
         cells = inferred(cells)
-    if cells.dtype.kind == "O" and kind is not BOOLEAN:
-        cells = inferred(objects([int(value) if isinstance(value, bool) else value for value in cells]))
-        odd = next((v for v in cells if not (_is_number(v) or isinstance(v, Decimal) or is_missing(v))), None)
-        if cells.dtype.kind == "O" and odd is not None:
-            raise SignatureMismatch(f"{where}: expected {kind}, got {_named(odd)}")
-        if cells.dtype.kind == "O":
-            if kind.dtype.kind == "i" and any(isinstance(value, int) for value in cells):
-                raise SignatureMismatch(f"{where}: expected {kind}, which cannot hold integers beyond 64 bits")
-            cells = np.array([math.nan if is_missing(value) else float(value) for value in cells], np.float64)
     if cells.dtype.kind == "O":
         return _of_objects(where, cells, kind)
     return cast(where, cells, kind.dtype, str(kind))
@@ -287,7 +279,7 @@ def _lossless(where: str, values: Column, kind: ScalarType) -> Column:
 
 def _parsed(value: Any) -> Any:
     """A number written as text -> the number; what is no number, or none that a float holds, stays."""
-    if not isinstance(value, str) or len(value) > _MAX_DIGITS:
+    if not isinstance(value, str) or len(value) > _MAX_DIGITS or "_" in value:
         return value
     try:
         return int(value)
@@ -309,14 +301,96 @@ def cast(where: str, values: Column, want: np.dtype[Any], name: str) -> Column:
         return values
     if values.dtype.kind not in "biuf" or want.kind not in "biuf":
         raise SignatureMismatch(f"{where}: expected {name}, got {described(values)}")
+    result, kept = _tried(values, want)
+    if not kept.all():
+        place = tuple(np.argwhere(~kept)[0])
+        raise SignatureMismatch(f"{where}: expected {name}, {_unheld(values[place].item(), want, place)}")
+    return result
+
+
+def cast_objects(where: str, cells: Column, want: np.dtype[Any], name: str) -> Column:
+    """Objects [...] to a dtype of numbers as `cast` does, each by itself: no integer becomes a float on the way to another.
+
+    What is missing is NaN. Raises SignatureMismatch.
+    """
+    values = cells.ravel().tolist()
+    kinds = set(map(type, values))
+    if not kinds <= {bool, int, float}:
+        values = [_number_of(value) for value in values]
+        odd = next((cell for cell, value in zip(cells.ravel(), values, strict=True) if value is None), None)
+        if odd is not None:
+            raise SignatureMismatch(f"{where}: expected {name}, got {_named(odd)}")
+        kinds = set(map(type, values))
+    result, kept = np.empty(len(values), want), np.ones(len(values), bool)
+    for kind, dtype in ((bool, np.bool_), (float, np.float64), (int, None)):
+        if kind in kinds:
+            here = np.fromiter((type(value) is kind for value in values), bool, len(values))
+            part: list[Any] = [value for value in values if type(value) is kind]
+            result[here], kept[here] = _tried(np.array(part, dtype), want) if dtype else _tried_integers(part, want)
+    if not kept.all():
+        first = int(np.argmin(kept))
+        held = _unheld(values[first], want, np.unravel_index(first, cells.shape))
+        raise SignatureMismatch(f"{where}: expected {name}, {held}")
+    return result.reshape(cells.shape)
+
+
+def _number_of(value: Any) -> bool | int | float | None:
+    """A number of any library as Python's, NaN for what is missing, None for what is none."""
+    if is_missing(value):
+        return math.nan
+    if isinstance(value, Decimal):
+        whole = value.is_finite() and value.adjusted() < _MAX_DIGITS and value == value.to_integral_value()
+        return int(value) if whole else float(value)
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    return float(value) if isinstance(value, float | np.floating) else None
+
+
+def _tried(values: Column, want: np.dtype[Any]) -> tuple[Column, npt.NDArray[np.bool_]]:
+    """Numbers [...] cast, and where they kept their value."""
     with np.errstate(all="ignore"):
         result = values.astype(want)
-    kept = _kept(values, result)
-    if not kept.all():
-        worst = values[~kept].flat[0]
-        held = "got a missing value" if is_missing(worst) else f"which cannot hold {worst.item()}"
-        raise SignatureMismatch(f"{where}: expected {name}, {held}")
-    return result
+    return result, _kept(values, result)
+
+
+def _tried_integers(values: list[int], want: np.dtype[Any]) -> tuple[Column, npt.NDArray[np.bool_]]:
+    """The same of integers [n] of any size."""
+    try:
+        return _tried(np.array(values, np.int64), want)
+    except OverflowError:
+        pass
+    if want.kind == "f":
+        with np.errstate(all="ignore"):
+            result = np.array([float(v) if v.bit_length() < 1024 else math.inf for v in values]).astype(want)
+        return result, np.array([math.isfinite(r) and int(r) == v for r, v in zip(result, values, strict=True)])
+    low, high = _limits(want)
+    kept = [low <= value <= high for value in values]
+    return np.array([v if k else 0 for v, k in zip(values, kept, strict=True)], want), np.array(kept)
+
+
+def _limits(want: np.dtype[Any]) -> tuple[int, int]:
+    return (0, 1) if want.kind == "b" else (int(np.iinfo(want).min), int(np.iinfo(want).max))
+
+
+def _unheld(value: Any, want: np.dtype[Any], place: Sequence[Any]) -> str:
+    """What kind of number a dtype cannot hold, and where it stands; never the number."""
+    at = f" at {[int(index) for index in place[1:]]}" if len(place) > 1 else ""
+    where = f"(row {int(place[0])}{at})" if place else ""
+    if is_missing(value):
+        return f"got a missing value {where}"
+    if isinstance(value, float) and math.isinf(value):
+        kind = "an infinite number"
+    elif want.kind != "f" and isinstance(value, float) and not value.is_integer():
+        kind = "a fraction"
+    elif want.kind in "bu" and value < 0:
+        kind = "a negative number"
+    elif want.kind == "f" and isinstance(value, int) and abs(value) <= float(np.finfo(want).max):
+        kind = "an integer of so many digits"
+    else:
+        kind = "a number of that size"
+    return f"which cannot hold {kind} {where}".rstrip()
 
 
 def _kept(values: Column, result: Column) -> npt.NDArray[np.bool_]:
@@ -331,7 +405,7 @@ def _kept(values: Column, result: Column) -> npt.NDArray[np.bool_]:
             place = tuple(at)
             kept[place] = kept[place] and int(result[place]) == int(values[place])
         return kept
-    low, high = (0, 1) if want.kind == "b" else (np.iinfo(want).min, np.iinfo(want).max)
+    low, high = _limits(want)
     if values.dtype.kind == "f":
         return np.asarray((values == np.floor(values)) & (values >= low) & (values < float(high) + 1))
     return np.ones(values.shape, bool) if values.dtype.kind == "b" else np.asarray((values >= low) & (values <= high))
@@ -462,10 +536,12 @@ def described(values: Column) -> str:
     if values.dtype.kind == "O" and values.ndim == 1:
         odd = {_named(value) for value in values[:1000]}
         return " and ".join(sorted(odd)[:3])
-    text = f"{values.dtype} [{','.join(map(str, values.shape))}]"
+    text = f"{'text' if values.dtype.kind == 'U' else values.dtype} [{','.join(map(str, values.shape))}]"
     lost = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
     return f"{text} with {lost} missing" if lost else text
 
 
 def _named(value: Any) -> str:
-    return "a missing value" if is_missing(value) else type(value).__name__
+    if is_missing(value):
+        return "a missing value"
+    return "text" if isinstance(value, str) else type(value).__name__

@@ -5,17 +5,15 @@ Source: the deployment guide of Azure Machine Learning ("how-to-deploy-mlflow-mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tensign.http import documents
 from tensign.http.answer import written
-from tensign.http.body import parse_json
-from tensign.http.exchange import Exchange, enforced
+from tensign.http.exchange import Exchange, Reading, enforced
 from tensign.http.mlflow import JSON, content_type
 from tensign.http.openapi import description
+from tensign.jsontext import parse_json
 from tensign.model import Model
 from tensign.request import Enforced, Outputs
 
@@ -31,9 +29,9 @@ class AzureFace:
         return PlainTextResponse("Healthy" if ready else "Draining", 200 if ready else 503)
 
     async def score(self, request: Request) -> Response:
-        def read() -> Callable[[Model, bytes], Enforced]:
+        def read() -> Reading:
             content_type(request.headers.get("content-type", ""), JSON)
-            return _payload
+            return Reading(_payload, quick=True)
 
         return await self._exchange.respond(request, read, _plain, _refused)
 

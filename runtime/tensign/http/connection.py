@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _HEADERS_S = 20.0  # from the first byte, or from the connection, to the end of the headers
 _LAST_BYTES_S = 60.0  # for a client to fetch what was written before it is cut off
+_MANY = 1 << 14  # connections
+
+
+def most() -> int:
+    """Connections that may be open: half of the system's limit, for gRPC and the models want files, too."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MANY if soft == resource.RLIM_INFINITY else max(min(soft // 2, _MANY), 1)
 
 
 class Connection(H11Protocol):
@@ -18,6 +26,9 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > most():
+            transport.abort()
+            return
         self._patience = self.loop.call_later(_HEADERS_S, self._give_up)
 
     def handle_events(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from tensign.coltypes import BINARY
 from tensign.errors import InvalidInput, UndecodableImage
+from tensign.forms import columns_read, of_lists
 from tensign.signature import ColumnSpec, Signature, TensorSpec
 
 Document = Mapping[str, Any]
@@ -48,6 +49,8 @@ def inputs(data: Any, signature: Signature) -> Any:
     if signature.columnar:
         data = _raw_binary(data, signature)
     if not signature.inputs[0].named:
+        if isinstance(data, dict) and data.keys() == {spec.name for spec in signature.inputs}:  # the names our metadata tells
+            return data
         if isinstance(data, dict):
             raise InvalidInput("the signature's input has no name: wanted a list, got a map")
         return data
@@ -58,7 +61,7 @@ def inputs(data: Any, signature: Signature) -> Any:
 
 def instances(data: Any, signature: Signature) -> Any:
     """As `inputs`, but a list of maps is one map per row, which has to name what the others name."""
-    if isinstance(data, list) and data and isinstance(data[0], dict):
+    if isinstance(data, list) and data and isinstance(data[0], dict) and not all(map(_is_encoded, data)):
         for row, record in enumerate(data):
             if not isinstance(record, dict) or record.keys() != data[0].keys():
                 raise InvalidInput(f"instances: row {row} does not name what row 0 names")
@@ -74,7 +77,8 @@ def dataframe_records(data: Any, signature: Signature) -> Any:
         if not all(isinstance(row, dict) for row in data):
             raise InvalidInput("dataframe_records: wanted a list of maps, got other rows among them")
         names = dict.fromkeys(name for row in data for name in row)
-        return _table({name: [row.get(name, math.nan) for row in data] for name in names}, signature)
+        read = columns_read(names, len(data), sum(map(len, data)), signature.inputs)
+        return _table({name: [row.get(name, math.nan) for row in data] for name in names if name in read}, signature)
     return dataframe_split({"data": data}, signature)
 
 
@@ -95,7 +99,10 @@ def dataframe_split(data: Any, signature: Signature) -> Any:
         raise InvalidInput(f"dataframe_split: {len(names)} columns are named, the data has {wide}")
     if index is not None and len(index) != len(rows):
         raise InvalidInput(f"dataframe_split: the index names {len(index)} rows, the data has {len(rows)}")
-    columns = {str(name): [row[at] if at < len(row) else None for row in rows] for at, name in enumerate(names)}
+    read = columns_read(list(map(str, names)), len(rows), sum(map(len, rows)), signature.inputs)
+    columns = {
+        str(name): [row[at] if at < len(row) else None for row in rows] for at, name in enumerate(names) if str(name) in read
+    }
     return _table(columns, signature)
 
 
@@ -143,7 +150,7 @@ def _raw_binary(data: Any, signature: Signature) -> Any:
 def _raw(value: Any) -> Any:
     if isinstance(value, list):
         return [_raw(each) for each in value]
-    if isinstance(value, dict) and value.keys() == {"b64"}:
+    if _is_encoded(value):
         return value["b64"]
     return value.encode() if isinstance(value, str) else value
 
@@ -153,11 +160,8 @@ def _shaped(cells: list[Any], spec: TensorSpec) -> Any:
     if any(isinstance(cell, str | dict) for cell in cells):
         return cells
     axes = spec.shape[1:]
-    try:
-        array = np.array(cells)
-    except ValueError:
-        raise InvalidInput(f'input "{spec.name}": expected cells of equal lengths') from None
-    if array.dtype.kind in "biuf" and -1 not in axes and array.size == len(cells) * math.prod(axes):
+    array = of_lists(f'input "{spec.name}"', cells)
+    if spec.dtype.kind in "biuf" and -1 not in axes and array.size == len(cells) * math.prod(axes):
         return array.reshape(len(cells), *axes)
     return array
 
@@ -169,7 +173,7 @@ def decoded_images(data: Any, image: str, signature: Signature) -> Any:
     Raises UndecodableImage.
     """
     named = data if isinstance(data, dict) else {signature.inputs[0].name: data}
-    if isinstance(data, list) and data and all(isinstance(row, dict) and row.keys() != {"b64"} for row in data):
+    if isinstance(data, list) and data and all(isinstance(row, dict) and not _is_encoded(row) for row in data):
         named = instances(data, signature)
     value = named.get(image)
     pictures = [value] if _is_picture(value) else value
@@ -180,7 +184,12 @@ def decoded_images(data: Any, image: str, signature: Signature) -> Any:
 
 
 def _is_picture(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str))
+    return isinstance(value, str) or (_is_encoded(value) and isinstance(value["b64"], str))
+
+
+def _is_encoded(value: Any) -> bool:
+    """True for {"b64": ...}."""
+    return isinstance(value, dict) and value.keys() == {"b64"}
 
 
 def _decoded(picture: Any, image: str, row: int) -> bytes:

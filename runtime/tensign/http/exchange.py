@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from tensign.admission import Admission
+from tensign.budget import Budget
 from tensign.config import ServerConfig
 from tensign.errors import DeadlineExceeded, ModelNotFound
 from tensign.http.body import received
@@ -25,9 +29,17 @@ from tensign.request import Enforced, Outputs
 T = TypeVar("T")
 
 _FEW_BYTES = 4096  # of a body that is read, or an answer that is written, faster than a thread takes it over
+_THREADS = 4  # that read bodies and write answers: enough, and gRPC's are others
 
 
-Read = Callable[[Model, bytes], Enforced]
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a body is read; quick where a small one may be read in the event loop."""
+
+    read: Callable[[Model, bytes], Enforced]
+    quick: bool
+
+
 Write = Callable[[Model, Outputs], bytes]
 Refuse = Callable[[int, str, str], Response]  # of status, MLflow's word and text
 
@@ -49,12 +61,13 @@ class Exchange:
     repository: Repository
     admission: Admission
     config: ServerConfig
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, "tensign-http"))
 
-    async def respond(self, request: Request, reader: Callable[[], Read], write: Write, refuse: Refuse) -> Response:
+    async def respond(self, request: Request, reader: Callable[[], Reading], write: Write, refuse: Refuse) -> Response:
         """The answer, or the refusal in the face's own form. `reader` chooses how to read before any of the body came."""
         try:
-            model, read = self.chosen(request), reader()
-            return Response(await self._answer(request, model, read, write), media_type="application/json")
+            model, reading = self.chosen(request), reader()
+            return Answer(await self._answer(request, model, reading, write), self.admission.budget)
         except ClientDisconnect:
             return Response(status_code=CLIENT_GONE)
         except Exception as error:
@@ -77,23 +90,45 @@ class Exchange:
             raise ModelNotFound(f"several models are served: ask for one at /models/NAME{path}; NAME is {' or '.join(names)}")
         return self.repository.get(names[0])
 
-    async def _answer(self, request: Request, model: Model, read: Read, write: Write) -> bytes:
+    async def _answer(self, request: Request, model: Model, reading: Reading, write: Write) -> bytes:
         timeout_s = self.config.timeout_s
         deadline = time.monotonic() + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 with self.admission.admitted():
                     async with received(request, self.admission.budget, self.config.max_message_bytes) as body:
-                        return await _unless_gone(request, _predicted(model, body, read, write, deadline))
+                        return await _unless_gone(request, self._predicted(model, body, reading, write, deadline))
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {timeout_s:.3g} s of the request's first byte") from None
 
+    async def _predicted(self, model: Model, body: bytes, reading: Reading, write: Write, deadline: float) -> bytes:
+        quick = reading.quick and len(body) < _FEW_BYTES
+        inputs = reading.read(model, body) if quick else await self._in_thread(reading.read, model, body)
+        outputs = await answered(model, inputs, deadline)
+        return write(model, outputs) if _few(outputs) else await self._in_thread(write, model, outputs)
 
-async def _predicted(model: Model, body: bytes, read: Read, write: Write, deadline: float) -> bytes:
-    inputs = read(model, body) if len(body) < _FEW_BYTES else await asyncio.to_thread(read, model, body)
-    outputs = await answered(model, inputs, deadline)
-    few = sum(array.nbytes for array in outputs.values()) < _FEW_BYTES
-    return write(model, outputs) if few else await asyncio.to_thread(write, model, outputs)
+    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, partial(work, *arguments))
+
+
+class Answer(Response):
+    """JSON, which the budget counts until it is sent."""
+
+    def __init__(self, content: bytes, budget: Budget) -> None:
+        super().__init__(content, media_type="application/json")
+        self._budget = budget
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._budget.keep(len(self.body))
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._budget.drop(len(self.body))
+
+
+def _few(outputs: Outputs) -> bool:
+    """True where nothing of it can be long: an object may be a text of any length."""
+    return all(array.dtype.kind != "O" for array in outputs.values()) and sum(a.nbytes for a in outputs.values()) < _FEW_BYTES
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -6,7 +6,6 @@ Source: mlflow.pyfunc.scoring_server, release 3.17.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,8 +13,8 @@ from starlette.responses import JSONResponse, Response
 from tensign.errors import WrongContentType
 from tensign.http import documents, tables
 from tensign.http.answer import written
-from tensign.http.body import parse_json
-from tensign.http.exchange import Exchange, enforced
+from tensign.http.exchange import Exchange, Reading, enforced
+from tensign.jsontext import parse_json
 from tensign.model import Model
 from tensign.request import Enforced, Outputs
 from tensign.version import __version__
@@ -36,8 +35,9 @@ class MlflowFace:
         return Response(__version__, media_type=JSON)
 
     async def invocations(self, request: Request) -> Response:
-        def read() -> Callable[[Model, bytes], Enforced]:
-            return partial(_payload, content_type(request.headers.get("content-type", ""), *_READERS))
+        def read() -> Reading:
+            kind = content_type(request.headers.get("content-type", ""), *_READERS)
+            return Reading(_READERS[kind], quick=kind == JSON)
 
         return await self._exchange.respond(request, read, _wrapped, _refused)
 
@@ -45,17 +45,14 @@ class MlflowFace:
 def content_type(header: str, *known: str) -> str:
     """The media type of a body in UTF-8. Raises WrongContentType."""
     kind, *parameters = (part.strip() for part in header.split(";"))
-    for parameter in parameters:
+    for parameter in filter(None, parameters):
         name, _, value = parameter.partition("=")
-        if name != "charset" or value.lower() != "utf-8":
+        if (name.strip().lower(), value.strip().strip('"').lower()) != ("charset", "utf-8"):
             raise WrongContentType(f'content type: wanted no parameter but charset=utf-8, got "{parameter[:64]}"')
+    kind = kind.lower()
     if kind not in known:
         raise WrongContentType(f'content type: wanted {" or ".join(known)}, got "{kind[:64]}"')
     return kind
-
-
-def _payload(kind: str, model: Model, body: bytes) -> Enforced:
-    return _READERS[kind](model, body)
 
 
 def _of_json(model: Model, body: bytes) -> Enforced:

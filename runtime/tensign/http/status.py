@@ -36,5 +36,8 @@ def status_of(error: Exception) -> tuple[int, str, str]:
     for kind in type(error).__mro__:
         if kind in _STATUSES:
             return *_STATUSES[kind], str(error)
+    if isinstance(error, MemoryError):
+        log.error("no memory for a request", exc_info=error)
+        return *_STATUSES[errors.TooLarge], "there is no memory for this request; send fewer rows at once"
     log.error("request failed", exc_info=error)
     return 500, "INTERNAL_ERROR", INTERNAL_TEXT

@@ -250,9 +250,9 @@ def _from_typed(contents: pb.InferTensorContents, datatype: datatypes.Datatype, 
         return _objects(list(values), elements, shape)
     if datatype.numpy.kind in "iu" and elements:  # numpy would wrap what does not fit
         limits: Any = np.iinfo(datatype.numpy.name)
-        worst = next((value for value in (min(values), max(values)) if not limits.min <= value <= limits.max), None)
-        if worst is not None:
-            raise InvalidInput(f"{worst} does not fit {datatype.protocol}, which holds {limits.min} to {limits.max}")
+        if min(values) < limits.min or max(values) > limits.max:
+            at = next(at for at, value in enumerate(values) if not limits.min <= value <= limits.max)
+            raise InvalidInput(f"element {at} does not fit {datatype.protocol}, which holds {limits.min} to {limits.max}")
     return np.array(values, datatype.numpy).reshape(shape)
 
 

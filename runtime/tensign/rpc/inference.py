@@ -109,7 +109,8 @@ class Inference:
         encode = partial(
             encode_response, self.request, self.model.version, outputs, self.model.plan.labels, self.model.signature.outputs
         )
-        response = await asyncio.to_thread(encode) if self.classifies else encode()  # writing many classes takes milliseconds
+        slow = self.classifies or any(array.dtype.kind in "OM" for array in outputs.values())  # written one by one
+        response = await asyncio.to_thread(encode) if slow else encode()
         if self.model.digest:
             response.parameters[SHA256].string_param = self.model.digest[:SHA256_LETTERS]
         return response
