@@ -67,7 +67,10 @@ class ModelNotReady(TensignError):
 
 
 class WorkerDied(ModelNotReady):
-    """The process that ran the model ended, or said what no worker says, in the middle of a batch."""
+    """The process that ran the model ended, or said what no worker says, in the middle of a batch.
+
+    It is being started again; whether the same request may be sent again its sender knows: it may be what ended the process.
+    """
 
 
 class QueueFull(TensignError):

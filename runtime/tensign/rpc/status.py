@@ -46,7 +46,7 @@ def trailer_of(error: Exception) -> tuple[tuple[str, str], ...]:
     if not isinstance(error, errors.TensignError):
         return ()
     name = (TRAILER, type(error).__name__)
-    return (name, _NEVER_AGAIN) if isinstance(error, errors.TooLarge) else (name,)
+    return (name, _NEVER_AGAIN) if isinstance(error, errors.TooLarge | errors.WorkerDied) else (name,)
 
 
 def failed_answer(error: Exception) -> pb.ModelStreamInferResponse:
@@ -72,9 +72,10 @@ def error_of(
     code: grpc.StatusCode, text: str | None, address: str, trailer: Iterable[tuple[str, str | bytes]] = ()
 ) -> errors.TensignError:
     """The client's way back: the error that a status stands for, or that the trailer names."""
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # the server, or the way to it, is going away
-        return errors.ModelNotReady(f"{address}: {text or 'no answer'}")
     name = next((str(value) for key, value in trailer if key == TRAILER), "")
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # the server, or the way to it, is going away
+        kind = errors.WorkerDied if name == errors.WorkerDied.__name__ else errors.ModelNotReady
+        return kind(f"{address}: {text or 'no answer'}")
     return _kind(name, code.name)(text or code.name)
 
 
