@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,14 @@ pa = pytest.importorskip("pyarrow")
 
 from pyarrow import parquet  # noqa: E402
 
+from conftest import CPU  # noqa: E402
 from tensign.errors import InvalidInput, TensignError  # noqa: E402
 from tensign.http import documents, tables  # noqa: E402
+from tensign.http.exchange import is_short  # noqa: E402
+from tensign.model import Model  # noqa: E402
 from tensign.signature import Signature  # noqa: E402
+from tensign.testing import running  # noqa: E402
+from test_http import asked  # noqa: E402
 
 HUGE = 2**53 + 1
 MIB = 1 << 20
@@ -132,3 +139,29 @@ def test_csv_keeps_values(kind: str, cells: list[str], wanted: Any, named: bool)
 def test_csv_that_is_ambiguous_is_refused(body: bytes, text: str) -> None:
     with pytest.raises(InvalidInput, match=text):
         tables.of_csv(body, signature("long"))
+
+
+@pytest.mark.parametrize(("kind", "threads"), [("text/csv", 1), ("application/json", 0)])
+def test_tables_are_never_read_in_the_event_loop(mean_model: Path, kind: str, threads: int) -> None:
+    """However small they are: pandas is imported with the first one."""
+
+    def reading() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("tensign-http")}
+
+    before = reading()
+    with running(Model.load(mean_model, CPU, name="mean")) as server:
+        assert asked(server, "/invocations", b"{}", {"content-type": kind})[0] == 400
+        assert len(reading() - before) == threads
+
+
+@pytest.mark.parametrize(
+    ("array", "few"),
+    [
+        (np.zeros(4), True),
+        (np.zeros(4096), False),
+        (np.array(["x" * 1_000_000], object), False),
+    ],
+    ids=["few numbers", "many numbers", "one long text"],
+)
+def test_only_what_is_short_is_written_in_the_event_loop(array: Any, few: bool) -> None:
+    assert is_short({"a": array}) is few

@@ -54,7 +54,7 @@ HOMES = {
     "mlflow": set(),
     "PIL": {"client", "decode", "preprocess"},
     "simplejpeg": {"decode"},
-    "pyarrow": {"results"},
+    "pyarrow": {"results", "http"},
     "yaml": {"document"},
     "matplotlib": {"bench"},
     "typer": {"cli"},

@@ -47,7 +47,7 @@ class AzureFace:
 def _payload(model: Model, body: bytes) -> Enforced:
     document = parse_json(body)
     data = documents.of_azure(document, model.signature)
-    return enforced(model, data, documents.params_of(document, model.signature))
+    return enforced(model, data, documents.params_of(document, model))
 
 
 def _plain(model: Model, outputs: Outputs) -> bytes:

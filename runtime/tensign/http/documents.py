@@ -6,19 +6,27 @@ Source: mlflow.utils.proto_json_utils, release 3.17. No DataFrame is made on the
 from __future__ import annotations
 
 import binascii
+import logging
 import math
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from tensign.coltypes import BINARY
 from tensign.errors import InvalidInput, UndecodableImage
 from tensign.forms import columns_read, of_lists
+from tensign.model import Model
 from tensign.signature import ColumnSpec, Signature, TensorSpec
 
+log = logging.getLogger(__name__)
+
 Document = Mapping[str, Any]
+
+_MAX_TOLD = 64  # names of one model: clients choose them
+_TOLD: WeakKeyDictionary[Model, set[str]] = WeakKeyDictionary()
 
 
 def of_mlflow(document: Any, signature: Signature) -> Any:
@@ -39,9 +47,18 @@ def of_azure(document: Any, signature: Signature) -> Any:
     return dataframe_split(data, signature) if split else inputs(data, signature)
 
 
-def params_of(document: Document, signature: Signature) -> Any:
-    """What stands under "params"; models that declare none ignore it, as MLflow does."""
-    return document.get("params") if signature.params else None
+def params_of(document: Document, model: Model) -> Any:
+    """What stands under "params"; models that declare none ignore it, as MLflow does.
+
+    As MLflow warns of names that nobody declared: in the log, each once.
+    """
+    given, known = document.get("params"), {spec.name for spec in model.signature.params}
+    told = _TOLD.setdefault(model, set())
+    for name in given if isinstance(given, dict) else ():
+        if name not in known and name not in told and len(told) < _MAX_TOLD:
+            told.add(name)
+            log.warning("%s: param %r is not in the signature, and ignored", model.name, name[:64])
+    return given if known else None
 
 
 def inputs(data: Any, signature: Signature) -> Any:

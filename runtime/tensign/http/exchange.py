@@ -105,7 +105,7 @@ class Exchange:
         quick = reading.quick and len(body) < _FEW_BYTES
         inputs = reading.read(model, body) if quick else await self._in_thread(reading.read, model, body)
         outputs = await answered(model, inputs, deadline)
-        return write(model, outputs) if _few(outputs) else await self._in_thread(write, model, outputs)
+        return write(model, outputs) if is_short(outputs) else await self._in_thread(write, model, outputs)
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.threads, partial(work, *arguments))
@@ -126,7 +126,7 @@ class Answer(Response):
             self._budget.drop(len(self.body))
 
 
-def _few(outputs: Outputs) -> bool:
+def is_short(outputs: Outputs) -> bool:
     """True where nothing of it can be long: an object may be a text of any length."""
     return all(array.dtype.kind != "O" for array in outputs.values()) and sum(a.nbytes for a in outputs.values()) < _FEW_BYTES
 

@@ -58,7 +58,7 @@ def content_type(header: str, *known: str) -> str:
 def _of_json(model: Model, body: bytes) -> Enforced:
     document = parse_json(body)
     data = documents.of_mlflow(document, model.signature)
-    return enforced(model, data, documents.params_of(document, model.signature))
+    return enforced(model, data, documents.params_of(document, model))
 
 
 def _of_csv(model: Model, body: bytes) -> Enforced:
