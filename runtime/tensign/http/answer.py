@@ -94,7 +94,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.datetime64):
-        return str(value)
+        return _moment(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, bytes | bytearray):
