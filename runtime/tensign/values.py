@@ -159,18 +159,23 @@ def _texts(where: str, values: Column) -> Column:
     if values.dtype.kind == "S":
         values = values.astype(object)
     wrong = next((value for value in values if not isinstance(value, str | bytes) and not is_missing(value)), None)
-    if values.dtype.kind != "O" or wrong is not None:
+    if values.dtype.kind != "O" or wrong is not None or _are_narrow_floats(values):
         raise SignatureMismatch(f"{where}: expected string, got {described(values) if wrong is None else _named(wrong)}")
     if any(isinstance(value, bytes) for value in values):
         return objects([_at(where, row, coltext.read_text, v) if isinstance(v, bytes) else v for row, v in enumerate(values)])
     return values
 
 
+def _are_narrow_floats(values: Column) -> bool:
+    """NaN of NumPy's narrower floats alone is a column of these to pandas; other NaN is a column where all is missing."""
+    return bool(len(values)) and all(isinstance(value, np.float16 | np.float32) for value in values)
+
+
 def _contents(where: str, values: Column) -> Column:
     if values.dtype.kind == "S":
         return values.astype(object)
     wrong = next((value for value in values if not isinstance(value, bytes | bytearray) and not is_missing(value)), None)
-    if values.dtype.kind != "O" or wrong is not None:
+    if values.dtype.kind != "O" or wrong is not None or _are_narrow_floats(values):
         raise SignatureMismatch(f"{where}: expected binary, got {described(values) if wrong is None else _named(wrong)}")
     return values
 
