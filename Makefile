@@ -67,7 +67,7 @@ release-check:  ## build sdist and wheel, use the wheel in a fresh environment a
 	@.ci/environment full
 	@.ci/release-check
 
-bench:  ## every figure of the README: footprint, fidelity, what serving costs (needs h2load; ten minutes)
+bench:  ## every figure of the README: footprint, fidelity, what serving costs (needs h2load; a quarter of an hour)
 	@.ci/environment full
 	build/full/bin/python benchmarks/footprint.py
 	build/full/bin/python benchmarks/fidelity.py
