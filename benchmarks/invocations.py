@@ -1,6 +1,6 @@
 """Images/s over HTTP: tensign beside MLflow's scoring server, the same model directory and the same bytes.
 
-    python benchmarks/invocations.py [mean|resnet18 ...] [--seconds 4] [--rounds 5]   # two minutes; renews
+    python benchmarks/invocations.py [mean|resnet18 ...] [--seconds 4] [--rounds 5]   # eight minutes; renews
                                                                                       # benchmarks/results/invocations.json
 
 Both answer /invocations with JSON lists of one uint8 [1,300,300,3]; MLflow runs as `mlflow models serve` starts it, one process
@@ -160,7 +160,7 @@ def main() -> None:
     results |= {"machine": machine(), "versions": versions()}
     for name in asked.names:
         results[name] = compared(name, asked.rounds, asked.seconds)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
