@@ -18,6 +18,7 @@ LAYERS = (
     {"coltypes", "preprocess", "notation", "admission", "jsontext"},
     {"coltext"},
     {"values"},
+    {"params"},
     {"specs"},
     {"forms"},
     {"signature"},

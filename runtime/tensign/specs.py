@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tensign import datatypes
 from tensign.coltypes import BINARY, ColumnType, ObjectType, ScalarType, parse_type
 from tensign.errors import InvalidInput, UnsupportedModel
-from tensign.values import param_value
+from tensign.params import param_value
 
 MAX_RANK = 32  # as in numpy before 2.0; a product over a million axes would take minutes
 _MAX_NAME = 256

@@ -8,7 +8,7 @@ without looking whether it does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -22,9 +22,6 @@ from tensign.coltypes import (
     BOOLEAN,
     DATETIME,
     DOUBLE,
-    FLOAT,
-    INTEGER,
-    LONG,
     STRING,
     AnyType,
     ArrayType,
@@ -78,7 +75,7 @@ def enforce_column(
         cells = objects([_at(where, row, coltext.read_json, cell) for row, cell in enumerate(cells)])
     if wire or lossless:
         cells = objects([_at(where, row, coltext.typed, cell, kind) for row, cell in enumerate(cells)])
-    return objects([_cell(f"{where}, row {row}", cell, kind, required) for row, cell in enumerate(cells)])
+    return objects([enforce_cell(f"{where}, row {row}", cell, kind, required) for row, cell in enumerate(cells)])
 
 
 def _at(where: str, row: int, read: Callable[..., Any], *arguments: Any) -> Any:
@@ -160,7 +157,9 @@ def _texts(where: str, values: Column) -> Column:
         values = values.astype(object)
     wrong = next((value for value in values if not isinstance(value, str | bytes) and not is_missing(value)), None)
     if values.dtype.kind != "O" or wrong is not None or _are_narrow_floats(values):
-        raise SignatureMismatch(f"{where}: expected string, got {described(values) if wrong is None else _named(wrong)}")
+        raise SignatureMismatch(
+            f"{where}: expected string, got {described(values) if wrong is None else described_value(wrong)}"
+        )
     if any(isinstance(value, bytes) for value in values):
         return objects([_at(where, row, coltext.read_text, v) if isinstance(v, bytes) else v for row, v in enumerate(values)])
     return values
@@ -176,7 +175,9 @@ def _contents(where: str, values: Column) -> Column:
         return values.astype(object)
     wrong = next((value for value in values if not isinstance(value, bytes | bytearray) and not is_missing(value)), None)
     if values.dtype.kind != "O" or wrong is not None or _are_narrow_floats(values):
-        raise SignatureMismatch(f"{where}: expected binary, got {described(values) if wrong is None else _named(wrong)}")
+        raise SignatureMismatch(
+            f"{where}: expected binary, got {described(values) if wrong is None else described_value(wrong)}"
+        )
     return values
 
 
@@ -193,7 +194,7 @@ def _datetimes(where: str, values: Column) -> Column:
             )
         wrong = next((value for value in values if not isinstance(value, _DATES) and not is_missing(value)), None)
         if wrong is not None:
-            raise SignatureMismatch(f"{where}: expected datetime, got {_named(wrong)}")
+            raise SignatureMismatch(f"{where}: expected datetime, got {described_value(wrong)}")
         if any(getattr(value, "tzinfo", None) is not None for value in values):
             raise SignatureMismatch(f"{where}: expected datetime without a time zone, got one with")
         values = np.array([np.datetime64("NaT") if is_missing(v) else _moment(v) for v in values], "datetime64")
@@ -324,7 +325,7 @@ def cast_objects(where: str, cells: Column, want: np.dtype[Any], name: str) -> C
         values = [_number_of(value) for value in values]
         odd = next((cell for cell, value in zip(cells.ravel(), values, strict=True) if value is None), None)
         if odd is not None:
-            raise SignatureMismatch(f"{where}: expected {name}, got {_named(odd)}")
+            raise SignatureMismatch(f"{where}: expected {name}, got {described_value(odd)}")
         kinds = set(map(type, values))
     result, kept = np.empty(len(values), want), np.ones(len(values), bool)
     for kind, dtype in ((bool, np.bool_), (float, np.float64), (int, None)):
@@ -416,7 +417,7 @@ def _kept(values: Column, result: Column) -> npt.NDArray[np.bool_]:
     return np.ones(values.shape, bool) if values.dtype.kind == "b" else np.asarray((values >= low) & (values <= high))
 
 
-def _cell(where: str, value: Any, kind: ColumnType, required: bool) -> Any:
+def enforce_cell(where: str, value: Any, kind: ColumnType, required: bool) -> Any:
     """One cell of any type -> plain Python. Raises SignatureMismatch."""
     match kind:
         case ScalarType():
@@ -435,7 +436,7 @@ def _scalar(where: str, value: Any, kind: ScalarType, required: bool) -> Any:
     if not required and is_missing(value):
         return None
     if not (np.isscalar(value) or isinstance(value, datetime)):
-        raise SignatureMismatch(f"{where}: expected {kind}, got {_named(value)}")
+        raise SignatureMismatch(f"{where}: expected {kind}, got {described_value(value)}")
     return _plain(_strict(where, objects([value]), kind))[0]
 
 
@@ -451,9 +452,9 @@ def _array(where: str, value: Any, items: ColumnType, required: bool) -> Any:
     ):
         return value if value is None else []
     if not isinstance(value, list | np.ndarray) or (isinstance(value, np.ndarray) and value.ndim == 0):
-        raise SignatureMismatch(f"{where}: expected array<{items}>, got {_named(value)}")
+        raise SignatureMismatch(f"{where}: expected array<{items}>, got {described_value(value)}")
     if not isinstance(items, ScalarType):
-        return [_cell(f"{where}[{index}]", one, items, required) for index, one in enumerate(value)]
+        return [enforce_cell(f"{where}[{index}]", one, items, required) for index, one in enumerate(value)]
     if len(value) == 0:
         return []
     if isinstance(value, np.ndarray) and value.ndim != 1:
@@ -468,85 +469,34 @@ def _object(where: str, value: Any, kind: ObjectType, required: bool) -> Any:
     if not required and (value is None or value == {}):
         return value
     if not isinstance(value, dict):
-        raise SignatureMismatch(f"{where}: expected {kind}, got {_named(value)}")
+        raise SignatureMismatch(f"{where}: expected {kind}, got {described_value(value)}")
     known = {of.name: of for of in kind.properties}
     if missing := [name for name, of in known.items() if of.required and name not in value]:
         raise SignatureMismatch(f'{where}: property "{missing[0]}" is missing')
     if unknown := [str(name) for name in value if name not in known]:
         raise SignatureMismatch(f'{where}: property "{unknown[0][:64]}" is not in the signature, which has {", ".join(known)}')
-    return {name: _cell(f"{where}.{name}", one, known[name].type, known[name].required) for name, one in value.items()}
+    return {name: enforce_cell(f"{where}.{name}", one, known[name].type, known[name].required) for name, one in value.items()}
 
 
 def _map(where: str, value: Any, values: ColumnType, required: bool) -> Any:
     if (not required or isinstance(values, AnyType)) and (value is None or value == {}):
         return value
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise SignatureMismatch(f"{where}: expected map<{values}>, got {_named(value)}")
-    return {key: _cell(f"{where}.{key[:64]}", one, values, required) for key, one in value.items()}
-
-
-def param_value(where: str, value: Any, kind: ScalarType | ObjectType, shape: tuple[int, ...] | None) -> Any:
-    """A param's value as plain Python, None for none; of shape (-1,) a list of them. Raises SignatureMismatch."""
-    if shape is not None:
-        if not isinstance(value, list | np.ndarray) or (isinstance(value, np.ndarray) and value.ndim != 1):
-            raise SignatureMismatch(f"{where}: expected a list of {kind}, got {_named(value)}")
-        return [param_value(where, one, kind, None) for one in value]
-    if isinstance(kind, ObjectType):
-        _cell(where, value, kind, True)
-        return value
-    if value is None:
-        return None
-    if kind is DATETIME:
-        return _param_datetime(where, value)
-    if not any(type(value) in _PARAMS[allowed] for allowed in (*_PARAM_CONVERSIONS.get(kind.name, ()), kind.name)):
-        raise SignatureMismatch(f"{where}: expected {kind}, got {_named(value)}")
-    return _PYTHON[kind.name](value)
-
-
-_PARAMS: Mapping[str, tuple[type, ...]] = {
-    BOOLEAN.name: (bool, np.bool_),
-    INTEGER.name: (int, np.int32),
-    LONG.name: (int, np.int64),
-    FLOAT.name: (float, np.float32),
-    DOUBLE.name: (float, np.float64),
-    STRING.name: (str, np.str_),
-}
-_PARAM_CONVERSIONS = {
-    LONG.name: (INTEGER.name,),
-    FLOAT.name: (INTEGER.name, LONG.name),
-    DOUBLE.name: (INTEGER.name, LONG.name, FLOAT.name),
-}
-_PYTHON: Mapping[str, type] = {
-    BOOLEAN.name: bool,
-    INTEGER.name: int,
-    LONG.name: int,
-    FLOAT.name: float,
-    DOUBLE.name: float,
-    STRING.name: str,
-}
-
-
-def _param_datetime(where: str, value: Any) -> Any:
-    try:
-        moment = np.datetime64(value).item()
-    except (ValueError, TypeError, UserWarning):
-        moment = None
-    if not isinstance(moment, date):
-        raise SignatureMismatch(f"{where}: expected datetime, got {_named(value)}")
-    return moment
+        raise SignatureMismatch(f"{where}: expected map<{values}>, got {described_value(value)}")
+    return {key: enforce_cell(f"{where}.{key[:64]}", one, values, required) for key, one in value.items()}
 
 
 def described(values: Column) -> str:
     """dtype and shape of an array, and for objects what the first of them is; never a value."""
     if values.dtype.kind == "O" and values.ndim == 1:
-        odd = {_named(value) for value in values[:1000]}
+        odd = {described_value(value) for value in values[:1000]}
         return " and ".join(sorted(odd)[:3])
     text = f"{'text' if values.dtype.kind == 'U' else values.dtype} [{','.join(map(str, values.shape))}]"
     lost = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
     return f"{text} with {lost} missing" if lost else text
 
 
-def _named(value: Any) -> str:
+def described_value(value: Any) -> str:
     if is_missing(value):
         return "a missing value"
     return "text" if isinstance(value, str) else type(value).__name__

@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """inputs and outputs are the network's own, known once it is loaded, () where it does not tell; device is where it
     really runs; ready tells whether it can run at once; form is that of its last answer, None before there was one.
-    labels and threshold, above which a label counts, are () and None where it knows none.
+    labels and threshold, above which a label counts, are () and None where it knows none. An engine that inherits from this
+    says only what is otherwise.
     """
 
-    device: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    form: Form | None
-    labels: tuple[str, ...]
-    threshold: float | None
+    device: str = "cpu"
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    form: Form | None = None
+    labels: tuple[str, ...] = ()
+    threshold: float | None = None
 
     @property
-    def ready(self) -> bool: ...
+    def ready(self) -> bool:
+        return True
 
     def load(self) -> None:
         """Reads the network. Raises UnsupportedModel, ProviderUnavailable."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensign.engines import Engine
 from tensign.engines.code import add_code
 from tensign.engines.torch import torch_device
 from tensign.errors import EngineError, UnsupportedModel
@@ -15,10 +16,10 @@ from tensign.form import Form
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tensign.signature import Arrays, TensorSpec
+    from tensign.signature import Arrays
 
 
-class FastaiEngine:
+class FastaiEngine(Engine):
     """file: model.fastai; the one input is pixels, uint8 [B,H,W,3], or an object array [B] of uint8 [H,W,3] of any sizes."""
 
     def __init__(
@@ -28,12 +29,7 @@ class FastaiEngine:
         self._output = str(outputs[0]["name"]) if outputs else "output-0"
         self._learner: Any = None
         self.device = device
-        self.ready = True
-        self.inputs: tuple[TensorSpec, ...] = ()
-        self.outputs: tuple[TensorSpec, ...] = ()
-        self.labels: tuple[str, ...] = ()
-        self.threshold: float | None = None
-        self.form: Form | None = Form("dataframe", ("predictions",))  # as MLflow's fastai flavor had it: an array in each cell
+        self.form = Form("dataframe", ("predictions",))  # as MLflow's fastai flavor had it: an array in each cell
 
     def load(self) -> None:
         try:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign import datatypes
+from tensign.engines import Engine
 from tensign.errors import InvalidInput, ProviderUnavailable, UnsupportedModel
 from tensign.form import Form
 from tensign.signature import Arrays, TensorSpec
@@ -20,18 +21,12 @@ _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the rest are called as in numpy
 
 
-class OnnxEngine:
+class OnnxEngine(Engine):
     """One session. device: "auto" is CUDA where there is a GPU, else CPU; "cpu", "cuda" and "cuda:N" are orders."""
 
     def __init__(self, file: Path, device: str = "auto") -> None:
         self._file = file
         self.device = device
-        self.inputs: tuple[TensorSpec, ...] = ()
-        self.outputs: tuple[TensorSpec, ...] = ()
-        self.form: Form | None = None
-        self.labels: tuple[str, ...] = ()
-        self.threshold: float | None = None
-        self.ready = True
         self._session: Any = None
         self._sessions: dict[int, Any] = {}  # of a GPU, by the rows of the batch
         self._open: Callable[[], Any] = lambda: None

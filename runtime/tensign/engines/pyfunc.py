@@ -7,23 +7,23 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tensign.engines import Engine
 from tensign.engines.answers import named
 from tensign.engines.code import add_code
 from tensign.engines.modelinput import model_input
 from tensign.errors import UnsupportedModel
-from tensign.form import Form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tensign.signature import Arrays, TensorSpec
+    from tensign.signature import Arrays
 
 _CUSTOM = (
     "mlflow.pyfunc"  # its loaders run a PythonModel; the other ones of MLflow wrap a library, and take an array for one tensor
 )
 
 
-class PyfuncEngine:
+class PyfuncEngine(Engine):
     """path: the model's directory; file: what the loader module is given; flavor: what the MLmodel says of it.
 
     Source: mlflow.pyfunc.load_model and PyFuncModel.predict, release 3.17. Its enforcement is left out: that has been done.
@@ -42,13 +42,6 @@ class PyfuncEngine:
         self._takes, self._gives = inputs, outputs
         self._predict: Any = None
         self._has_params = False
-        self.device = "cpu"
-        self.ready = True
-        self.inputs: tuple[TensorSpec, ...] = ()
-        self.outputs: tuple[TensorSpec, ...] = ()
-        self.form: Form | None = None
-        self.labels: tuple[str, ...] = ()
-        self.threshold: float | None = None
 
     def load(self) -> None:
         module = str(self._flavor["loader_module"])

@@ -6,21 +6,21 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tensign.engines import Engine
 from tensign.engines.answers import named
 from tensign.engines.code import add_code
 from tensign.engines.modelinput import model_input
 from tensign.errors import UnsupportedModel, UntrustedModel
-from tensign.form import Form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tensign.signature import Arrays, TensorSpec
+    from tensign.signature import Arrays
 
 _METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
 
 
-class SklearnEngine:
+class SklearnEngine(Engine):
     """file: model.skops or model.pkl; flavor, pyfunc: what the MLmodel says of it; trust: its own code may run."""
 
     def __init__(
@@ -39,13 +39,6 @@ class SklearnEngine:
         self._method = str(pyfunc.get("predict_fn", "predict"))
         self._takes, self._gives = inputs, outputs
         self._estimator: Any = None
-        self.device = "cpu"
-        self.ready = True
-        self.inputs: tuple[TensorSpec, ...] = ()
-        self.outputs: tuple[TensorSpec, ...] = ()
-        self.form: Form | None = None
-        self.labels: tuple[str, ...] = ()
-        self.threshold: float | None = None
 
     def load(self) -> None:
         if self._method not in _METHODS:  # the MLmodel says it, and without trust that is nobody's word

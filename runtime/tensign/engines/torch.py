@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensign.engines import Engine
 from tensign.engines.answers import named
 from tensign.errors import ProviderUnavailable, UnsupportedModel
-from tensign.form import Form
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tensign.signature import Arrays, TensorSpec
+    from tensign.signature import Arrays
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """file: model.pt2, or model.pth, beside which pickle_module_info.txt names what pickled it; outputs: as declared."""
 
     def __init__(self, file: str, device: str, outputs: list[dict[str, Any]], **_: Any) -> None:
@@ -27,12 +27,6 @@ class TorchEngine:
         self._declared = outputs
         self._network: Any = None
         self.device = device
-        self.inputs: tuple[TensorSpec, ...] = ()
-        self.outputs: tuple[TensorSpec, ...] = ()
-        self.form: Form | None = None
-        self.labels: tuple[str, ...] = ()
-        self.threshold: float | None = None
-        self.ready = True
 
     def load(self) -> None:
         import torch
