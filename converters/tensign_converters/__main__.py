@@ -1,4 +1,4 @@
-"""`python -m tensign_converters SRC DST [--trust] [--weights fp16]`: prints one line of JSON, the report or the error.
+"""`python -m tensign_converters SRC DST [--trust]`: prints one line of JSON, the report or the error.
 
 With `--describe` and no DST, that line tells the inputs and outputs of the Learner.
 """
@@ -20,7 +20,6 @@ def main() -> int:
     parser.add_argument("target", type=Path, nargs="?")
     parser.add_argument("--describe", action="store_true")
     parser.add_argument("--trust", action="store_true")
-    parser.add_argument("--weights", default="fp32")
     given = parser.parse_args()
     if given.describe == (given.target is not None):
         parser.error("give DST, or --describe")
@@ -28,7 +27,7 @@ def main() -> int:
     def act() -> dict[str, str]:
         if given.describe:
             return describe(given.source, trust=given.trust)
-        return {"report": convert(given.source, given.target, trust=given.trust, weights=given.weights)}
+        return {"report": convert(given.source, given.target, trust=given.trust)}
 
     answer = said(given.source, act)
     print(json.dumps(answer))

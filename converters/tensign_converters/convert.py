@@ -17,7 +17,7 @@ from tensign_converters import confined
 _ANY_SIZE = (224, 224)
 
 
-def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
+def convert(source: Path, target: Path, *, trust: bool) -> str:
     """Converts a fastai MLmodel directory; gives a report of a few lines.
 
     Its file is read as data, and with `trust` loaded, which runs its code. Raises UntrustedModel where only that code could
@@ -30,7 +30,6 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     if advice := refusal(manifest):
         raise UnsupportedModel(f"{source}: {advice}")
     signature = Signature.parse(manifest.signature)
-    _picture_size(signature)
     if target.exists():
         raise FileExistsError(f"{target} exists; give a directory that does not")
     _check_torch()
@@ -44,7 +43,6 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
             "source": str(source.resolve()),
             "target": str(workshop.resolve()),
             "trust": trust,
-            "weights": weights,
         }
         report = confined.run(job, source.resolve(), workshop.resolve())["report"]
         _put(workshop, target)
@@ -70,10 +68,10 @@ def describe(source: Path, *, trust: bool) -> dict[str, str]:
 def describe_here(source: str, *, trust: bool, confinement: str) -> dict[str, str]:
     """The same, in the process that is shut in."""
     from tensign_converters.learned import learn
-    from tensign_converters.source import read_source
+    from tensign_converters.source import read_learner
     from tensign_converters.transforms import COLOUR
 
-    learned = learn(read_source(read_mlmodel(source), trust=trust), _ANY_SIZE)
+    learned = learn(read_learner(read_mlmodel(source), trust=trust), _ANY_SIZE)
     steps = learned.preprocessing.spec().steps
     if not steps:
         raise UnsupportedModel(f"{source}: the Learner resizes nothing, so its signature tells the size: give --input")
@@ -88,23 +86,18 @@ def _check_torch() -> None:
         raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'")
 
 
-def convert_here(source: str, target: str, *, trust: bool, weights: str, confinement: str) -> dict[str, str]:
+def convert_here(source: str, target: str, *, trust: bool, confinement: str) -> dict[str, str]:
     """The conversion itself, in the process that is shut in: reads `source`, writes into the directory `target`.
 
     confinement: what holds of this process, kept with the model. Raises as `convert` does.
     """
-    from tensign_converters.learned import learn
     from tensign_converters.package import write_model
-    from tensign_converters.source import read_source
+    from tensign_converters.source import read_subject
 
     manifest = read_mlmodel(source)
-    signature = Signature.parse(manifest.signature)
-    size = _picture_size(signature)
-    learned = learn(read_source(manifest, trust=trust), size)
-    learned.check(signature)
-    origin = {"sha256": manifest.digest, "flavor": "fastai", "confinement": confinement}
-    report = write_model(learned, Path(target), size=size, weights=weights, source=manifest.document, origin=origin)
-    return {"report": report}
+    flavor, subject = read_subject(manifest, trust=trust)
+    origin = {"sha256": manifest.digest, "flavor": flavor, "confinement": confinement}
+    return {"report": write_model(subject, Path(target), origin=origin, source=manifest)}
 
 
 def _put(workshop: Path, target: Path) -> None:
@@ -114,15 +107,3 @@ def _put(workshop: Path, target: Path) -> None:
         if target.exists():
             raise FileExistsError(f"{target} exists by now") from None
         raise
-
-
-def _picture_size(signature: Signature) -> tuple[int, int]:
-    """Height and width of the signature's one uint8 [-1,H,W,3] or [-1,H,W] input."""
-    if len(signature.inputs) == len(signature.outputs) == 1:
-        spec = signature.inputs[0]
-        pictures = len(spec.shape) in (3, 4) and spec.shape[3:] in ((), (3,))
-        if spec.dtype == "uint8" and pictures and -1 not in spec.shape[1:3]:
-            return spec.shape[1], spec.shape[2]
-    raise UnsupportedModel(
-        f"wanted a signature of one input uint8 [-1,H,W,3] or, grey, [-1,H,W], and one output, got {signature}"
-    )

@@ -18,8 +18,7 @@ from tensign import errors
 from tensign.choice import SERVED_FLAVORS
 from tensign.mlmodel import read_mlmodel
 
-WEIGHTS = ("fp32", "fp16")
-FORMAT = 2  # of what converters write; another number, and every cached model is converted again
+FORMAT = 3  # of what converters write; another number, and every cached model is converted again
 
 
 def servable(path: Path, *, trust: bool, cache: Path) -> Path:
@@ -46,15 +45,12 @@ def servable(path: Path, *, trust: bool, cache: Path) -> Path:
     return converted
 
 
-def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
+def convert(source: Path, target: Path, *, trust: bool) -> str:
     """Runs `python -m tensign_converters` and gives its report back; `target` appears whole or not at all.
 
-    Raises InvalidConfig for weights of another name; UnsupportedModel, UntrustedModel, ParityFailed or an OSError as the
-    child says.
+    Raises UnsupportedModel, UntrustedModel, ParityFailed or an OSError as the child says.
     """
-    if weights not in WEIGHTS:
-        raise errors.InvalidConfig(f'weights: wanted {" or ".join(WEIGHTS)}, got "{weights}"')
-    return str(_asked(source, "--weights", weights, *["--trust"] * trust, "--", str(source), str(target)).get("report"))
+    return str(_asked(source, *["--trust"] * trust, "--", str(source), str(target)).get("report"))
 
 
 def described(source: Path, *, trust: bool) -> dict[str, str]:
