@@ -43,7 +43,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory, fixture_dir: Callable[[s
     @cache
     def once(name: str, trust: bool = False) -> Path:
         target = tmp_path_factory.mktemp("converted") / name
-        convert(fixture_dir(name), target, trust=trust)
+        convert(fixture_dir(name), target, trust=trust, crops=16)
         return target
 
     return once

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from tensign.conversion import CROPS
 from tensign_converters.confined import said
 from tensign_converters.convert import convert, describe
 
@@ -19,6 +20,7 @@ def main() -> int:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path, nargs="?")
     parser.add_argument("--describe", action="store_true")
+    parser.add_argument("--crops", type=int, default=CROPS)
     parser.add_argument("--trust", action="store_true")
     given = parser.parse_args()
     if given.describe == (given.target is not None):
@@ -27,7 +29,7 @@ def main() -> int:
     def act() -> dict[str, str]:
         if given.describe:
             return describe(given.source, trust=given.trust)
-        return {"report": convert(given.source, given.target, trust=given.trust)}
+        return {"report": convert(given.source, given.target, trust=given.trust, crops=given.crops)}
 
     answer = said(given.source, act)
     print(json.dumps(answer))

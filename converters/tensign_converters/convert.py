@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tensign.choice import SERVED_FLAVORS, refusal
+from tensign.conversion import CROPS
 from tensign.errors import UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.signature import Signature
@@ -17,7 +18,7 @@ from tensign_converters import confined
 _ANY_SIZE = (224, 224)
 
 
-def convert(source: Path, target: Path, *, trust: bool) -> str:
+def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS) -> str:
     """Converts a fastai MLmodel directory; gives a report of a few lines.
 
     Its file is read as data, and with `trust` loaded, which runs its code. Raises UntrustedModel where only that code could
@@ -43,6 +44,7 @@ def convert(source: Path, target: Path, *, trust: bool) -> str:
             "source": str(source.resolve()),
             "target": str(workshop.resolve()),
             "trust": trust,
+            "crops": crops,
         }
         report = confined.run(job, source.resolve(), workshop.resolve())["report"]
         _put(workshop, target)
@@ -86,7 +88,7 @@ def _check_torch() -> None:
         raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'")
 
 
-def convert_here(source: str, target: str, *, trust: bool, confinement: str) -> dict[str, str]:
+def convert_here(source: str, target: str, *, trust: bool, crops: int, confinement: str) -> dict[str, str]:
     """The conversion itself, in the process that is shut in: reads `source`, writes into the directory `target`.
 
     confinement: what holds of this process, kept with the model. Raises as `convert` does.
@@ -97,7 +99,7 @@ def convert_here(source: str, target: str, *, trust: bool, confinement: str) -> 
     manifest = read_mlmodel(source)
     flavor, subject = read_subject(manifest, trust=trust)
     origin = {"sha256": manifest.digest, "flavor": flavor, "confinement": confinement}
-    return {"report": write_model(subject, Path(target), origin=origin, source=manifest)}
+    return {"report": write_model(subject, Path(target), origin=origin, source=manifest, crops=crops)}
 
 
 def _put(workshop: Path, target: Path) -> None:

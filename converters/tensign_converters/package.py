@@ -14,12 +14,13 @@ from typing import Any
 import yaml
 
 from tensign.choice import inside
+from tensign.conversion import CROPS
 from tensign.errors import UnsupportedModel
 from tensign.example import saved_example
 from tensign.mlmodel import ModelManifest
 from tensign.proof.parity import FULL_PRECISION, Tolerance
 from tensign.proof.record import Proof, Record, digest
-from tensign.proof.samples import CROPS, samples
+from tensign.proof.samples import samples
 from tensign.version import __version__
 from tensign_converters.graph import IR_VERSION, OPSET
 from tensign_converters.prove import prove

@@ -18,6 +18,7 @@ from tensign import errors
 from tensign.choice import SERVED_FLAVORS
 from tensign.mlmodel import read_mlmodel
 
+CROPS = 200
 FORMAT = 3  # of what converters write; another number, and every cached model is converted again
 
 
@@ -45,12 +46,14 @@ def servable(path: Path, *, trust: bool, cache: Path) -> Path:
     return converted
 
 
-def convert(source: Path, target: Path, *, trust: bool) -> str:
+def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS) -> str:
     """Runs `python -m tensign_converters` and gives its report back; `target` appears whole or not at all.
+
+    crops: pieces of photographs that the proof tries.
 
     Raises UnsupportedModel, UntrustedModel, ParityFailed or an OSError as the child says.
     """
-    return str(_asked(source, *["--trust"] * trust, "--", str(source), str(target)).get("report"))
+    return str(_asked(source, f"--crops={crops}", *["--trust"] * trust, "--", str(source), str(target)).get("report"))
 
 
 def described(source: Path, *, trust: bool) -> dict[str, str]:

@@ -15,6 +15,7 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="An MLmodel directory with a fastai flavor.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The directory to write; must not exist.")],
     trust: Trust = False,
+    crops: Annotated[int, typer.Option(min=0, help="Pieces of photographs that the proof tries.")] = conversion.CROPS,
 ) -> None:
     """Turn a model into an MLmodel directory with graph, preprocessing and proof, which MLflow opens too."""
-    print(conversion.convert(source, target, trust=trust))
+    print(conversion.convert(source, target, trust=trust, crops=crops))

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from tensign.conversion import CROPS
 from tensign.errors import UndecodableImage
 from tensign.preprocess import PreprocessSpec
 from tensign.signature import Signature
 from tensign.specs import ColumnSpec, Spec, TensorSpec
 
-CROPS = 200
 _NOISE = 2
 _ANY_SIZES = ((224, 224), (160, 256))  # height and width, where the signature leaves them open
 _ANY_LENGTH = 16  # of other open axes
