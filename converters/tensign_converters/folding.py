@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.helper import make_attribute, make_node
 
+from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
 from tensign_converters.declaration import Declaration
 from tensign_converters.graph import INPUT, LOGITS, NETWORK_INPUT, OUTPUT
@@ -36,7 +38,7 @@ def fold(file: Path, declaration: Declaration) -> ModelProto:
     names = {name: LOGITS for name in names} if declaration.activation != "none" else names
     dtype, shape = _network_input(model.graph, declaration, file.name)
     free_rows(model.graph)
-    _state(model.graph.input[0], shape, declaration)
+    _state(model.graph.input[0], shape)
     model = tidy(model)
     graph = model.graph
     size = (shape[2], shape[3]) if declaration.layout == "NCHW" else (shape[1], shape[2])
@@ -44,7 +46,8 @@ def fold(file: Path, declaration: Declaration) -> ModelProto:
     expected = original_answers(file, declaration)(samples)
     _rename(graph, {graph.input[0].name: NETWORK_INPUT, **names})
     for value in graph.output:
-        _state(value, expected[value.name].shape if -1 not in shape[1:] else (), declaration)
+        came = expected[value.name].shape
+        _state(value, came if -1 not in shape[1:] else [-1] * len(came))
     head = declaration.head((-1, *next(iter(expected.values())).shape[1:]))
     if head.activation != "none":
         _append(model, head)
@@ -81,17 +84,23 @@ def _network_input(graph: GraphProto, declaration: Declaration, called: str) -> 
         )
     if kind == "uint8" and declaration.graph_steps():
         raise UnsupportedModel(f"{said}: wanted float32 or float16, since divide, mean or std is declared, got uint8 {came}")
-    return kind, [-1, *(max(both) for both in _pairs(came, wanted)[1:])]
+    shape = [-1, *(max(both) for both in _pairs(came, wanted)[1:])]
+    if abs(math.prod(shape)) > MAX_PIXELS * channels:
+        raise UnsupportedModel(f"{said}: {came} is more than the limit of {MAX_PIXELS} pixels")
+    return kind, shape
 
 
-def _state(value: ValueInfoProto, shape: Sequence[int], declaration: Declaration) -> None:
-    """Writes the lengths that are known into the shape, any number of rows."""
+def _state(value: ValueInfoProto, shape: Sequence[int]) -> None:
+    """Writes into the shape the lengths that are known, and that there is any number of rows."""
     dims = value.type.tensor_type.shape.dim
-    if len(dims) < len(shape):  # the file did not tell
-        dims.extend(onnx.TensorShapeProto.Dimension() for _ in shape[len(dims) :])
-    for dim, length in zip(dims, shape, strict=False):
+    if len(dims) != len(shape):  # the file said nothing, or something else
+        del dims[:]
+        dims.extend(onnx.TensorShapeProto.Dimension() for _ in shape)
+    for dim, length in zip(dims, shape, strict=True):
         if length != -1:
             dim.dim_value = length
+        elif dim.dim_param == ROWS:
+            dim.ClearField("dim_param")
     dims[0].dim_param = ROWS
 
 

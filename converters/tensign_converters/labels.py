@@ -16,10 +16,14 @@ def read_labels(said: str | list[Any], folder: Path) -> tuple[str, ...]:
     """A list of texts, or the name of a file in `folder`: of JSON, or with a label in each line. Raises InvalidConfig."""
     if isinstance(said, str):
         file = folder / said
-        if not file.resolve().is_relative_to(folder.resolve()):
+        try:
+            inside = file.resolve().is_relative_to(folder.resolve())
+        except (OSError, RuntimeError, ValueError):  # links in a circle, or half a character
+            raise InvalidConfig(f'"{said[:100]}" is no name of a file') from None
+        if not inside:
             raise InvalidConfig(f'"{said[:100]}" leads out of the folder of the file that names it')
         text = read_text(file)
-        said = _of_json(text, said) if file.suffix == ".json" else [line.strip() for line in text.rstrip().split("\n")]
+        said = _of_json(text, said) if file.suffix.lower() == ".json" else [line.strip() for line in text.rstrip().split("\n")]
     if not isinstance(said, list) or not said:
         raise InvalidConfig(f"wanted a list of labels, or the name of a file of them, got {shown(said)}")
     for number, label in enumerate(said):

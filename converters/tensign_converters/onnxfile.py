@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
 import onnx.inliner
 import onnx.version_converter
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from tensign.errors import UnsupportedModel
@@ -17,6 +17,7 @@ from tensign_converters.graph import IR_VERSION, OPSET
 OLDEST = 11  # what an operator means changed often before, and ONNX Runtime's own tests begin near there
 _OURS = ("", "ai.onnx")
 _DOMAINS = (*_OURS, "ai.onnx.ml", "com.microsoft")  # what a plain ONNX Runtime brings along
+_MAX_NODES = 200_000  # with every function written out where it is called
 _MAX_BYTES = onnx.checker.MAXIMUM_PROTOBUF
 
 
@@ -35,6 +36,7 @@ def read_onnx(file: Path) -> ModelProto:
         _embed(model, file)
         onnx.checker.check_model(model)
         if model.functions:
+            _check_functions(model, file.name)
             model = onnx.inliner.inline_local_functions(model)
     except UnsupportedModel:
         raise
@@ -73,18 +75,37 @@ def opset(model: ModelProto) -> int:
 
 def graphs(graph: GraphProto) -> list[GraphProto]:
     """The graph, and those within its nodes."""
-    found = [graph]
-    for each in found:  # grows as it goes
-        for node in each.node:
-            for attribute in node.attribute:
-                found += [attribute.g] if attribute.HasField("g") else []
-                found += attribute.graphs
-    return found
+    return [graph, *_within(graph.node)]
 
 
-def nodes(graph: GraphProto) -> Iterator[NodeProto]:
+def nodes(graph: GraphProto | FunctionProto) -> list[NodeProto]:
     """All nodes, those of graphs within nodes besides."""
-    return (node for each in graphs(graph) for node in each.node)
+    return [*graph.node, *(node for each in _within(graph.node) for node in each.node)]
+
+
+def _within(outer: Iterable[NodeProto]) -> list[GraphProto]:
+    attributes = [attribute for node in outer for attribute in node.attribute]
+    found = [graph for attribute in attributes for graph in (attribute.g, *attribute.graphs) if graph.node]
+    return [*found, *(deeper for graph in found for deeper in _within(graph.node))]
+
+
+def _check_functions(model: ModelProto, called: str) -> None:
+    """Refuses what would grow beyond all bounds, before anything writes it out."""
+    bodies = {(each.domain, each.name, each.overload): each for each in model.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+
+    def size(body: GraphProto | FunctionProto) -> int:
+        total = 0
+        for node in nodes(body):
+            call = node.domain, node.op_type, node.overload
+            if call in bodies and call not in sizes:
+                sizes[call] = _MAX_NODES  # of one that calls itself
+                sizes[call] = size(bodies[call])
+            total += sizes.get(call, 1)
+        return total
+
+    if (total := size(model.graph)) > _MAX_NODES:
+        raise UnsupportedModel(f"{called}: its functions, written out, make {total} nodes; at most {_MAX_NODES} are read")
 
 
 def _embed(model: ModelProto, file: Path) -> None:

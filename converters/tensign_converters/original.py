@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
 from tensign_converters.declaration import Declaration
 from tensign_converters.graph import INPUT, LOGITS, NETWORK_INPUT, OUTPUT
@@ -35,6 +36,9 @@ def original_answers(file: Path, declaration: Declaration) -> Callable[[Sequence
     given, spec = session.get_inputs()[0], declaration.spec()
     dtype = _DTYPES.get(given.type, "float32")
     rows = given.shape[0] if given.shape and isinstance(given.shape[0], int) else 1
+    for value in session.get_outputs():
+        if not value.type.startswith("tensor("):
+            raise UnsupportedModel(f'{file.name}: output "{value.name}": wanted a tensor, got {value.type}')
     names = output_names([value.name for value in session.get_outputs()], declaration)
 
     def one(sample: Mapping[str, Any]) -> Answers:
@@ -43,6 +47,8 @@ def original_answers(file: Path, declaration: Declaration) -> Callable[[Sequence
             pixels = spec.encoded([picture.read_bytes()], height=-1, width=-1)
         else:
             pixels = spec.arrays(picture[None])
+        if rows * pixels.size > 3 * MAX_PIXELS:
+            raise UnsupportedModel(f"{file.name} takes {rows} rows at a time, which is more than {MAX_PIXELS} pixels")
         tensor = np.repeat(_network_input(declaration, pixels, dtype), rows, axis=0)
         answers = dict(zip(names, run(session, {given.name: tensor}, list(names)), strict=True))
         for name, answer in answers.items():
