@@ -128,7 +128,7 @@ WRONG = [
     ("- mean", "wanted a map of keys, got a list of 1"),
     ("mean: [", "spec.yaml: line "),
     ("mena: 1", 'the key "mena" is unknown; did you mean "mean"?'),
-    ("5: 1", "the key "5" is unknown; known are mode, exif_orientation, steps, input"),
+    ("5: 1", 'the key "5" is unknown; known are mode, exif_orientation, steps, input'),
     ("centre: 1", "known are mode"),
     ("mode: RGBA", 'mode: wanted one of RGB, L, got the text "RGBA"'),
     ("mode: 1", "mode: wanted one of RGB, L, got 1"),

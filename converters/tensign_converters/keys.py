@@ -18,7 +18,7 @@ class Keys:
             raise InvalidConfig(f"{place}: wanted a map of keys, got {shown(document)}")
         for key in document:
             if key not in known:
-                raise InvalidConfig(f"{place}: the key "{str(key)[:60]}" is unknown; {nearest(str(key), known)}")
+                raise InvalidConfig(f'{place}: the key "{str(key)[:60]}" is unknown; {nearest(str(key), known)}')
         self._document = document
 
     def get(self, key: str, wanted: str, fits: Callable[[Any], bool], default: Any = None) -> Any:
