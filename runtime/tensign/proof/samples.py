@@ -64,7 +64,11 @@ class Samples:
 
 
 def _form(sample: Sample) -> list[Any]:
-    return [value.shape if isinstance(value, np.ndarray) else type(value) for value in sample.values()]
+    """Of rows that can be stacked; files may differ in size, and go one by one."""
+    return [
+        value.shape if isinstance(value, np.ndarray) else value if isinstance(value, Path) else type(value)
+        for value in sample.values()
+    ]
 
 
 def photographs() -> list[Path]:
