@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from tensign.choice import SERVED_FLAVORS, refusal
@@ -13,8 +11,9 @@ from tensign.errors import UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.signature import Signature
 from tensign_converters import confined
+from tensign_converters.workshop import workshop
 
-_ANY_SIZE = (224, 224)
+ANY_SIZE = (224, 224)  # of pictures, where a Learner may tell its own
 
 
 def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
@@ -30,26 +29,18 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     if advice := refusal(manifest):
         raise UnsupportedModel(f"{source}: {advice}")
     signature = Signature.parse(manifest.signature)
-    _picture_size(signature)
-    if target.exists():
-        raise FileExistsError(f"{target} exists; give a directory that does not")
-    _check_torch()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
-    try:
-        workshop.chmod(0o755)
+    picture_size(signature)
+    with workshop(target) as made:
+        _check_torch()
+        print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
         job = {
             "do": "convert",
             "source": str(source.resolve()),
-            "target": str(workshop.resolve()),
+            "target": str(made.resolve()),
             "trust": trust,
             "weights": weights,
         }
-        report = confined.run(job, source.resolve(), workshop.resolve())["report"]
-        _put(workshop, target)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        report = confined.run(job, source.resolve(), made.resolve())["report"]
     return f"{target}: {signature}\n{report}"
 
 
@@ -71,16 +62,11 @@ def describe_here(source: str, *, trust: bool, confinement: str) -> dict[str, st
     """The same, in the process that is shut in."""
     from tensign_converters.learned import learn
     from tensign_converters.source import read_source
-    from tensign_converters.transforms import COLOUR
 
-    learned = learn(read_source(read_mlmodel(source), trust=trust), _ANY_SIZE)
-    steps = learned.preprocessing.spec().steps
-    if not steps:
+    learned = learn(read_source(read_mlmodel(source), trust=trust), ANY_SIZE)
+    if not learned.preprocessing.item_steps:
         raise UnsupportedModel(f"{source}: the Learner resizes nothing, so its signature tells the size: give --input")
-    height, width = learned.preprocessing.size
-    channels = [3] if learned.preprocessing.kind == COLOUR else []
-    pictures, answers = (",".join(map(str, shape)) for shape in ((-1, height, width, *channels), (-1, *learned.shape)))
-    return {"inputs": f"uint8[{pictures}]", "outputs": f"float32[{answers}]"}
+    return learned.described(learned.preprocessing.size)
 
 
 def _check_torch() -> None:
@@ -99,7 +85,7 @@ def convert_here(source: str, target: str, *, trust: bool, weights: str, confine
 
     manifest = read_mlmodel(source)
     signature = Signature.parse(manifest.signature)
-    size = _picture_size(signature)
+    size = picture_size(signature)
     learned = learn(read_source(manifest, trust=trust), size)
     learned.check(signature)
     origin = {"sha256": manifest.digest, "flavor": "fastai", "confinement": confinement}
@@ -107,16 +93,7 @@ def convert_here(source: str, target: str, *, trust: bool, weights: str, confine
     return {"report": report}
 
 
-def _put(workshop: Path, target: Path) -> None:
-    try:
-        workshop.rename(target)  # fails where another converter was faster
-    except OSError:
-        if target.exists():
-            raise FileExistsError(f"{target} exists by now") from None
-        raise
-
-
-def _picture_size(signature: Signature) -> tuple[int, int]:
+def picture_size(signature: Signature) -> tuple[int, int]:
     """Height and width of the signature's one uint8 [-1,H,W,3] or [-1,H,W] input."""
     if len(signature.inputs) == len(signature.outputs) == 1:
         spec = signature.inputs[0]

@@ -52,6 +52,12 @@ class Learned:
             f"the signature promises {list(promised)} for each picture, the network gives {list(self.shape)}"
         )
 
+    def described(self, size: tuple[int, int]) -> dict[str, str]:
+        """{"inputs": "uint8[-1,H,W,3]", "outputs": "float32[-1,n]"} for pictures of height and width `size`."""
+        shapes = (-1, *size, *([3] if self.preprocessing.kind == COLOUR else [])), (-1, *self.shape)
+        pictures, answers = (",".join(map(str, shape)) for shape in shapes)
+        return {"inputs": f"uint8[{pictures}]", "outputs": f"float32[{answers}]"}
+
 
 def learn(recording: Recording, size: tuple[int, int]) -> Learned:
     """size: height and width in the signature. Raises UnsupportedModel for what no step of ours does, UntrustedModel for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,13 @@ def write_model(
     weights: str,
     source: Mapping[str, Any],
     origin: Mapping[str, Any],
+    requirements: Sequence[str] = (),
 ) -> str:
     """Exports, proves and writes into the directory `target`; gives a report of three lines.
 
     size: height and width in the signature; source: the original's MLmodel document, or one that has its signature;
-    origin: where the model came from, kept with the versions. Raises UnsupportedModel or ParityFailed.
+    origin: where the model came from, kept with the versions; requirements: what MLflow has to install besides tensign.
+    Raises UnsupportedModel or ParityFailed.
     """
     model = target / MODEL_FILE
     spec = learned.preprocessing.spec()
@@ -44,7 +46,7 @@ def write_model(
     proved = prove(learned, model, size, weights)
     versions = {"tensign": __version__, **learned.versions, "opset": OPSET, "ir": IR_VERSION}
     proof = {"source": {**origin, "versions": versions}, "parity": {**proved.document(), "against": learned.against}}
-    _write_files(target, learned, spec, weights, source, proof)
+    _write_files(target, learned, spec, weights, source, proof, [*requirements, f"tensign[cpu]=={__version__}"])
     return f"preprocess: {'; '.join(map(str, (*spec.steps, *spec.graph)))}\nparity: {proved}\nagainst: {learned.against}"
 
 
@@ -55,6 +57,7 @@ def _write_files(
     weights: str,
     source: Mapping[str, Any],
     proof: Mapping[str, Any],
+    requirements: list[str],
 ) -> None:
     flavor: dict[str, Any] = {"tensign_version": __version__, "model": MODEL_FILE, "weights": weights}
     flavor |= {"task": learned.head.task, "activation": learned.head.activation}
@@ -64,14 +67,13 @@ def _write_files(
         flavor["labels"] = LABELS_FILE
     if learned.head.threshold is not None:
         flavor["threshold"] = float(learned.head.threshold)
-    requirement = f"tensign[cpu]=={__version__}"
-    (target / "requirements.txt").write_text(f"{requirement}\n")
+    (target / "requirements.txt").write_text("".join(f"{each}\n" for each in requirements))
     python = platform.python_version()
     _write_yaml(target / "python_env.yaml", {"python": python, "dependencies": ["-r requirements.txt"]})
     conda = {
         "name": "tensign-env",
         "channels": ["conda-forge"],
-        "dependencies": [f"python={python}", "pip", {"pip": [requirement]}],
+        "dependencies": [f"python={python}", "pip", {"pip": requirements}],
     }
     _write_yaml(target / "conda.yaml", conda)
     metadata = dict(source.get("metadata") or {})
