@@ -75,11 +75,14 @@ def drawn() -> list[str]:
     return [str(random.random()), str(np.random.random()), str(torch.rand(1))]
 
 
-def test_the_learner_stays_as_it_was(tmp_path: Path) -> None:
-    """In the middle of its training: with gradients, an optimizer, recorded losses, callbacks and a hook."""
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_the_learner_stays_as_it_was(epochs: int) -> None:
+    """New, or in the middle of its training: with gradients, an optimizer, recorded losses; with callbacks and a hook."""
     learner = small_learner(metrics=fastai.accuracy, cbs=[Watching(), Darkening(), fastai.MixUp()])
     with learner.no_bar(), learner.no_logging():
-        learner.fit(1)
+        learner.fit(epochs)
+    if not epochs:
+        del learner.dls.valid._types  # which is found out by a pass over data, as of a loader that somebody put together
     learner.model.train()
     learner.model[0].register_forward_hook(lambda module, given, answer: None)
     before, numbers = everything(learner), []
