@@ -24,9 +24,11 @@ from tensign.conversion import convert
 from tensign.errors import UnsupportedModel
 from tensign.model import Model
 from tensign.plan import ModelPlan
+from tensign.proof.parity import NETWORK_INPUT
 from tensign.rpc.codec import decode_response
 from tensign.testing import serving
-from tensign_converters.graph import INPUT, NETWORK_INPUT, with_inner_outputs
+from tensign_converters.graph import INPUT
+from tensign_converters.prove import with_inner_outputs
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 

@@ -43,9 +43,9 @@ def _resnet18(file: Path) -> int:
     from torchvision.models import resnet18
 
     from tensign_converters import graph
-    from tensign_converters.heads import Head
     from tensign_converters.learned import rebuilt
     from tensign_converters.steps import Normalize, Scale
+    from tensign_converters.subject import Head
     from tensign_converters.transforms import COLOUR, Preprocessing
 
     torch.manual_seed(0)

@@ -17,9 +17,9 @@ with warnings.catch_warnings():
     import torch
 
     from tensign_converters import graph
-    from tensign_converters.heads import Head
     from tensign_converters.learned import rebuilt
     from tensign_converters.steps import IdentityWarp, Normalize, Scale
+    from tensign_converters.subject import Head
     from tensign_converters.transforms import COLOUR, Preprocessing
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import warnings
@@ -16,6 +15,8 @@ import pytest
 from small_learner import LABELS, SIZE, fastai, noise, predictions, small_learner
 from tensign.errors import InvalidInput, ParityFailed, UnsupportedModel
 from tensign.notation import parse_specs
+from tensign.proof.samples import samples
+from tensign.signature import Signature
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -23,6 +24,9 @@ with warnings.catch_warnings():
     from torch import nn
 
     from tensign_converters import live
+    from tensign_converters.heads import activated
+    from tensign_converters.prove import prove
+    from tensign_converters.undisturbed import undisturbed
 
 
 @pytest.fixture(autouse=True)
@@ -86,9 +90,9 @@ def test_the_learner_stays_as_it_was(epochs: int) -> None:
     learner.model.train()
     learner.model[0].register_forward_hook(lambda module, given, answer: None)
     before, numbers = everything(learner), []
-    for act in (lambda: None, lambda: live.learned(learner, None).logits(noise(3))):
+    for act in (lambda: None, lambda: live.learned(learner, None).answers(noise(3))):
         random.seed(1), np.random.seed(1), torch.manual_seed(1)
-        with live.undisturbed():
+        with undisturbed():
             act()
         numbers.append(drawn())
     after = everything(learner)
@@ -137,23 +141,26 @@ def test_the_twin_predicts_as_the_learner(around: str, tmp_path: Path) -> None:
     pictures = noise(5)
     expected = predictions(small_learner(), pictures)
     found = live.learned(AROUND[around](small_learner(), tmp_path), None)
-    assert found.described(found.preprocessing.size) == {"inputs": "uint8[-1,32,32,3]", "outputs": "float32[-1,2]"}
+    assert found.described() == {"inputs": "uint8[-1,32,32,3]", "outputs": "float32[-1,2]"}
     assert found.head.labels == LABELS and np.ptp(expected[:, 0]) > 0.01
     tolerance = 1e-3 if around == "half precision" else 1e-6
-    assert np.abs(found.head.activated(found.logits(pictures)) - expected).max() < tolerance
+    predicted = activated(found.head, torch.from_numpy(found.answers(pictures).logits))
+    assert np.abs(predicted.numpy() - expected).max() < tolerance
 
 
 def test_callbacks_that_change_a_batch_are_held_against_the_conversion(tmp_path: Path) -> None:
-    learner = small_learner(cbs=[Watching(), Darkening()])
+    subject = live.subject(small_learner(cbs=[Watching(), Darkening()]), None)
+    subject.write(tmp_path / "model.onnx")
+    rows = samples(subject.signature, subject.preprocess, crops=0)
     with pytest.raises(ParityFailed, match=r"held against a copy of the live Learner, .*, with its callbacks Darkening$"):
-        live.write(learner, tmp_path, None, [])
+        prove(subject, tmp_path / "model.onnx", rows)
 
 
 @pytest.mark.parametrize(("channels", "pictures"), [(3, "uint8[-1,32,32,3]"), (1, "uint8[-1,32,32]")])
 def test_where_nothing_resizes_the_data_tells_the_size(channels: int, pictures: str) -> None:
     found = live.learned(small_learner(resize=False, channels=channels), None)
     assert not found.preprocessing.item_steps
-    assert found.described(found.preprocessing.size)["inputs"] == pictures
+    assert found.described()["inputs"] == pictures
 
 
 def test_where_there_is_no_data_either_only_the_signature_tells_the_size(tmp_path: Path) -> None:
@@ -220,8 +227,7 @@ def test_what_cannot_be_converted_is_refused_by_its_name(case: str) -> None:
         ("float32[-1,3,32,32]", "float32[-1,2]", r"wanted a signature of one input uint8 \[-1,H,W,3\]"),
     ],
 )
-def test_a_signature_that_the_learner_contradicts_is_refused(inputs: str, outputs: str, said: str, tmp_path: Path) -> None:
-    signature = {"inputs": json.dumps(parse_specs(inputs)), "outputs": json.dumps(parse_specs(outputs)), "params": None}
+def test_a_signature_that_the_learner_contradicts_is_refused(inputs: str, outputs: str, said: str) -> None:
+    signature = Signature.parse({"inputs": parse_specs(inputs), "outputs": parse_specs(outputs)})
     with pytest.raises(UnsupportedModel, match=said):
-        live.write(small_learner(), tmp_path, signature, [])
-    assert not list(tmp_path.iterdir())
+        live.subject(small_learner(), signature)

@@ -25,7 +25,9 @@ from small_learner import LABELS, SIZE, noise, predictions, small_learner
 from tensign.client import Client
 from tensign.errors import SignatureMismatch, UnsupportedModel
 from tensign.mlflow import log_learner, save_learner
+from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
+from tensign.proof.verification import verify
 from tensign.testing import serving
 from test_invocations import mlflow_serving
 
@@ -70,7 +72,7 @@ def tracking_server(folder: Path) -> Iterator[subprocess.Popen[str]]:
     try:
         yield server
     finally:
-        os.killpg(server.pid, signal.SIGTERM)  # and the uvicorn that it started
+        os.killpg(server.pid, signal.SIGKILL)  # and the uvicorn that it started
         server.wait()
         server.stderr.close()
 
@@ -98,7 +100,9 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
         patch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         with mlflow.start_run() as run:
             mlflow.log_param("epochs", 3)
-            info = log_learner(learner, "birds", registered_model_name="birds", metadata={"owner": "me"}, tags={"a": "b"})
+            info = log_learner(
+                learner, "birds", registered_model_name="birds", metadata={"owner": "me"}, tags={"a": "b"}, crops=10
+            )
         directory = mlflow.artifacts.download_artifacts("models:/birds/1", dst_path=str(folder / "downloaded"))
         yield Logged(info, run.info.run_id, expected, Path(directory))
 
@@ -157,8 +161,10 @@ def test_names_and_an_example_of_ones_own(tmp_path: Path) -> None:
     grey = PICTURES[..., 0]
     expected = predictions(learner, grey)
     signature = infer_signature({"picture": grey}, {"scores": expected})
-    report = save_learner(learner, path, signature=signature, input_example={"picture": grey[:2]})
-    assert "parity: greatest difference" in report and "top-1 agreement 100%" in report
+    report = save_learner(learner, path, signature=signature, input_example={"picture": grey[:2]}, crops=5)
+    assert "\nagainst: a copy of the live Learner, " in report
+    assert read_mlmodel(path).metadata["tensign"]["parity"]["inputs"].startswith("2 rows of the saved input example, ")
+    assert verify(path, CPU).parity.top1_agreement == 1
     model = mlflow.pyfunc.load_model(str(path))
     assert model.input_example["picture"].tolist() == grey[:2].tolist()
     assert np.abs(model.predict({"picture": grey})["scores"] - expected).max() <= TOLERANCE

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tensign.choice import SERVED_FLAVORS, refusal
+from tensign.conversion import CROPS
 from tensign.errors import UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.signature import Signature
@@ -16,7 +17,7 @@ from tensign_converters.workshop import workshop
 ANY_SIZE = (224, 224)  # of pictures, where a Learner may tell its own
 
 
-def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
+def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS) -> str:
     """Converts a fastai MLmodel directory; gives a report of a few lines.
 
     Its file is read as data, and with `trust` loaded, which runs its code. Raises UntrustedModel where only that code could
@@ -29,7 +30,6 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
     if advice := refusal(manifest):
         raise UnsupportedModel(f"{source}: {advice}")
     signature = Signature.parse(manifest.signature)
-    picture_size(signature)
     with workshop(target) as made:
         _check_torch()
         print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
@@ -38,7 +38,7 @@ def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -
             "source": str(source.resolve()),
             "target": str(made.resolve()),
             "trust": trust,
-            "weights": weights,
+            "crops": crops,
         }
         report = confined.run(job, source.resolve(), made.resolve())["report"]
     return f"{target}: {signature}\n{report}"
@@ -61,12 +61,12 @@ def describe(source: Path, *, trust: bool) -> dict[str, str]:
 def describe_here(source: str, *, trust: bool, confinement: str) -> dict[str, str]:
     """The same, in the process that is shut in."""
     from tensign_converters.learned import learn
-    from tensign_converters.source import read_source
+    from tensign_converters.source import read_learner
 
-    learned = learn(read_source(read_mlmodel(source), trust=trust), ANY_SIZE)
+    learned = learn(read_learner(read_mlmodel(source), trust=trust), ANY_SIZE)
     if not learned.preprocessing.item_steps:
         raise UnsupportedModel(f"{source}: the Learner resizes nothing, so its signature tells the size: give --input")
-    return learned.described(learned.preprocessing.size)
+    return learned.described()
 
 
 def _check_torch() -> None:
@@ -74,32 +74,15 @@ def _check_torch() -> None:
         raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'")
 
 
-def convert_here(source: str, target: str, *, trust: bool, weights: str, confinement: str) -> dict[str, str]:
+def convert_here(source: str, target: str, *, trust: bool, crops: int, confinement: str) -> dict[str, str]:
     """The conversion itself, in the process that is shut in: reads `source`, writes into the directory `target`.
 
     confinement: what holds of this process, kept with the model. Raises as `convert` does.
     """
-    from tensign_converters.learned import learn
     from tensign_converters.package import write_model
-    from tensign_converters.source import read_source
+    from tensign_converters.source import read_subject
 
     manifest = read_mlmodel(source)
-    signature = Signature.parse(manifest.signature)
-    size = picture_size(signature)
-    learned = learn(read_source(manifest, trust=trust), size)
-    learned.check(signature)
-    origin = {"sha256": manifest.digest, "flavor": "fastai", "confinement": confinement}
-    report = write_model(learned, Path(target), size=size, weights=weights, source=manifest.document, origin=origin)
-    return {"report": report}
-
-
-def picture_size(signature: Signature) -> tuple[int, int]:
-    """Height and width of the signature's one uint8 [-1,H,W,3] or [-1,H,W] input."""
-    if len(signature.inputs) == len(signature.outputs) == 1:
-        spec = signature.inputs[0]
-        pictures = len(spec.shape) in (3, 4) and spec.shape[3:] in ((), (3,))
-        if spec.dtype == "uint8" and pictures and -1 not in spec.shape[1:3]:
-            return spec.shape[1], spec.shape[2]
-    raise UnsupportedModel(
-        f"wanted a signature of one input uint8 [-1,H,W,3] or, grey, [-1,H,W], and one output, got {signature}"
-    )
+    flavor, subject = read_subject(manifest, trust=trust)
+    origin = {"sha256": manifest.digest, "flavor": flavor, "confinement": confinement}
+    return {"report": write_model(subject, Path(target), origin=origin, source=manifest, crops=crops)}

@@ -43,7 +43,7 @@ def read_export(file: Path, versions: Mapping[str, str]) -> Recording:
         inputs=_inputs(loader, learner.get("dls"), len(lists)),
         versions=versions,
         loaded=False,
-        logits=None,
+        answers=None,
     )
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign_converters.recording import Loss, Recording
+from tensign_converters.subject import Head
 
 _SOFTMAX = {"CrossEntropyLossFlat", "FocalLossFlat", "DiceLoss"}  # along their own axis
 _SOFTMAX_LAST = {"LabelSmoothingCrossEntropy", "LabelSmoothingCrossEntropyFlat"}  # along the last one, whatever theirs is
@@ -20,28 +19,11 @@ _SIGMOID = {"BCEWithLogitsLossFlat"}
 _NONE = {"BaseLoss", "BCELossFlat", "FocalLoss", "L1LossFlat", "MSELossFlat"}
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """activation: "softmax", "sigmoid" or "none", along `axis` where that matters.
-
-    task: "classification", "multilabel", "segmentation" (classes on axis 1 of [n,C,H,W]) or "regression" (labels are
-    empty); threshold: of a multi-label model, above it a label counts.
-    """
-
-    task: str
-    activation: str
-    axis: int
-    labels: tuple[str, ...]
-    threshold: float | None
-
-    def activate(self, logits: Tensor) -> Tensor:
-        if self.activation == "softmax":
-            return torch.softmax(logits, dim=self.axis)
-        return torch.sigmoid(logits) if self.activation == "sigmoid" else logits + 0  # a tensor of its own
-
-    def activated(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """[n,...] -> what `get_preds` would give."""
-        return np.asarray(self.activate(torch.from_numpy(logits)))
+def activated(head: Head, logits: Tensor) -> Tensor:
+    """What `get_preds` would give."""
+    if head.activation == "softmax":
+        return torch.softmax(logits, dim=head.axis)
+    return torch.sigmoid(logits) if head.activation == "sigmoid" else logits + 0  # a tensor of its own
 
 
 def head(recording: Recording, shape: tuple[int, ...]) -> Head:
@@ -106,7 +88,7 @@ def _found_out(loss: Loss, applied: Callable[[Tensor], Any], rank: int) -> tuple
     probe = torch.linspace(-3, 3, 120).reshape((4, 5, 1, 6)[:rank] if rank == 4 else (20, 6))
     given = applied(probe.clone())
     for name, axis in _candidates(rank):
-        wanted = Head("", name, axis, (), None).activate(probe)
+        wanted = activated(Head("", name, axis), probe)
         if isinstance(given, Tensor) and given.shape == wanted.shape and torch.allclose(given, wanted, atol=1e-6):
             return name, axis
     raise UnsupportedModel(f"the loss {loss.name} has an activation that is not softmax, sigmoid or none")

@@ -5,37 +5,43 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel
+from tensign.proof.parity import LOGITS, NETWORK_INPUT
+from tensign.proof.samples import Sample
 from tensign.signature import Signature
-from tensign_converters.heads import Head, head
-from tensign_converters.recording import Picture, Recording
+from tensign_converters.heads import activated, head
+from tensign_converters.recording import Answered, Picture, Recording
+from tensign_converters.subject import Answers, Head, Subject
 from tensign_converters.transforms import COLOUR, MASK, Preprocessing, preprocessing
 
 NOT_LOADED = "the network, rebuilt from data, in torch on the recovered preprocessing; the original Learner was not loaded"
+UNSEEN = ("fastai's own pictures before the network: its Learner was not loaded, the preprocessing was recovered as data",)
+_OPEN_SIDE = 64  # of an example picture whose signature leaves height and width open
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """One model, taken apart.
+    """One picture model, taken apart.
 
-    shape: of the output for one row; logits: the answer that conversions are held against, [n,...] for pictures (uint8
-    [H,W,3] or [H,W], or files); against says whose answer that is.
+    shape: of the output for one row; answers: what conversions are held against; against says whose answers those are,
+    unchecked what they cannot show.
     """
 
     network: nn.Module
     preprocessing: Preprocessing
     head: Head
     shape: tuple[int, ...]
-    logits: Callable[[Sequence[Picture]], npt.NDArray[np.float32]]
+    answers: Callable[[Sequence[Picture]], Answered]
     versions: Mapping[str, str]
-    against: str = "the original Learner"
+    against: str
+    unchecked: tuple[str, ...] = ()
 
     def check(self, signature: Signature) -> None:
         """Raises UnsupportedModel where the signature promises other pictures or another output than the Learner knows."""
@@ -52,9 +58,31 @@ class Learned:
             f"the signature promises {list(promised)} for each picture, the network gives {list(self.shape)}"
         )
 
-    def described(self, size: tuple[int, int]) -> dict[str, str]:
-        """{"inputs": "uint8[-1,H,W,3]", "outputs": "float32[-1,n]"} for pictures of height and width `size`."""
-        shapes = (-1, *size, *([3] if self.preprocessing.kind == COLOUR else [])), (-1, *self.shape)
+    def subject(self, signature: Signature) -> Subject:
+        """What is written and proved under that signature."""
+        from tensign_converters.graph import export
+
+        (picture,), (output,) = signature.inputs, signature.outputs
+
+        def answers(samples: Sequence[Sample]) -> Answers:
+            said = self.answers([sample[picture.name] for sample in samples])
+            scores = np.asarray(activated(self.head, torch.from_numpy(said.logits)))
+            return {output.name: scores, LOGITS: said.logits, NETWORK_INPUT: said.network_input}
+
+        return Subject(
+            signature,
+            partial(export, self),
+            answers,
+            self.preprocessing.spec(),
+            self.head,
+            self.versions,
+            self.against,
+            self.unchecked,
+        )
+
+    def described(self) -> dict[str, str]:
+        """{"inputs": "uint8[-1,H,W,3]", "outputs": "float32[-1,n]"} for pictures of the size that the graph takes."""
+        shapes = (-1, *self.preprocessing.size, *([3] if self.preprocessing.kind == COLOUR else [])), (-1, *self.shape)
         pictures, answers = (",".join(map(str, shape)) for shape in shapes)
         return {"inputs": f"uint8[{pictures}]", "outputs": f"float32[{answers}]"}
 
@@ -69,7 +97,9 @@ def learn(recording: Recording, size: tuple[int, int]) -> Learned:
     network = recording.network.eval()
     shape = _output_shape(network, steps)
     learned = rebuilt(network, steps, head(recording, shape), shape[1:], recording.versions)
-    return learned if recording.logits is None else replace(learned, logits=recording.logits, against="the original Learner")
+    if recording.answers is None:
+        return replace(learned, against=NOT_LOADED, unchecked=UNSEEN)
+    return replace(learned, answers=recording.answers, against="the original Learner")
 
 
 def rebuilt(
@@ -78,21 +108,26 @@ def rebuilt(
     """A model of these parts, held against its own network in torch."""
     spec = steps.spec()
 
-    def one(picture: Picture) -> npt.NDArray[np.float32]:
-        pixels = spec.encoded([picture.read_bytes()], height=-1, width=-1) if isinstance(picture, Path) else None
-        pixels = spec.arrays(picture[None]) if pixels is None and not isinstance(picture, Path) else pixels
+    def one(picture: Picture) -> tuple[Tensor, Tensor]:
+        if isinstance(picture, Path):
+            pixels = spec.encoded([picture.read_bytes()], height=-1, width=-1)
+        else:
+            pixels = spec.arrays(picture[None])
+        given = network_input(steps, torch.from_numpy(np.array(pixels)))
+        return network(given), given
+
+    def answers(pictures: Sequence[Picture]) -> Answered:
         with torch.no_grad():
-            return np.asarray(network(network_input(steps, torch.from_numpy(np.array(pixels)))), np.float32)
+            logits, given = zip(*map(one, pictures), strict=True)
+            return Answered(np.asarray(torch.cat(logits), np.float32), torch.cat(given).numpy())
 
-    def logits(pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
-        return np.concatenate([one(picture) for picture in pictures])
-
-    return Learned(network, steps, head, shape, logits, versions, NOT_LOADED)
+    return Learned(network, steps, head, shape, answers, versions, "the network in torch, on the declared preprocessing")
 
 
 def example(steps: Preprocessing, rows: int) -> Tensor:
-    """uint8 zeros as they reach the graph: [rows,h,w,3] or [rows,h,w]."""
-    return torch.zeros(rows, *steps.size, *([3] if steps.kind == COLOUR else []), dtype=torch.uint8)
+    """uint8 zeros as they reach the graph: [rows,h,w,3] or [rows,h,w]; a side that is open has some length."""
+    height, width = (side if side != -1 else some for side, some in zip(steps.size, (_OPEN_SIDE, 2 * _OPEN_SIDE), strict=True))
+    return torch.zeros(rows, height, width, *([3] if steps.kind == COLOUR else []), dtype=torch.uint8)
 
 
 def network_input(steps: Preprocessing, pixels: Tensor) -> Tensor:

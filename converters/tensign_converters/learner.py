@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from tensign.errors import UnsupportedModel
 from tensign_converters.allowed import today
-from tensign_converters.recording import Loss, Opaque, Picture, Recording, Transform
+from tensign_converters.recording import Answered, Loss, Opaque, Picture, Recording, Transform
 
 _MAX_DEPTH = 10
 
@@ -72,7 +71,7 @@ def record(learn: Any, versions: Mapping[str, str]) -> Recording:
         inputs=int(getattr(learn.dls, "n_inp", 1)),
         versions=versions,
         loaded=True,
-        logits=lambda pictures: _logits(learn, pictures),
+        answers=lambda pictures: _answers(learn, pictures),
     )
 
 
@@ -128,9 +127,14 @@ def _vocab(vocab: Any) -> tuple[Any, ...]:
     )
 
 
-def _logits(learn: Any, pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
-    with warnings.catch_warnings(), learn.no_bar(), learn.no_logging():
-        warnings.simplefilter("ignore")
-        batches = learn.dls.test_dl(list(pictures), num_workers=0, bs=16)
-        logits, _ = learn.get_preds(dl=batches, act=lambda raw: raw)
-    return np.asarray(logits, np.float32)
+def _answers(learn: Any, pictures: Sequence[Picture]) -> Answered:
+    given: list[torch.Tensor] = []
+    hook = learn.model.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach().as_subclass(torch.Tensor)))
+    try:
+        with warnings.catch_warnings(), learn.no_bar(), learn.no_logging():
+            warnings.simplefilter("ignore")
+            batches = learn.dls.test_dl(list(pictures), num_workers=0, bs=16)
+            logits, _ = learn.get_preds(dl=batches, act=lambda raw: raw)
+    finally:
+        hook.remove()
+    return Answered(np.asarray(logits, np.float32), torch.cat(given).cpu().numpy())

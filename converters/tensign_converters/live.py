@@ -1,27 +1,22 @@
-"""A live fastai Learner -> an MLmodel directory, by way of a twin of it on the CPU: the Learner itself stays as it was."""
+"""A live fastai Learner -> Subject, by way of a twin of it on the CPU: the Learner itself stays as it was."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import torch
 from torch import nn
 
-from tensign.errors import InvalidInput, ParityFailed, UnsupportedModel
+from tensign.errors import InvalidInput, UnsupportedModel
 from tensign.notation import parse_specs
 from tensign.signature import Signature
-from tensign_converters.convert import ANY_SIZE, picture_size
+from tensign_converters.convert import ANY_SIZE
 from tensign_converters.learned import Learned, learn
 from tensign_converters.learner import record, versions
-from tensign_converters.package import write_model
+from tensign_converters.source import picture_size
+from tensign_converters.subject import Subject
 from tensign_converters.transforms import preprocessing
 
 AGAINST = "a copy of the live Learner, on the CPU and in single precision"
@@ -31,32 +26,18 @@ _WRAPPED = {"DataParallel": "module", "DistributedDataParallel": "module", "Opti
 T = TypeVar("T")
 
 
-def write(learner: Any, target: Path, signature: Mapping[str, str | None] | None, requirements: Sequence[str]) -> str:
-    """Writes the Learner into the directory `target`; gives a report of three lines.
+def subject(learner: Any, signature: Signature | None) -> Subject:
+    """signature: None where the Learner is to tell it.
 
-    signature: each part as JSON text, as in an MLmodel; None where the Learner is to tell it. requirements: as of
-    `write_model`. Raises InvalidInput for what is no Learner, UnsupportedModel for the part of one that cannot be converted
-    and where the signature promises something else, ParityFailed.
+    Raises InvalidInput for what is no Learner, UnsupportedModel for the part of one that cannot be converted, and where the
+    signature promises something else.
     """
-    with undisturbed():
-        if signature is None:
-            found = learned(learner, None)
-            said = found.described(found.preprocessing.size)
-            signature = {part: json.dumps(parse_specs(text)) for part, text in said.items()}
-            size = found.preprocessing.size
-        else:
-            declared = Signature.parse({part: json.loads(text) for part, text in signature.items() if text})
-            size = picture_size(declared)
-            found = learned(learner, size)
-            found.check(declared)
-        source = {"signature": dict(signature)}
-        origin = {"flavor": "fastai"}
-        try:
-            return write_model(
-                found, target, size=size, weights="fp32", source=source, origin=origin, requirements=requirements
-            )
-        except ParityFailed as error:
-            raise ParityFailed(f"{error}; held against {found.against}") from None
+    found = learned(learner, picture_size(signature) if signature else None)
+    if signature:
+        found.check(signature)
+    else:
+        signature = Signature.parse({part: parse_specs(text) for part, text in found.described().items()})
+    return found.subject(signature)
 
 
 def learned(learner: Any, size: tuple[int, int] | None) -> Learned:
@@ -72,18 +53,6 @@ def learned(learner: Any, size: tuple[int, int] | None) -> Learned:
         size = steps.size if steps.item_steps else _size(valid)
     names = ", ".join(type(each).__name__ for each in twin.cbs)
     return replace(learn(recording, size), against=f"{AGAINST}, with its callbacks {names}" if names else AGAINST)
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Random numbers that are drawn inside are none of those that are drawn outside."""
-    python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)
-        torch.set_rng_state(tensors)
 
 
 def _twin(learner: Any, valid: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Picture = npt.NDArray[np.uint8] | Path
+
+
+class Answered(NamedTuple):
+    """To n pictures (uint8 [H,W,3] or [H,W] of one size, or files): logits [n,...], and what the network was given, [n,...]."""
+
+    logits: npt.NDArray[np.float32]
+    network_input: npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +76,7 @@ class Recording:
 
     network: in evaluation mode, on the CPU; types: class names of inputs and targets as the item pipelines make them
     ("PILImage", "Category"; "" where unknown); vocab: one list of names, or several for several targets; versions: of what
-    wrote it and of what read it; loaded: whether the original ran here; logits: the original's own answers, [n,...] for
-    pictures (uint8 [H,W,3] or files), None unless loaded.
+    wrote it and of what read it; loaded: whether the original ran here; answers: the original's own, None unless loaded.
     """
 
     network: nn.Module
@@ -82,5 +88,4 @@ class Recording:
     inputs: int
     versions: Mapping[str, str]
     loaded: bool
-    logits: Callable[[Sequence[Picture]], npt.NDArray[np.float32]] | None
-    notes: tuple[str, ...] = ()
+    answers: Callable[[Sequence[Picture]], Answered] | None

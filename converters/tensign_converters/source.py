@@ -1,4 +1,4 @@
-"""A fastai flavor's file -> Recording: as data where that can be, by loading it where the operator trusts it."""
+"""An MLmodel -> Subject, by its flavor: read as data where that can be, loaded where the operator trusts it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,38 @@ from pathlib import Path
 
 from tensign.errors import TensignError, UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest
+from tensign.signature import Signature
 from tensign_converters.recording import Recording
+from tensign_converters.subject import Subject
 
 
-def read_source(manifest: ModelManifest, *, trust: bool) -> Recording:
+def read_subject(manifest: ModelManifest, *, trust: bool) -> tuple[str, Subject]:
+    """The flavor that is converted, and what it is. Raises UntrustedModel, UnsupportedModel."""
+    signature = Signature.parse(manifest.signature)
+    return "fastai", _learner(manifest, signature, trust=trust)
+
+
+def _learner(manifest: ModelManifest, signature: Signature, *, trust: bool) -> Subject:
+    from tensign_converters.learned import learn
+
+    size = picture_size(signature)
+    learned = learn(read_learner(manifest, trust=trust), size)
+    learned.check(signature)
+    return learned.subject(signature)
+
+
+def picture_size(signature: Signature) -> tuple[int, int]:
+    """Height and width of the signature's one uint8 [-1,H,W,3] or [-1,H,W] input; -1 where they are open."""
+    if len(signature.inputs) == len(signature.outputs) == 1:
+        spec = signature.inputs[0]
+        if spec.dtype == "uint8" and len(spec.shape) in (3, 4) and spec.shape[3:] in ((), (3,)):
+            return spec.shape[1], spec.shape[2]
+    raise UnsupportedModel(
+        f"wanted a signature of one input uint8 [-1,H,W,3] or, grey, [-1,H,W], and one output, got {signature}"
+    )
+
+
+def read_learner(manifest: ModelManifest, *, trust: bool) -> Recording:
     """With `trust` the original is loaded, which runs its code, and is there for the proof; what cannot be loaded is still
     read as data.
 

@@ -72,7 +72,7 @@ def preprocessing(kind: str, item: Iterable[Transform], batch: Iterable[Transfor
         else:
             host += _host_steps(_Read(transform), kind)
     size = PreprocessSpec(tuple(host)).size(*size)
-    if min(size) < 1:
+    if 0 in size:
         raise UnsupportedModel(f"pictures of the signature's size become {size[0]}x{size[1]} pixels")
     current = size
     for transform in _inference(batch):
@@ -128,6 +128,10 @@ def _graph_steps(read: _Read, kind: str, size: tuple[int, int]) -> list[Step]:
         return [Codes(read.number("div_mask"))] if mask else [Scale(read.number("div"))]
     if name == "Normalize":
         return [] if mask else [Normalize(read.statistic("mean"), read.statistic("std"))]
+    if -1 in size and name in {*_WARPS, "RandomResizedCropGPU"}:
+        raise UnsupportedModel(
+            f"{name} samples pictures of a fixed size, and the signature leaves height and width open: declare them"
+        )
     if name in _WARPS:
         target = size if read.transform.attributes.get("size") is None else read.height_width()
         mode = read.word("mode_mask" if mask else "mode")

@@ -18,8 +18,8 @@ from tensign import errors
 from tensign.choice import SERVED_FLAVORS
 from tensign.mlmodel import read_mlmodel
 
-WEIGHTS = ("fp32", "fp16")
-FORMAT = 2  # of what converters write; another number, and every cached model is converted again
+CROPS = 200
+FORMAT = 3  # of what converters write; another number, and every cached model is converted again
 
 
 def servable(path: Path, *, trust: bool, cache: Path) -> Path:
@@ -46,15 +46,14 @@ def servable(path: Path, *, trust: bool, cache: Path) -> Path:
     return converted
 
 
-def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
+def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS) -> str:
     """Runs `python -m tensign_converters` and gives its report back; `target` appears whole or not at all.
 
-    Raises InvalidConfig for weights of another name; UnsupportedModel, UntrustedModel, ParityFailed or an OSError as the
-    child says.
+    crops: pieces of photographs that the proof tries.
+
+    Raises UnsupportedModel, UntrustedModel, ParityFailed or an OSError as the child says.
     """
-    if weights not in WEIGHTS:
-        raise errors.InvalidConfig(f'weights: wanted {" or ".join(WEIGHTS)}, got "{weights}"')
-    return str(_asked(source, "--weights", weights, *["--trust"] * trust, "--", str(source), str(target)).get("report"))
+    return str(_asked(source, f"--crops={crops}", *["--trust"] * trust, "--", str(source), str(target)).get("report"))
 
 
 def described(source: Path, *, trust: bool) -> dict[str, str]:

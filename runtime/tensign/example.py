@@ -1,4 +1,4 @@
-"""A row to warm a model up with: of the input example that was saved with it, else made up."""
+"""The input example that was saved with a model, and a row to warm it up with: the first of the example, else made up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ _EMPTY: dict[Any, Any] = {"string": "", "binary": b"", ArrayType: [], MapType: {
 
 
 def example_row(manifest: ModelManifest, signature: Signature) -> dict[str, npt.NDArray[Any]] | None:
-    """{input: [1,...]}, None where no example was saved, or one that the signature does not let through.
+    """{input: [1,...]}: the first row of what `saved_example` gives."""
+    example = saved_example(manifest, signature)
+    return example and {name: array[:1] for name, array in example.items()}
+
+
+def saved_example(manifest: ModelManifest, signature: Signature) -> dict[str, npt.NDArray[Any]] | None:
+    """{input: [n,...]}, None where no example was saved, or one that the signature does not let through.
 
     Source of its forms: mlflow.models.utils._Example, releases 1.30, 2.22 and 3.17.
     """
@@ -37,8 +43,7 @@ def example_row(manifest: ModelManifest, signature: Signature) -> dict[str, npt.
             if file.stat().st_size > _MAX_BYTES:
                 continue
             data = _data(json.loads(file.read_bytes()))
-            arrays = signature.enforce_inputs(data, None, "mlflow-compat")
-            return {name: array[:1] for name, array in arrays.items()}
+            return signature.enforce_inputs(data, None, "mlflow-compat")
         except (KeyError, ValueError, TypeError, OSError, RecursionError, InvalidInput, UnsupportedModel) as error:
             log.debug("%s: %s", info.get(key), error)
     return None

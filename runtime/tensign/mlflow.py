@@ -6,8 +6,8 @@ For whoever trains: it needs MLflow, torch and fastai, and nothing that serves i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import tempfile
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from tensign.conversion import CROPS
 from tensign.errors import UnsupportedModel
+from tensign.mlmodel import ModelManifest
+from tensign.proof.samples import samples
 from tensign.signature import Signature
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from mlflow.models.model import ModelInfo
 
+    from tensign_converters.subject import Subject
+
 Example = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
-# Into that directory, with that signature as MLflow's JSON texts, or one of its own, and those requirements; gives a report.
-Write = Callable[[Path, Mapping[str, str | None] | None, Sequence[str]], str]
+Read = Callable[[Signature | None], "tuple[str, Subject]"]  # by the signature that a user gives: where from, and what
 
 
 def save_learner(
@@ -34,19 +38,21 @@ def save_learner(
     signature: ModelSignature | None = None,
     input_example: Example | None = None,
     metadata: Mapping[str, Any] | None = None,
+    crops: int = CROPS,
 ) -> str:
-    """Writes a live fastai Learner of pictures as an MLmodel directory; gives a report of three lines.
+    """Writes a live fastai Learner of pictures as an MLmodel directory; gives a report of a few lines.
 
     The Learner stays as it was: a copy of it on the CPU is converted, and held against the conversion.
     signature: one input uint8 [-1,H,W,3] or, grey, [-1,H,W], and one output; None where the Learner tells both.
     input_example: what such a model takes, an array [n,...] or {name: array}; None for a photograph that tensign has.
+    crops: how many pieces of photographs the proof tries.
     Raises UnsupportedModel for the part of a Learner that has no counterpart, and for what is not installed; ParityFailed,
     SignatureMismatch for the example, InvalidInput for what is no Learner, FileExistsError where `path` exists.
     """
-    write = _learner(learner)
+    _check_installed("fastai")
     from mlflow.models import Model
 
-    return _save(write, Path(path), Model(metadata=dict(metadata or {})), signature, input_example)
+    return _save(_learner(learner), Path(path), Model(metadata=dict(metadata or {})), signature, input_example, crops)
 
 
 def log_learner(
@@ -56,6 +62,7 @@ def log_learner(
     signature: ModelSignature | None = None,
     input_example: Example | None = None,
     registered_model_name: str | None = None,
+    crops: int = CROPS,
     **options: Any,
 ) -> ModelInfo:
     """Logs a live fastai Learner of pictures to MLflow, within the active run where there is one; gives MLflow's own account.
@@ -63,30 +70,30 @@ def log_learner(
     options: as `mlflow.models.Model.log` takes them: metadata, tags, params, step, run_id and so on. Everything else is as
     of `save_learner`.
     """
+    _check_installed("fastai")
     options["registered_model_name"] = registered_model_name
-    return _log(_learner(learner), name, signature, input_example, options)
-
-
-def _learner(learner: Any) -> Write:
-    _check_installed("mlflow", "torch", "fastai", "onnx", "onnxscript", "onnxruntime")
-    from tensign_converters import live
-
-    return partial(live.write, learner)
+    return _log(_learner(learner), name, options, signature, input_example, crops)
 
 
 def _check_installed(*libraries: str) -> None:
-    if missing := [library for library in libraries if find_spec(library) is None]:
+    wanted = ("mlflow", "torch", "onnx", "onnxscript", "onnxruntime", *libraries)
+    if missing := [library for library in wanted if find_spec(library) is None]:
         raise UnsupportedModel(f"this needs {', '.join(missing)}: pip install 'tensign[cpu,convert]' mlflow")
 
 
-def _log(
-    write: Write, name: str, signature: ModelSignature | None, example: Example | None, options: Mapping[str, Any]
-) -> ModelInfo:
+def _learner(learner: Any) -> Read:
+    from tensign_converters import live
+
+    return lambda signature: ("fastai", live.subject(learner, signature))
+
+
+def _log(read: Read, name: str, options: Mapping[str, Any], *given: Any) -> ModelInfo:
+    """given: signature, example and crops."""
     import mlflow
     from mlflow.models import Model
 
     def save_model(path: str, mlflow_model: Model) -> None:
-        _save(write, Path(path), mlflow_model, signature, example)
+        _save(read, Path(path), mlflow_model, *given)
 
     flavor = SimpleNamespace(__name__="tensign", save_model=save_model)  # all that MLflow asks of a flavor's module
     named = {"artifact_path": None, "name": name} if int(mlflow.__version__.partition(".")[0]) > 2 else {"artifact_path": name}
@@ -94,41 +101,50 @@ def _log(
     return info
 
 
-def _save(write: Write, target: Path, model: Any, signature: ModelSignature | None, example: Example | None) -> str:
+def _save(read: Read, target: Path, model: Any, signature: ModelSignature | None, example: Example | None, crops: int) -> str:
     """model: MLflow's own, which is told everything that is written."""
     import mlflow
     from mlflow.models import Model
 
+    from tensign_converters.package import write_model
+    from tensign_converters.undisturbed import undisturbed
     from tensign_converters.workshop import workshop
 
-    with workshop(target) as made:
-        report = write(made, None if signature is None else signature.to_dict(), [f"mlflow=={mlflow.__version__}"])
+    with workshop(target) as made, tempfile.TemporaryDirectory() as folder, undisturbed():
+        flavor, subject = read(None if signature is None else _parsed(signature))
+        report = write_model(
+            subject,
+            made,
+            origin={"flavor": flavor},
+            source=_with_example(Path(folder), subject.signature, example),
+            crops=crops,
+            requirements=[f"mlflow=={mlflow.__version__}"],
+        )
         written = Model.load(str(made))
         model.flavors |= written.flavors
         model.signature = written.signature
         model.metadata = {**(model.metadata or {}), **(written.metadata or {})}
-        model.saved_input_example_info = _save_example(made, example)
-        model.model_size_bytes = sum(file.stat().st_size for file in made.iterdir())
+        model.saved_input_example_info = written.saved_input_example_info
+        model.model_size_bytes = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
         model.save(str(made / "MLmodel"))
     return report
 
 
-def _save_example(model: Path, example: Example | None) -> dict[str, str]:
-    """Writes it as MLflow does, once alone and once as a request. Source: mlflow.models.utils._Example, release 3.17."""
-    signature = Signature.load(model)
-    given = signature.enforce_inputs(_photograph(signature) if example is None else example)
-    listed: Any = {name: array.tolist() for name, array in given.items()}
-    listed = listed if signature.inputs[0].named else listed[signature.inputs[0].name]
+def _parsed(signature: ModelSignature) -> Signature:
+    return Signature.parse({part: json.loads(text) for part, text in signature.to_dict().items() if text})
+
+
+def _with_example(folder: Path, signature: Signature, example: Example | None) -> ModelManifest:
+    """An MLmodel that has nothing but a saved input example, once alone and once as a request.
+
+    Source: mlflow.models.utils._Example, release 3.17.
+    """
+    if example is None:
+        example = {name: value[None] for name, value in samples(signature, crops=0)[0].items()}
+    listed: Any = {name: array.tolist() for name, array in signature.enforce_inputs(example).items()}
+    (first, *_) = signature.inputs
+    listed = listed if first.named else listed[first.name]
     info = {"type": "ndarray", "artifact_path": "input_example.json", "serving_input_path": "serving_input_example.json"}
     for key, content in (("artifact_path", listed), ("serving_input_path", {"inputs": listed})):
-        (model / info[key]).write_text(json.dumps(content, separators=(",", ":")))
-    return info
-
-
-def _photograph(signature: Signature) -> npt.NDArray[Any]:
-    """uint8 [1,H,W,3] or [1,H,W]."""
-    from tensign.demo import pictures
-    from tensign_converters.parity import arrays
-
-    _, height, width, *channels = signature.inputs[0].shape
-    return next(arrays(pictures(), (height, width), "RGB" if channels else "L", 0))[None]
+        (folder / info[key]).write_text(json.dumps(content, separators=(",", ":")))
+    return ModelManifest(folder, "", {"flavors": {}, "saved_input_example_info": info})

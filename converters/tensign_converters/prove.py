@@ -1,0 +1,83 @@
+"""The proof: the converted model and the original on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from tensign.errors import ParityFailed, UnsupportedModel
+from tensign.preprocess import PreprocessSpec
+from tensign.proof.parity import FULL_PRECISION, LOGITS, NETWORK_INPUT, Differences, Tolerance
+from tensign.proof.record import Proof, gathered, proof, thinned
+from tensign.proof.samples import Sample, Samples
+from tensign_converters.subject import Answers, Subject
+
+BATCHES = (1, 3, 16)  # rows at a time, in turn
+_INNER = (LOGITS, NETWORK_INPUT)
+
+
+def prove(subject: Subject, model: Path, rows: Samples, tolerance: Tolerance = FULL_PRECISION) -> tuple[Proof, Answers]:
+    """The proof of the ONNX file `model`, and the original's answers, thinned, by output.
+
+    Raises ParityFailed beyond the tolerance.
+    """
+    head = subject.head
+    converted, differences = Converted(model, subject.preprocess), Differences(head.task, head.threshold)
+    kept: dict[str, list[npt.NDArray[Any]]] = {}
+    for chunk in rows.chunks(BATCHES):
+        original = subject.answers(chunk)
+        names = [name for name in original if name not in _INNER]
+        differences.add(converted.answers(chunk, names), original)
+        for name in names:
+            kept.setdefault(name, []).append(thinned(original[name]))
+    parity = differences.parity(rows.told, BATCHES)
+    if not tolerance.holds(parity, head.activation):
+        raise ParityFailed(f"the converted model does not predict as the original: {parity}; held against {subject.against}")
+    proved = proof(model.name, tolerance, parity, differences.greatest, [rows.name(row) for row in range(len(rows))])
+    return proved, {name: gathered(chunks) for name, chunks in kept.items()}
+
+
+class Converted:
+    """A written graph behind the host's steps, its inner tensors as outputs too. Needs ONNX Runtime: UnsupportedModel."""
+
+    def __init__(self, model: Path, preprocess: PreprocessSpec | None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise UnsupportedModel("proving the conversion needs onnxruntime: pip install 'tensign[cpu,convert]'") from None
+        self._preprocess = preprocess
+        self._session = onnxruntime.InferenceSession(with_inner_outputs(model), providers=["CPUExecutionProvider"])
+        self._inputs = [each.name for each in self._session.get_inputs()]
+        self._outputs = [each.name for each in self._session.get_outputs()]
+
+    def answers(self, chunk: Sequence[Sample], names: Sequence[str]) -> Answers:
+        """{output: [n,...]}; names: what the signature calls the outputs, and the graph too where there are several."""
+        feeds = {name: self._column([sample[name] for sample in chunk]) for name in chunk[0]}
+        if len(feeds) == 1:
+            feeds = dict(zip(self._inputs, feeds.values(), strict=True))
+        given = dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
+        outer = [name for name in self._outputs if name not in _INNER]
+        inner = {name: given[name] for name in _INNER if name in given}
+        return ({names[0]: given[outer[0]]} if len(names) == 1 else {name: given[name] for name in names}) | inner
+
+    def _column(self, values: list[Any]) -> npt.NDArray[Any]:
+        if self._preprocess is None:
+            return np.stack([np.asarray(value) for value in values])
+        if isinstance(values[0], Path):
+            return self._preprocess.encoded([file.read_bytes() for file in values], height=-1, width=-1)
+        return self._preprocess.arrays(np.stack(values))
+
+
+def with_inner_outputs(file: Path) -> bytes:
+    """The serialized model with its logits and the network's input, where it names them, as outputs again."""
+    model = onnx.load(file)
+    outputs = {value.name for value in model.graph.output}
+    for value in model.graph.value_info:
+        if value.name in _INNER and value.name not in outputs:
+            model.graph.output.append(value)
+    return model.SerializeToString()
