@@ -191,9 +191,9 @@ def test_a_model_that_is_served_as_it_is_is_not_converted(mean_model: Path, tmp_
 def test_with_trust_the_original_is_loaded_where_it_can_be_and_read_as_data_where_not(
     converted: Callable[..., Path], name: str
 ) -> None:
-    against = read_mlmodel(converted(name, "fp32", True)).metadata["tensign"]["parity"]["against"]
+    against = read_mlmodel(converted(name, True)).metadata["tensign"]["parity"]["against"]
     assert (against == "the original Learner") == (name in LOADABLE)
-    plan, same = ModelPlan.of(converted(name)), ModelPlan.of(converted(name, "fp32", True))
+    plan, same = ModelPlan.of(converted(name)), ModelPlan.of(converted(name, True))
     assert plan.preprocess == same.preprocess and plan.labels == same.labels
     assert plan.file.read_bytes() == same.file.read_bytes()  # data and code tell of the same network
 

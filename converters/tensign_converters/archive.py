@@ -9,17 +9,16 @@ import io
 import mmap
 import stat
 import struct
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tensign.errors import UnsupportedModel
+from tensign_converters.members import Members
 from tensign_converters.unpickler import Entries, Global, unpickle
 
 MAX_PICKLE = 64 << 20  # bytes of a zip's data.pkl, tensors apart; a Learner has some ten kilobytes
-MAX_MEMBERS = 100_000
 MAX_NESTED = 1  # files within a file: how a plain pickle carries tensors
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -61,7 +60,7 @@ def read_archive(file: Path) -> Any:
             raise UnsupportedModel(f"{file.name}: no regular file")
         with file.open("rb") as stream:
             if stream.read(4) == b"PK\x03\x04":
-                return _Zip(file).root()
+                return _Zip(Members(file)).root()
             if not stream.seek(0, io.SEEK_END):
                 raise UnsupportedModel(f"{file.name}: empty")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -76,71 +75,29 @@ def read_archive(file: Path) -> Any:
 class _Zip:
     """torch's zip: `<name>/data.pkl`, `<name>/data/<key>`, stored and not compressed."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, members: Members) -> None:
+        self.members = members
         self.storages: dict[str, Storage] = {}
-        try:
-            self.zip = zipfile.ZipFile(file)
-        except Exception as error:  # zipfile raises whatever a broken directory leads it to
-            raise UnsupportedModel(f"a broken zip: {type(error).__name__}") from None
-        self.members = self._members()
-        pickles = [name for name in self.members if name.endswith("/data.pkl") and name.count("/") == 1]
+        pickles = [name for name in members.names if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
             raise UnsupportedModel(f"a zip with {len(pickles)} data.pkl, wanted the one that torch.save writes")
         self.prefix = pickles[0].removesuffix("data.pkl")
-        if f"{self.prefix}constants.pkl" in self.members:
+        if members.size(f"{self.prefix}constants.pkl") is not None:
             raise UnsupportedModel("a TorchScript archive, which is a program of its own")
-        order = f"{self.prefix}byteorder"
-        if order in self.members and self._read(order, 16) != b"little":
-            raise UnsupportedModel("its numbers are not little-endian")
-
-    def _members(self) -> dict[str, zipfile.ZipInfo]:
-        infos = self.zip.infolist()
-        if len(infos) > MAX_MEMBERS:
-            raise UnsupportedModel(f"a zip of more than {MAX_MEMBERS} members")
-        members: dict[str, zipfile.ZipInfo] = {}
-        for info in infos:
-            name = info.filename
-            if name in members:
-                raise UnsupportedModel(f"a zip with two members of the name {name[:100]!a}")
-            if name != info.orig_filename or "\\" in name or name.startswith("/") or ".." in name.split("/"):
-                raise UnsupportedModel(f"a zip with a member of the name {info.orig_filename[:100]!a}, which leads elsewhere")
-            if stat.S_ISLNK(info.external_attr >> 16):
-                raise UnsupportedModel(f"a zip with a link, {name[:100]!a}")
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
-                raise UnsupportedModel(f"a zip with a compressed or encrypted member, {name[:100]!a}; torch writes none")
-            members[name] = info
-        total = sum(info.file_size for info in infos)
-        if total > self.file.stat().st_size:
-            raise UnsupportedModel(f"a zip whose members claim {total} bytes, more than the file has")
-        return members
+        members.check_order(f"{self.prefix}byteorder")
 
     def root(self) -> Any:
-        return unpickle(io.BytesIO(self._read(f"{self.prefix}data.pkl", MAX_PICKLE)), self._persistent)
-
-    def _read(self, name: str, most: int) -> bytes:
-        info = self.members.get(name)
-        if info is None:
-            raise UnsupportedModel(f"a zip without the member {name[:100]!a}")
-        if info.file_size > most:
-            raise UnsupportedModel(f"{name[:100]!a}: {info.file_size} bytes, at most {most} are read")
-        try:
-            content = self.zip.read(info)
-        except Exception as error:  # zipfile's, zlib's or the system's: headers that differ, a wrong checksum, an early end
-            raise UnsupportedModel(f"{name[:100]!a} cannot be read: {type(error).__name__}") from None
-        if len(content) != info.file_size:
-            raise UnsupportedModel(f"{name[:100]!a}: {len(content)} bytes, the zip's directory says {info.file_size}")
-        return content
+        return unpickle(io.BytesIO(self.members.read(f"{self.prefix}data.pkl", MAX_PICKLE)), self._persistent)
 
     def _persistent(self, identity: Any) -> Storage:
         dtype, width, key, count = _identity(identity, 5)
         if key not in self.storages:
             name = f"{self.prefix}data/{key}"
-            info = self.members.get(name)
-            if info is None or info.file_size != count * width:
-                has = "is not there" if info is None else f"has {info.file_size} bytes"
+            size = self.members.size(name)
+            if size != count * width:
+                has = "is not there" if size is None else f"has {size} bytes"
                 raise UnsupportedModel(f"storage {key[:50]!a}: {count} elements of {dtype} are named, the member {has}")
-            self.storages[key] = Storage(dtype, count, lambda: self._read(name, count * width))
+            self.storages[key] = Storage(dtype, count, lambda: self.members.read(name, count * width))
         known = self.storages[key]
         if (known.dtype, known.count) != (dtype, count):
             raise UnsupportedModel(f"storage {key[:50]!a} is {known.count} of {known.dtype} here and {count} of {dtype} there")
@@ -163,6 +120,11 @@ def _plain(stream: BinaryIO, depth: int) -> Any:
     root = unpickle(stream, legacy.persistent)
     legacy.locate(stream)
     return root
+
+
+def read_zipped(content: bytes) -> Any:
+    """The root of a torch zip that lay in another file, as records. Raises UnsupportedModel as read_archive does."""
+    return _Zip(Members(content)).root()
 
 
 def read_nested(content: bytes, depth: int) -> Any:

@@ -95,7 +95,7 @@ def learn(recording: Recording, size: tuple[int, int]) -> Learned:
     kind = recording.types[0] if recording.types else ""
     steps = preprocessing(kind, recording.item_transforms, recording.batch_transforms, size)
     network = recording.network.eval()
-    shape = _output_shape(network, steps)
+    shape = output_shape(network, steps)
     learned = rebuilt(network, steps, head(recording, shape), shape[1:], recording.versions)
     if recording.answers is None:
         return replace(learned, against=NOT_LOADED, unchecked=UNSEEN)
@@ -138,7 +138,7 @@ def network_input(steps: Preprocessing, pixels: Tensor) -> Tensor:
     return x.squeeze(1).long() if steps.kind == MASK else x
 
 
-def _output_shape(network: nn.Module, steps: Preprocessing) -> tuple[int, ...]:
+def output_shape(network: nn.Module, steps: Preprocessing) -> tuple[int, ...]:
     """[2,...], found by running it. Raises UnsupportedModel for a network that pictures of this size do not suit."""
     try:
         with torch.no_grad(), warnings.catch_warnings():

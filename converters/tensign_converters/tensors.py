@@ -49,6 +49,16 @@ def _dense(args: tuple[Any, ...]) -> Tensor:
         raise UnsupportedModel("a tensor without storage, offset, size and stride")
     storage, (offset, size, stride) = _storage(args[0]), args[1:4]
     size, stride = (side.args[0] if isinstance(side, Record) and side.args else side for side in (size, stride))  # torch.Size
+    if len(args) > 6 and isinstance(args[6], Global):  # v3: an untyped storage, and a dtype beside it
+        raise UnsupportedModel(f"a tensor of {args[6].path[:50]}")
+    return strided(storage, offset, size, stride)
+
+
+def strided(storage: Storage, offset: Any, size: Any, stride: Any) -> Tensor:
+    """The tensor that lies so in a storage; size and stride in elements, whatever a file says they are.
+
+    Raises UnsupportedModel for what are no tuples of counts, or reach beyond the storage.
+    """
     numbers = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (None,)
     if not all(type(number) is int and 0 <= number < 1 << 48 for number in numbers):
         raise UnsupportedModel("a tensor whose offset, size or stride is no count")
@@ -61,8 +71,6 @@ def _dense(args: tuple[Any, ...]) -> Tensor:
     if count > storage.count or (count and last >= storage.count) or offset > storage.count:
         raise UnsupportedModel(f"a tensor of size {list(size)} in a storage of {storage.count} elements")
     dtype = getattr(torch, storage.dtype)  # one of the names in archive.py
-    if len(args) > 6 and isinstance(args[6], Global):  # v3: an untyped storage, and a dtype beside it
-        raise UnsupportedModel(f"a tensor of {args[6].path[:50]}")
     try:
         if not count:
             return torch.empty(size, dtype=dtype)

@@ -50,13 +50,14 @@ class Preprocessing:
     graph_steps: tuple[Step, ...]
     size: tuple[int, int]
     network_size: tuple[int, int]
+    exif_orientation: str = "ignore"
 
     def spec(self) -> PreprocessSpec:
         """The part that the host does, with the rest in words."""
         layout = "NHWC to NCHW" if self.kind == COLOUR else "NHW to N1HW"
         words = [f"cast to float32, {layout}", *(step.describe() for step in self.graph_steps)]
         words += ["cast to int64, N1HW to NHW"] * (self.kind == MASK)
-        return PreprocessSpec(self.item_steps, graph=tuple(words), mode=MODES[self.kind])
+        return PreprocessSpec(self.item_steps, self.exif_orientation, tuple(words), MODES[self.kind])
 
 
 def preprocessing(kind: str, item: Iterable[Transform], batch: Iterable[Transform], size: tuple[int, int]) -> Preprocessing:
