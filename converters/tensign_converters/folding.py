@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from onnx.helper import make_attribute, make_node
 
 from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
-from tensign_converters.declaration import Declaration
 from tensign.proof.parity import LOGITS, NETWORK_INPUT
-from tensign_converters.graph import INPUT, OUTPUT
-from tensign_converters.subject import Head
+from tensign.signature import Signature
+from tensign_converters.declaration import Declaration
+from tensign_converters.graph import INPUT, OUTPUT, save
 from tensign_converters.onnxfile import graphs, lifted, opset, read_onnx
 from tensign_converters.original import PREFIX, original_answers, output_names
 from tensign_converters.rows import ROWS, follow_rows, free_rows
+from tensign_converters.subject import Head, Subject
 from tensign_converters.tidy import tidy
 
 _DTYPES: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
@@ -57,6 +59,28 @@ def fold(file: Path, declaration: Declaration) -> ModelProto:
     pixels = np.concatenate([declaration.spec().arrays(sample[INPUT][None]) for sample in samples])
     follow_rows(model, {INPUT: pixels}, expected, file.name)
     return model
+
+
+def folded(file: Path, declaration: Declaration) -> Subject:
+    """An ONNX file with declared pictures. Raises UnsupportedModel as `fold` does."""
+    model = fold(file, declaration)
+    contract = Signature.parse({part: json.loads(specs) for part, specs in signature(model, declaration).items()})
+    shape = (-1, *contract.outputs[0].shape[1:])
+    return Subject(
+        contract,
+        partial(save, model),
+        original_answers(file, declaration),
+        declaration.spec(_dtype(file)),
+        declaration.head(shape),
+        {"onnx": onnx.__version__},
+        "the ONNX file as it came, on ONNX Runtime's CPU, with the float steps in NumPy",
+    )
+
+
+def _dtype(file: Path) -> str:
+    """Of what the network in the file takes."""
+    (value,) = onnx.load(file, load_external_data=False).graph.input
+    return _DTYPES[value.type.tensor_type.elem_type]
 
 
 def signature(model: ModelProto, declaration: Declaration) -> dict[str, str]:

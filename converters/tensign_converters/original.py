@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
-from tensign_converters.declaration import Declaration
 from tensign.proof.parity import LOGITS, NETWORK_INPUT
+from tensign_converters.declaration import Declaration
 from tensign_converters.graph import INPUT, OUTPUT
 from tensign_converters.onnxfile import read_onnx
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import onnx
 import yaml
 
 from tensign.choice import inside
@@ -22,7 +23,6 @@ from tensign.proof.parity import FULL_PRECISION, Tolerance
 from tensign.proof.record import Proof, Record, digest
 from tensign.proof.samples import samples
 from tensign.version import __version__
-from tensign_converters.graph import IR_VERSION, OPSET
 from tensign_converters.prove import prove
 from tensign_converters.subject import Subject
 
@@ -52,13 +52,19 @@ def write_model(
     signature = subject.signature
     example = saved_example(source, signature) if source else None
     proved, answers = prove(subject, model, samples(signature, subject.preprocess, example, crops), tolerance)
-    versions = {"tensign": __version__, **subject.versions, "opset": OPSET, "ir": IR_VERSION}
+    versions = {"tensign": __version__, **subject.versions, **_format(model)}
     made = {"source": {**origin, "versions": versions}, "parity": {**proved.parity.document(), "against": subject.against}}
     _write_files(target, subject, source, made, [*requirements, f"tensign[cpu]=={__version__}"])
     files = {name: digest(target / name) for name in (MODEL_FILE, LABELS_FILE) if (target / name).is_file()}
     unchecked = (*subject.unchecked, *_unproved(proved))
     Record(made["source"], subject.against, unchecked, crops, files, {"fp32": proved}).write(target, answers)
     return "\n".join(_report(subject, proved, unchecked))
+
+
+def _format(model: Path) -> dict[str, int]:
+    written = onnx.load(model, load_external_data=False)
+    opset = next(each.version for each in written.opset_import if each.domain in ("", "ai.onnx"))
+    return {"opset": opset, "ir": written.ir_version}
 
 
 def _unproved(proved: Proof) -> tuple[str, ...]:

@@ -1,21 +1,99 @@
-"""An MLmodel -> Subject, by its flavor: read as data where that can be, loaded where the operator trusts it."""
+"""An MLmodel directory, or a bare file of a network -> Subject: read as data where that can be, loaded where it is trusted."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from tensign.errors import TensignError, UnsupportedModel, UntrustedModel
-from tensign.mlmodel import ModelManifest
+from tensign.choice import choices
+from tensign.errors import InvalidConfig, TensignError, UnsupportedModel, UntrustedModel
+from tensign.mlmodel import ModelManifest, read_mlmodel
+from tensign.proof.record import digest
 from tensign.signature import Signature
+from tensign_converters.declaration import Declaration
 from tensign_converters.recording import Recording
 from tensign_converters.subject import Subject
 
 
-def read_subject(manifest: ModelManifest, *, trust: bool) -> tuple[str, Subject]:
-    """The flavor that is converted, and what it is. Raises UntrustedModel, UnsupportedModel."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is converted. manifest: None of a bare file; flavor: which of its flavors; digest: SHA-256 of what was read."""
+
+    subject: Subject
+    manifest: ModelManifest | None
+    flavor: str
+    digest: str
+
+
+def read_source(path: Path, declaration: Declaration | None, *, trust: bool) -> Source:
+    """Raises UntrustedModel where only the model's own code could say what it is, UnsupportedModel for what has no counterpart,
+    InvalidConfig where the declaration does not fit."""
+    if path.is_file():
+        return Source(_bare(path, declaration, trust=trust), None, "file", digest(path))
+    manifest = read_mlmodel(path)
+    flavor = next((name for name in _FLAVORS if name in manifest.flavors), "")
+    if not flavor:
+        raise UnsupportedModel(f"flavors {', '.join(map(str, manifest.flavors))}: none of {', '.join(_FLAVORS)} to convert")
+    return Source(_FLAVORS[flavor](manifest, declaration, trust), manifest, flavor, manifest.digest)
+
+
+def _bare(file: Path, declaration: Declaration | None, *, trust: bool) -> Subject:
+    """A file beside which nobody says what it takes."""
+    if declaration is None:
+        raise UnsupportedModel(
+            f"{file.name}: a file by itself does not say what pictures it takes: declare it, --preprocess YAML"
+        )
+    if file.suffix == ".onnx":
+        return _folded(file, declaration)
+    return _torch(file, None, declaration, trust=trust)
+
+
+def _torch(file: Path, signature: Signature | None, declaration: Declaration | None, *, trust: bool) -> Subject:
+    from tensign_converters.module import pictures_subject, tensors_subject
+    from tensign_converters.networks import read_network
+
+    said = declaration or Declaration()
+    network = read_network(file, trust=trust, architecture=said.architecture or "", arguments=said.arguments)
+    if declaration is not None:
+        return pictures_subject(network, signature, declaration)
+    if signature is None:
+        raise UnsupportedModel("the model has no signature: tensign sign writes one")
+    return tensors_subject(network, signature)
+
+
+def _folded(file: Path, declaration: Declaration) -> Subject:
+    from tensign_converters.folding import folded
+
+    return folded(file, declaration)
+
+
+def _from_pytorch(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
     signature = Signature.parse(manifest.signature)
-    return "fastai", _learner(manifest, signature, trust=trust)
+    return _torch(_file(manifest, "pytorch"), signature, declaration, trust=trust)
+
+
+def _from_onnx(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
+    if declaration is None:
+        raise UnsupportedModel("needs no conversion, it is served as it is; --preprocess YAML gives it pictures")
+    return _folded(_file(manifest, "onnx"), declaration)
+
+
+def _from_fastai(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
+    if declaration is not None:
+        raise InvalidConfig("--preprocess: a Learner says itself how its pictures are prepared")
+    return _learner(manifest, Signature.parse(manifest.signature), trust=trust)
+
+
+def _file(manifest: ModelManifest, flavor: str) -> Path:
+    """The file of that flavor. Raises UnsupportedModel."""
+    choice = next(choice for choice in choices(manifest) if choice.flavor == flavor)
+    if choice.file is None:
+        raise UnsupportedModel(f"{flavor}: {choice.refused}")
+    return choice.file
+
+
+_FLAVORS = {"fastai": _from_fastai, "pytorch": _from_pytorch, "onnx": _from_onnx}
 
 
 def _learner(manifest: ModelManifest, signature: Signature, *, trust: bool) -> Subject:

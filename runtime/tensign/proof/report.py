@@ -19,6 +19,7 @@ from tensign.proof.parity import Parity
 from tensign.proof.record import Proof, Record
 from tensign.proof.samples import samples
 
+FILE = "conversion.html"
 _THUMBNAIL = 160  # pixels
 _SMALLEST = 1e-9  # a difference below counts as this one, on a logarithmic axis
 _STYLE = (
