@@ -33,7 +33,7 @@ LAYERS = (
     {"client", "child", "testing", "results"},
     {"bench"},
     {"demo"},
-    {"cli"},
+    {"cli", "mlflow"},
     {"__main__"},
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -52,14 +52,14 @@ HOMES = {
     "sklearn": {"engines"},
     "skops": {"engines"},
     "pandas": {"engines", "http"},
-    "mlflow": set(),
+    "mlflow": {"mlflow"},
     "PIL": {"client", "decode", "hoststeps", "preprocess", "proof"},
     "simplejpeg": {"decode"},
     "pyarrow": {"results", "http"},
     "yaml": {"document"},
     "matplotlib": {"bench", "proof"},
     "typer": {"cli"},
-    "tensign_converters": set(),
+    "tensign_converters": {"mlflow"},
 }
 
 SOURCES = sorted(path for path in RUNTIME.rglob("*.py") if path.name != "__init__.py" or path.parent != RUNTIME)
@@ -101,7 +101,9 @@ def test_only_the_learner_file_of_the_converters_imports_fastai() -> None:
     assert importers == {"learner.py"}
 
 
-@pytest.mark.parametrize("module", ["tensign", "tensign.signature", "tensign.mlmodel", "tensign_converters.convert"])
+@pytest.mark.parametrize(
+    "module", ["tensign", "tensign.signature", "tensign.mlmodel", "tensign.mlflow", "tensign_converters.convert"]
+)
 def test_importing_loads_none_of_the_heavy_libraries(module: str) -> None:
     heavy = {"grpc", "starlette", "uvicorn", "torch", "onnxruntime", "fastai", "onnx", "mlflow"}
     program = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

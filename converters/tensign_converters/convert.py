@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from tensign.choice import refusal
@@ -16,8 +14,9 @@ from tensign.proof import report
 from tensign.proof.record import Record
 from tensign.signature import Signature
 from tensign_converters import confined
+from tensign_converters.workshop import workshop
 
-_ANY_SIZE = (224, 224)
+ANY_SIZE = (224, 224)  # of pictures, where a Learner may tell its own
 
 
 def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS, preprocess: Path | None = None) -> str:
@@ -30,27 +29,19 @@ def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS, prep
     """
     if not source.is_file():
         _check(source, declared=preprocess is not None)
-    if target.exists():
-        raise FileExistsError(f"{target} exists; give a directory that does not")
-    _check_torch()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
-    try:
-        workshop.chmod(0o755)
+    with workshop(target) as made:
+        _check_torch()
+        print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
         job = {
             "do": "convert",
             "source": str(source.resolve()),
-            "target": str(workshop.resolve()),
+            "target": str(made.resolve()),
             "trust": trust,
             "crops": crops,
             "preprocess": str(preprocess.resolve()) if preprocess else None,
         }
-        said = confined.run(job, _readable(source, preprocess), workshop.resolve())["report"]
-        _draw(workshop)
-        _put(workshop, target)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        said = confined.run(job, _readable(source, preprocess), made.resolve())["report"]
+        draw(made)
     return f"{target}: {Signature.load(target)}\n{said}"
 
 
@@ -71,13 +62,13 @@ def _readable(source: Path, preprocess: Path | None) -> list[Path]:
     return [*places, preprocess.resolve().parent] if preprocess else places
 
 
-def _draw(workshop: Path) -> None:
-    """The report as a page; matplotlib keeps a cache in the user's folder, so that it is drawn out here."""
+def draw(made: Path) -> None:
+    """The report as a page, where matplotlib is; that keeps a cache in the user's folder, so that it is drawn out here."""
     try:
         report.check()
     except InvalidConfig:
         return
-    (workshop / report.FILE).write_text(report.page(workshop, Record.read(workshop)[0]), encoding="utf-8")
+    (made / report.FILE).write_text(report.page(made, Record.read(made)[0]), encoding="utf-8")
 
 
 def describe(source: Path, *, trust: bool) -> dict[str, str]:
@@ -97,16 +88,11 @@ def describe_here(source: str, *, trust: bool, confinement: str) -> dict[str, st
     """The same, in the process that is shut in."""
     from tensign_converters.learned import learn
     from tensign_converters.source import read_learner
-    from tensign_converters.transforms import COLOUR
 
-    learned = learn(read_learner(read_mlmodel(source), trust=trust), _ANY_SIZE)
-    steps = learned.preprocessing.spec().steps
-    if not steps:
+    learned = learn(read_learner(read_mlmodel(source), trust=trust), ANY_SIZE)
+    if not learned.preprocessing.item_steps:
         raise UnsupportedModel(f"{source}: the Learner resizes nothing, so its signature tells the size: give --input")
-    height, width = learned.preprocessing.size
-    channels = [3] if learned.preprocessing.kind == COLOUR else []
-    pictures, answers = (",".join(map(str, shape)) for shape in ((-1, height, width, *channels), (-1, *learned.shape)))
-    return {"inputs": f"uint8[{pictures}]", "outputs": f"float32[{answers}]"}
+    return learned.described()
 
 
 def _check_torch() -> None:
@@ -129,12 +115,3 @@ def convert_here(
     found = read_source(Path(source), declaration, trust=trust)
     origin = {"sha256": found.digest, "flavor": found.flavor, "confinement": confinement}
     return {"report": write_model(found.subject, Path(target), origin=origin, source=found.manifest, crops=crops)}
-
-
-def _put(workshop: Path, target: Path) -> None:
-    try:
-        workshop.rename(target)  # fails where another converter was faster
-    except OSError:
-        if target.exists():
-            raise FileExistsError(f"{target} exists by now") from None
-        raise

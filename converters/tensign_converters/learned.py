@@ -80,6 +80,12 @@ class Learned:
             self.unchecked,
         )
 
+    def described(self) -> dict[str, str]:
+        """{"inputs": "uint8[-1,H,W,3]", "outputs": "float32[-1,n]"} for pictures of the size that the graph takes."""
+        shapes = (-1, *self.preprocessing.size, *([3] if self.preprocessing.kind == COLOUR else [])), (-1, *self.shape)
+        pictures, answers = (",".join(map(str, shape)) for shape in shapes)
+        return {"inputs": f"uint8[{pictures}]", "outputs": f"float32[{answers}]"}
+
 
 def learn(recording: Recording, size: tuple[int, int]) -> Learned:
     """size: height and width in the signature. Raises UnsupportedModel for what no step of ours does, UntrustedModel for

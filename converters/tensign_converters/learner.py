@@ -42,8 +42,8 @@ def load(file: Path, written: str) -> Recording:
     return record(learn, versions(written))
 
 
-def versions(written: str) -> dict[str, str]:
-    """Of the libraries that read here, and of the fastai that wrote."""
+def versions(written: str = "") -> dict[str, str]:
+    """Of the libraries that read here, and of the fastai that wrote, which is this one where nothing was read from a file."""
     import fastai
     import fastcore
 
@@ -51,7 +51,7 @@ def versions(written: str) -> dict[str, str]:
         "fastai": fastai.__version__,
         "fastcore": fastcore.__version__,
         "torch": str(torch.__version__),
-        "written_by_fastai": written,
+        "written_by_fastai": written or fastai.__version__,
     }
 
 
@@ -92,7 +92,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().as_subclass(torch.Tensor).float().numpy() if value.is_floating_point() else value.numpy()
+        value = value.detach().cpu().as_subclass(torch.Tensor)
+        return value.float().numpy() if value.is_floating_point() else value.numpy()
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

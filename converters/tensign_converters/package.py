@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,13 @@ def write_model(
     source: ModelManifest | None = None,
     crops: int = CROPS,
     tolerance: Tolerance = FULL_PRECISION,
+    requirements: Sequence[str] = (),
 ) -> str:
     """Writes, proves and records into the directory `target`; gives a report of a few lines.
 
     origin: where the model came from, kept with the versions; source: the MLmodel that it was, whose input example is tried and
-    comes along; crops: how many pieces of photographs are tried. Raises UnsupportedModel or ParityFailed.
+    comes along; crops: how many pieces of photographs are tried; requirements: what MLflow has to install besides tensign.
+    Raises UnsupportedModel or ParityFailed.
     """
     model = target / MODEL_FILE
     subject.write(model)
@@ -52,7 +54,7 @@ def write_model(
     proved, answers = prove(subject, model, samples(signature, subject.preprocess, example, crops), tolerance)
     versions = {"tensign": __version__, **subject.versions, **_format(model)}
     made = {"source": {**origin, "versions": versions}, "parity": {**proved.parity.document(), "against": subject.against}}
-    _write_files(target, subject, source, made)
+    _write_files(target, subject, source, made, [*requirements, f"tensign[cpu]=={__version__}"])
     files = {name: digest(target / name) for name in (MODEL_FILE, LABELS_FILE) if (target / name).is_file()}
     unchecked = (*subject.unchecked, *_unproved(proved))
     Record(made["source"], subject.against, unchecked, crops, files, {"fp32": proved}).write(target, answers)
@@ -77,7 +79,13 @@ def _report(subject: Subject, proved: Proof, unchecked: tuple[str, ...]) -> list
     return [f"preprocess: {'; '.join(map(str, (*subject.preprocess.steps, *subject.preprocess.graph)))}", *lines]
 
 
-def _write_files(target: Path, subject: Subject, source: ModelManifest | None, made: Mapping[str, Any]) -> None:
+def _write_files(
+    target: Path,
+    subject: Subject,
+    source: ModelManifest | None,
+    made: Mapping[str, Any],
+    requirements: list[str],
+) -> None:
     head = subject.head
     flavor: dict[str, Any] = {"tensign_version": __version__, "model": MODEL_FILE, "activation": head.activation}
     if head.task:
@@ -88,14 +96,13 @@ def _write_files(target: Path, subject: Subject, source: ModelManifest | None, m
         flavor["labels"] = LABELS_FILE
     if head.threshold is not None:
         flavor["threshold"] = float(head.threshold)
-    requirement = f"tensign[cpu]=={__version__}"
-    (target / "requirements.txt").write_text(f"{requirement}\n")
+    (target / "requirements.txt").write_text("".join(f"{each}\n" for each in requirements))
     python = platform.python_version()
     _write_yaml(target / "python_env.yaml", {"python": python, "dependencies": ["-r requirements.txt"]})
     conda = {
         "name": "tensign-env",
         "channels": ["conda-forge"],
-        "dependencies": [f"python={python}", "pip", {"pip": [requirement]}],
+        "dependencies": [f"python={python}", "pip", {"pip": requirements}],
     }
     _write_yaml(target / "conda.yaml", conda)
     known = source.document if source else {}

@@ -37,7 +37,7 @@ def prove(
             kept.setdefault(name, []).append(thinned(output))
     parity = differences.parity(rows.told, BATCHES)
     if not tolerance.holds(parity, head.activation):
-        raise ParityFailed(f"the converted model does not predict as the original: {parity}")
+        raise ParityFailed(f"the converted model does not predict as the original: {parity}; held against {subject.against}")
     proved = proof(model.name, tolerance, parity, differences.greatest, [rows.name(row) for row in range(len(rows))])
     return proved, {name: gathered(chunks) for name, chunks in kept.items()}
 

@@ -97,13 +97,13 @@ _FLAVORS = {"fastai": _from_fastai, "pytorch": _from_pytorch, "onnx": _from_onnx
 def _learner(manifest: ModelManifest, signature: Signature, *, trust: bool) -> Subject:
     from tensign_converters.learned import learn
 
-    size = _picture_size(signature)
+    size = picture_size(signature)
     learned = learn(read_learner(manifest, trust=trust), size)
     learned.check(signature)
     return learned.subject(signature)
 
 
-def _picture_size(signature: Signature) -> tuple[int, int]:
+def picture_size(signature: Signature) -> tuple[int, int]:
     """Height and width of the signature's one uint8 [-1,H,W,3] or [-1,H,W] input; -1 where they are open."""
     if len(signature.inputs) == len(signature.outputs) == 1:
         spec = signature.inputs[0]

@@ -13,7 +13,7 @@ from tensign import errors
 from tensign.version import __version__
 
 if TYPE_CHECKING:
-    from tensign import classification, client, config, conversion, mlmodel, model, preprocess, signature, testing
+    from tensign import classification, client, config, conversion, mlflow, mlmodel, model, preprocess, signature, testing
     from tensign.client import AsyncClient, Client
     from tensign.mlmodel import ModelManifest, read_mlmodel
     from tensign.model import Model
@@ -34,6 +34,7 @@ __all__ = [
     "config",
     "conversion",
     "errors",
+    "mlflow",
     "mlmodel",
     "model",
     "preprocess",
