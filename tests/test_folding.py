@@ -28,11 +28,13 @@ with warnings.catch_warnings():
     torch = pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision")
 
+    from tensign.proof.parity import LOGITS, NETWORK_INPUT
     from tensign_converters.declaration import Declaration
     from tensign_converters.folding import fold, signature
-    from tensign_converters.graph import INPUT, IR_VERSION, LOGITS, NETWORK_INPUT, OPSET, OUTPUT, with_inner_outputs
+    from tensign_converters.graph import INPUT, IR_VERSION, OPSET, OUTPUT
     from tensign_converters.onnxfile import opset
     from tensign_converters.original import open_session, original_answers
+    from tensign_converters.prove import with_inner_outputs
 
 IMAGENET: dict[str, Any] = {"divide": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CROPPED: dict[str, Any] = {
@@ -186,7 +188,9 @@ def test_a_network_of_torch_with_torchvisions_own_preset(tmp_path: Path, picture
     declaration = declare(**IMAGENET, steps=steps, activation="softmax")
     model = check(file, declaration, pictures)
     assert not {node.op_type for node in model.graph.node} & {"BatchNormalization", "Identity"}
-    got = answered(onnx.load_from_string(with_inner_outputs(saved(model, tmp_path / "folded.onnx"))), declaration, pictures, 8)
+    got = answered(
+        onnx.load_from_string(with_inner_outputs(saved(model, tmp_path / "folded.onnx"))[0]), declaration, pictures, 8
+    )
     opened = [PIL.Image.open(picture).convert("RGB") for picture in pictures]
     with torch.no_grad():
         tensors = torch.stack([preset(image) for image in opened])
