@@ -15,6 +15,7 @@ from onnx.helper import make_attribute, make_node
 
 from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
+from tensign.preprocess import PreprocessSpec
 from tensign_converters.declaration import Declaration
 from tensign_converters.graph import INPUT, LOGITS, NETWORK_INPUT, OUTPUT
 from tensign_converters.heads import Head
@@ -64,6 +65,12 @@ def signature(model: ModelProto, declaration: Declaration) -> dict[str, str]:
     if declaration.steps:  # which make the graph's size of the picture's
         image["tensor-spec"]["shape"][1:3] = declaration.input
     return {"inputs": json.dumps([image]), "outputs": json.dumps(outputs)}
+
+
+def preprocess(model: ModelProto, declaration: Declaration) -> PreprocessSpec:
+    """What the host does before a folded model, and in words what its nodes do."""
+    (kind,) = {value.type.tensor_type.elem_type for value in model.graph.value_info if value.name == NETWORK_INPUT}
+    return declaration.spec(_DTYPES[kind])
 
 
 def _network_input(graph: GraphProto, declaration: Declaration, called: str) -> tuple[str, list[int]]:

@@ -40,11 +40,11 @@ def follow_rows(
     session = open_session(model.SerializeToString(deterministic=True))
     names = [value.name for value in model.graph.output]
     for rows in (1, len(next(iter(inputs.values())))):
-        said = f"{called}: it cannot be made to take {rows} rows at a time"
+        said = f"{called}: it cannot be made to take {rows} rows at a time; export it with a dynamic batch axis"
         try:
             answers = run(session, {name: array[:rows] for name, array in inputs.items()}, names)
         except UnsupportedModel as error:
-            raise UnsupportedModel(f"{said}; export it with a dynamic batch axis. {error}") from None
+            raise UnsupportedModel(f"{said}: {error}") from None
         for name, answer in zip(names, answers, strict=True):
             wanted = expected[name][:rows]
             if answer.shape != wanted.shape:
