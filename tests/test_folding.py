@@ -256,8 +256,9 @@ def branching() -> ModelProto:
     graph = model.graph
     gives = helper.make_tensor_value_info("then", TensorProto.FLOAT, None)
     then = helper.make_graph([helper.make_node("Add", ["flat", "shift"], ["then"])], "then", [], [gives])
-    gives = helper.make_tensor_value_info("otherwise", TensorProto.FLOAT, None)
-    otherwise = helper.make_graph([helper.make_node("Neg", ["flat"], ["otherwise"])], "otherwise", [], [gives])
+    gives = helper.make_tensor_value_info("otherwise", TensorProto.FLOAT, [1, 8])
+    flat = onnx.numpy_helper.from_array(np.ones((1, 8), np.float32), "otherwise")
+    otherwise = helper.make_graph([], "otherwise", [], [gives], [flat])
     graph.initializer.append(onnx.numpy_helper.from_array(np.full(8, 2, np.float32), "shift"))
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(4.8, np.float32), "limit"))
     last = graph.node.pop()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
-from onnx.helper import make_attribute, make_node
+from onnx.helper import make_node
 
 from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
@@ -162,12 +162,12 @@ def _prepend(graph: GraphProto, declaration: Declaration, dtype: str, size: tupl
 
 
 def _append(model: ModelProto, head: Head) -> None:
-    """LOGITS, float32, below the activation."""
+    """The activation, computed in float32, on LOGITS, the network's output."""
     graph, output = model.graph, model.graph.output[0]
     kind, rank = output.type.tensor_type.elem_type, len(output.type.tensor_type.shape.dim)
     if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
-        name = TensorProto.DataType.Name(kind).lower()
-        raise UnsupportedModel(f"{head.activation}: wanted a network that gives float32 or float16, it gives {name}")
+        came = TensorProto.DataType.Name(kind).lower()
+        raise UnsupportedModel(f"{head.activation}: wanted a network that gives float32 or float16, it gives {came}")
     if head.activation == "softmax" and opset(model) < 13 and rank != 2:  # older ones flatten what follows the axis
         raise UnsupportedModel(f"a softmax for each pixel: wanted a file of opset 13 or later, got {opset(model)}")
     graph.value_info.add().CopyFrom(output)
@@ -175,10 +175,10 @@ def _append(model: ModelProto, head: Head) -> None:
     if kind == TensorProto.FLOAT16:
         graph.node.append(make_node("Cast", [came], ["head.cast"], name="head.cast", to=TensorProto.FLOAT))
         came = "head.cast"
-    operator, attributes = ("Softmax", {"axis": head.axis}) if head.activation == "softmax" else ("Sigmoid", {})
-    node = make_node(operator, [came], [OUTPUT], f"head.{head.activation}")
-    node.attribute.extend(make_attribute(name, value) for name, value in attributes.items())
-    graph.node.append(node)
+    name = f"head.{head.activation}"
+    softmax = head.activation == "softmax"
+    attributes: dict[str, Any] = {"axis": head.axis} if softmax else {}
+    graph.node.append(make_node("Softmax" if softmax else "Sigmoid", [came], [OUTPUT], name=name, **attributes))
     output.name, output.type.tensor_type.elem_type = OUTPUT, TensorProto.FLOAT
 
 
