@@ -50,11 +50,13 @@ def calling(*bodies: list[str], external: str = "") -> Callable[[Path], Path]:
                 helper.make_node(call, [chain[step]], [chain[step + 1]], domain="mine" if call.startswith("F") else "")
                 for step, call in enumerate(calls)
             ]
-            if external:
+            if external:  # in a branch of one of its nodes
                 tensor = numpy_helper.from_array(np.zeros(4, np.float32), "hidden")
                 onnx.external_data_helper.set_external_data(tensor, external)
                 tensor.ClearField("raw_data")
-                made.append(helper.make_node("Constant", [], ["unused"], value=tensor))
+                gives = helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [4])
+                branch = helper.make_graph([], "branch", [], [gives], [tensor])
+                made.append(helper.make_node("If", ["a"], ["unused"], then_branch=branch, else_branch=branch))
             model.functions.append(helper.make_function("mine", f"F{number}", ["a"], ["b"], made, imports))
         model.opset_import.append(imports[1])
         model.graph.node[1].CopyFrom(helper.make_node("F0", ["c"], ["r"], domain="mine"))

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
-from onnx.helper import make_attribute, make_node
+from onnx.helper import make_node
 
 from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
+from tensign.preprocess import PreprocessSpec
 from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
@@ -72,7 +73,7 @@ def folded(file: Path, declaration: Declaration) -> Subject:
         contract,
         partial(save, model),
         partial(_answers, original_answers(file, declaration)),
-        declaration.spec(_dtype(file)),
+        preprocess(model, declaration),
         declaration.head(shape),
         {"onnx": onnx.__version__},
         "the ONNX file as it came, on ONNX Runtime's CPU, with the float steps in NumPy",
@@ -84,18 +85,18 @@ def _answers(answered: Callable[[Sequence[Sample]], dict[str, npt.NDArray[Any]]]
     return Answers(outputs, logits=outputs.pop(LOGITS, None))
 
 
-def _dtype(file: Path) -> str:
-    """Of what the network in the file takes."""
-    (value,) = onnx.load(file, load_external_data=False).graph.input
-    return _DTYPES[value.type.tensor_type.elem_type]
-
-
 def signature(model: ModelProto, declaration: Declaration) -> dict[str, str]:
     """Inputs and outputs of a folded model as JSON text, as they stand in an MLmodel file."""
     image, *outputs = (_spec(value) for value in (*model.graph.input, *model.graph.output))
     if declaration.steps:  # which make the graph's size of the picture's
         image["tensor-spec"]["shape"][1:3] = declaration.input
     return {"inputs": json.dumps([image]), "outputs": json.dumps(outputs)}
+
+
+def preprocess(model: ModelProto, declaration: Declaration) -> PreprocessSpec:
+    """What the host does before a folded model, and in words what its nodes do."""
+    (kind,) = {value.type.tensor_type.elem_type for value in model.graph.value_info if value.name == NETWORK_INPUT}
+    return declaration.spec(_DTYPES[kind])
 
 
 def _network_input(graph: GraphProto, declaration: Declaration, called: str) -> tuple[str, list[int]]:
@@ -187,12 +188,12 @@ def _prepend(graph: GraphProto, declaration: Declaration, dtype: str, size: tupl
 
 
 def _append(model: ModelProto, head: Head) -> None:
-    """LOGITS, float32, below the activation."""
+    """The activation, computed in float32, on LOGITS, the network's output."""
     graph, output = model.graph, model.graph.output[0]
     kind, rank = output.type.tensor_type.elem_type, len(output.type.tensor_type.shape.dim)
     if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16):
-        name = TensorProto.DataType.Name(kind).lower()
-        raise UnsupportedModel(f"{head.activation}: wanted a network that gives float32 or float16, it gives {name}")
+        came = TensorProto.DataType.Name(kind).lower()
+        raise UnsupportedModel(f"{head.activation}: wanted a network that gives float32 or float16, it gives {came}")
     if head.activation == "softmax" and opset(model) < 13 and rank != 2:  # older ones flatten what follows the axis
         raise UnsupportedModel(f"a softmax for each pixel: wanted a file of opset 13 or later, got {opset(model)}")
     graph.value_info.add().CopyFrom(output)
@@ -200,10 +201,10 @@ def _append(model: ModelProto, head: Head) -> None:
     if kind == TensorProto.FLOAT16:
         graph.node.append(make_node("Cast", [came], ["head.cast"], name="head.cast", to=TensorProto.FLOAT))
         came = "head.cast"
-    operator, attributes = ("Softmax", {"axis": head.axis}) if head.activation == "softmax" else ("Sigmoid", {})
-    node = make_node(operator, [came], [OUTPUT], f"head.{head.activation}")
-    node.attribute.extend(make_attribute(name, value) for name, value in attributes.items())
-    graph.node.append(node)
+    name = f"head.{head.activation}"
+    softmax = head.activation == "softmax"
+    attributes: dict[str, Any] = {"axis": head.axis} if softmax else {}
+    graph.node.append(make_node("Softmax" if softmax else "Sigmoid", [came], [OUTPUT], name=name, **attributes))
     output.name, output.type.tensor_type.elem_type = OUTPUT, TensorProto.FLOAT
 
 

@@ -34,12 +34,12 @@ def read_onnx(file: Path) -> ModelProto:
         model = onnx.load(file, format="protobuf", load_external_data=False)
         if not model.graph.node:
             raise UnsupportedModel(f"{file.name} is no ONNX file: it has no graph")
+        _check_functions(model, file.name)
         _embed(model, file)
         if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
             model = onnx.shape_inference.infer_shapes(model)  # ONNX Runtime does without, the checker does not
         onnx.checker.check_model(model)
         if model.functions:
-            _check_functions(model, file.name)
             model = onnx.inliner.inline_local_functions(model)
     except UnsupportedModel:
         raise
@@ -88,7 +88,8 @@ def nodes(graph: GraphProto | FunctionProto) -> list[NodeProto]:
 
 def _within(outer: Iterable[NodeProto]) -> list[GraphProto]:
     attributes = [attribute for node in outer for attribute in node.attribute]
-    found = [graph for attribute in attributes for graph in (attribute.g, *attribute.graphs) if graph.node]
+    found = [attribute.g for attribute in attributes if attribute.HasField("g")]
+    found += [graph for attribute in attributes for graph in attribute.graphs]
     return [*found, *(deeper for graph in found for deeper in _within(graph.node))]
 
 
@@ -139,15 +140,15 @@ def _external_bytes(tensor: TensorProto, file: Path) -> int:
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    attributes = []
-    for graph in graphs(model.graph):
+    bodies: list[GraphProto | FunctionProto] = [model.graph, *model.functions]
+    for graph in (model.graph, *(graph for body in bodies for graph in _within(body.node))):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
-        attributes += [attribute for node in graph.node for attribute in node.attribute]
-    attributes += [attribute for function in model.functions for node in function.node for attribute in node.attribute]
-    for attribute in attributes:
+    for attribute in (attribute for body in bodies for node in nodes(body) for attribute in node.attribute):
         yield from (attribute.t, *attribute.tensors, attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+        for sparse in attribute.sparse_tensors:
+            yield from (sparse.values, sparse.indices)
 
 
 def _drop_what_says_nothing(model: ModelProto) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from tensign.errors import UnsupportedModel
 from tensign_converters.onnxfile import graphs
@@ -40,11 +40,12 @@ def follow_rows(
     session = open_session(model.SerializeToString(deterministic=True))
     names = [value.name for value in model.graph.output]
     for rows in (1, len(next(iter(inputs.values())))):
-        said = f"{called}: it cannot be made to take {rows} rows at a time"
+        said = f"{called}: it cannot be made to take {rows} rows at a time; export it with a dynamic batch axis"
+        said = f"{called}: folded, it is not the network that it was" if rows == 1 else said
         try:
             answers = run(session, {name: array[:rows] for name, array in inputs.items()}, names)
         except UnsupportedModel as error:
-            raise UnsupportedModel(f"{said}; export it with a dynamic batch axis. {error}") from None
+            raise UnsupportedModel(f"{said}: {error}") from None
         for name, answer in zip(names, answers, strict=True):
             wanted = expected[name][:rows]
             if answer.shape != wanted.shape:
@@ -60,8 +61,9 @@ def _alike(answer: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:
 
 def _let_reshapes_follow(graph: GraphProto, rows: int) -> None:
     """A target of constants such as [1,512] or [1,-1] becomes [-1,512] or [0,-1]: as many rows as come."""
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    taken = {name for node in graph.node for name in node.output} | set(constants)
+    shapes = [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.INT64]
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in shapes}
+    taken = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
     reached = {graph.input[0].name}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
