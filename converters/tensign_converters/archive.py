@@ -20,7 +20,7 @@ from tensign_converters.unpickler import Entries, Global, unpickle
 
 MAX_PICKLE = 64 << 20  # bytes of a zip's data.pkl, tensors apart; a Learner has some ten kilobytes
 MAX_NESTED = 1  # files within a file: how a plain pickle carries tensors
-_MAGIC = 0x1950A86A20F9469CFC6C
+MAGIC = 0x1950A86A20F9469CFC6C  # what torch's older stream begins with, pickled
 _PROTOCOL = 1001
 _STORAGES = {  # torch's name of a typed storage -> dtype, bytes an element
     "DoubleStorage": ("float64", 8),
@@ -108,7 +108,7 @@ def _plain(stream: BinaryIO, depth: int) -> Any:
     """The root of torch's older stream, or of a plain pickle, whose tensors are such streams again, as bytes."""
     stream.seek(0)
     first = unpickle(stream, _refused)
-    if first != _MAGIC:
+    if first != MAGIC:
         return first
     if unpickle(stream, _refused) != _PROTOCOL:
         raise UnsupportedModel("a torch stream of another protocol than 1001")

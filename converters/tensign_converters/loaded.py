@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel
+from tensign_converters.archive import MAGIC
 
 _CODE = (
     "its code has to be importable here: install the package it comes from; where MLflow kept it in the MLmodel's code/"
@@ -23,11 +24,12 @@ def load_pickle(file: Path) -> nn.Module:
     """A whole module that torch.save or pickle wrote. Raises UnsupportedModel where it cannot be loaded or is none."""
 
     def load() -> Any:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=False)
-        except pickle.UnpicklingError:  # what torch makes of a plain pickle
-            with file.open("rb") as stream:
-                return pickle.load(stream)
+        with file.open("rb") as stream:
+            if stream.read(2) != b"PK":
+                stream.seek(0)
+                if (found := pickle.load(stream)) != MAGIC:
+                    return found
+        return torch.load(file, map_location="cpu", weights_only=False)
 
     return _module(_loaded(load))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from tensign.errors import TensignError, UnsupportedModel, UntrustedModel
 from tensign.specs import TensorSpec
 from tensign_converters import loaded
+from tensign_converters.anyrows import any_rows
 from tensign_converters.architecture import fill
 from tensign_converters.archive import read_archive
 from tensign_converters.members import Members
@@ -55,7 +55,8 @@ class Network:
 
 
 def read_network(file: Path, *, trust: bool, architecture: str = "", arguments: Mapping[str, Any] = _NONE) -> Network:
-    """Reads it as data; with `trust` the original is loaded, and what cannot be loaded is still read as data.
+    """Reads it as data, which is all that an exported program or a state dict takes. With `trust` a pickled original is
+    loaded, and read as data where it cannot be, and so is an exported program that calls for code of its own.
 
     architecture: "torchvision.NAME" or "timm.NAME", for a state dict, with its constructor's arguments. Raises UntrustedModel
     where only the file's own code could say what the network is, and UnsupportedModel for what is broken, has no counterpart
@@ -74,7 +75,7 @@ def read_network(file: Path, *, trust: bool, architecture: str = "", arguments: 
 def _read(file: Path, trust: bool, architecture: str, arguments: Mapping[str, Any]) -> Network:
     kind = _kind(file)
     if kind == "pt2":
-        return _preferred(kind, trust, lambda: loaded.load_program(file), lambda: _program(file))
+        return _program(file, trust)
     if kind == "torchscript":
         if not trust:
             raise UntrustedModel("a TorchScript archive is a program of its own, which is not read as data")
@@ -90,7 +91,7 @@ def _read(file: Path, trust: bool, architecture: str, arguments: Mapping[str, An
         root = tensors = None
     if tensors is not None:
         return _filled(tensors, architecture, arguments)
-    return _preferred(kind, trust, lambda: loaded.load_pickle(file), lambda: _rebuilt(root))
+    return _pickled(file, root) if trust else _rebuilt(root)
 
 
 def _kind(file: Path) -> str:
@@ -109,27 +110,26 @@ def _kind(file: Path) -> str:
     return "pickle"
 
 
-def _preferred(kind: str, trust: bool, load: Callable[[], nn.Module], read: Callable[[], Network]) -> Network:
-    """The original where it may and can be loaded; else what its data say."""
-    if not trust:
-        return read()
+def _program(file: Path, trust: bool) -> Network:
     try:
-        module = load()
+        program, inputs, outputs, written = read_pt2(Members(file))
+    except UntrustedModel:
+        if not trust:
+            raise
+        return Network(loaded.load_program(file), "pt2", True, _versions())
+    versions = {**_versions(), "written_by_torch": written}
+    return Network(program, "pt2", False, versions, *any_rows(program, inputs, outputs))
+
+
+def _pickled(file: Path, root: Any) -> Network:
+    """The original where it can be loaded; else what its data say."""
+    try:
+        return Network(loaded.load_pickle(file), "pickle", True, _versions())
     except UnsupportedModel as not_loaded:
         try:
-            found = read()
+            return replace(_rebuilt(root), notes=(f"read as data: {not_loaded}",))
         except TensignError as not_read:
             raise UnsupportedModel(f"{not_loaded}; read as data: {not_read}") from None
-        return replace(found, notes=(*found.notes, f"read as data: {not_loaded}"))
-    if kind == "pt2":
-        with contextlib.suppress(TensignError):  # of what only its own code can do
-            return replace(read(), module=module, loaded=True)
-    return Network(module, kind, True, _versions())
-
-
-def _program(file: Path) -> Network:
-    program, inputs, outputs, written = read_pt2(Members(file))
-    return Network(program, "pt2", False, {**_versions(), "written_by_torch": written}, inputs, outputs)
 
 
 def _rebuilt(root: Any) -> Network:

@@ -17,7 +17,10 @@ from tensign_converters.unpickler import Entries, Global, Record
 _MAX_DEPTH = 40
 _SEQUENCES = {"fastcore.foundation.L", "fastai.data.transforms.CategoryMap", "fastai.data.transforms.MultiCategory"}
 _WRAPPED = {"fastcore.basics.fastuple", "fastcore.basics.Tuple", "torch.Size", "builtins.tuple", "builtins.list"}
-_ENUMS = {"PIL.Image.Resampling", "torchvision.transforms.functional.InterpolationMode", "fastai.layers.NormType"}
+_ENUMS = {
+    "PIL.Image.Resampling", "torchvision.transforms.functional.InterpolationMode", "fastai.layers.NormType",
+    "timm.layers.format.Format",
+}  # fmt: skip
 _PATHS = {f"pathlib.{kind}" for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")}
 _NUMBERS = re.compile(r"[biufc](1|2|4|8|16)|[US][0-9]{1,4}")
 _ORDERS = {"<", ">", "=", "|"}

@@ -18,8 +18,7 @@ from tensign_converters.literals import constant, field, union
 from tensign_converters.program import Program, Ref, Step
 
 MAX_STEPS = 100_000
-_PATH = re.compile(r"\w{1,100}(\.\w{1,100}){0,40}", re.ASCII)
-_TRAINING = ("training", "train", "is_training")
+_PATH = re.compile(r"[\w-]{1,100}(\.[\w-]{1,100}){0,40}", re.ASCII)
 _LIFTED = {"parameter": "parameter_name", "buffer": "buffer_name", "tensor_constant": "tensor_constant_name"}
 
 
@@ -104,7 +103,7 @@ class _Reader:
         schema = operator._schema
         if values.keys() - {argument.name for argument in schema.arguments}:
             raise UnsupportedModel(f"{target} with an argument that it does not have")
-        if any(values.get(name) is True for name in _TRAINING):
+        if values.get("train") is True or (values.get("training") is True and values.get("running_mean") is not None):
             _trains(f"{target} trains")
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
