@@ -48,7 +48,7 @@ def network_input(path: Path, golden: dict[str, npt.NDArray[Any]], images: list[
     """Of every 17th row and column of the tensor that the network receives, in normalised units."""
     plan = ModelPlan.of(path)
     assert plan.preprocess is not None
-    session = onnxruntime.InferenceSession(with_inner_outputs(plan.file), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(with_inner_outputs(plan.file)[0], providers=["CPUExecutionProvider"])
     worst = 0.0
     for suffix, pixels in (
         ("", plan.preprocess.arrays(golden["inputs"])),

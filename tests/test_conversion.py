@@ -90,7 +90,7 @@ def test_the_networks_input_and_logits_are_the_frameworks_own(converted: Callabl
 
     plan, expected = ModelPlan.of(converted(name)), golden(name)
     assert plan.preprocess is not None
-    session = onnxruntime.InferenceSession(with_inner_outputs(plan.file), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(with_inner_outputs(plan.file)[0], providers=["CPUExecutionProvider"])
     encoded = [image.read_bytes() for image in golden_images(name)]
     for suffix, pixels in (
         ("", plan.preprocess.arrays(expected["inputs"])),

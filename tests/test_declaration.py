@@ -172,7 +172,7 @@ WRONG = [
     ("steps: [{op: resize, height: 8, width: 0}]", "step 1: resize: wanted positive height and width, got 8 and 0"),
     (
         "steps: [{op: resize, height: 8, width: 8, method: zoom}]",
-        'step 1: resize: method "z" is unknown; wanted one of crop',
+        'step 1: resize: method "zoom" is unknown; wanted one of crop',
     ),
     ("steps: [{op: resize, height: 8, width: 8, interpolation: [a]}]", "step 1: resize: wanted numbers and words"),
     (

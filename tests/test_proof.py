@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner
 
@@ -19,7 +18,7 @@ from tensign.cli import app
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.preprocess import PreprocessSpec, Resize
-from tensign.proof.parity import FULL_PRECISION, LOGITS, Differences
+from tensign.proof.parity import FULL_PRECISION, Answers, Differences
 from tensign.proof.record import ANSWERS_FILE, RECORD_FILE, Record, thinned
 from tensign.proof.samples import samples
 from tensign.proof.verification import verify
@@ -78,7 +77,7 @@ def test_the_saved_example_comes_first_and_several_inputs_are_all_there() -> Non
 
 def differ(original: Any, converted: Any, task: str = "classification", threshold: float | None = None) -> Any:
     differences = Differences(task, threshold)
-    differences.add({"y": np.asarray(converted)}, {"y": np.asarray(original)})
+    differences.add(Answers({"y": np.asarray(converted)}), Answers({"y": np.asarray(original)}))
     return differences.parity("rows", (1,))
 
 
@@ -100,7 +99,8 @@ def test_a_number_that_is_none_is_within_no_tolerance() -> None:
 def test_saturated_probabilities_do_not_hide_logits_that_differ() -> None:
     differences = Differences("classification")
     same = np.array([[0.0, 1.0]], np.float32)
-    differences.add({"y": same, LOGITS: np.array([[-40.0, 40.0]])}, {"y": same, LOGITS: np.array([[-30.0, 30.0]])})
+    sides = ({"y": same}, np.array([[-40.0, 40.0]])), ({"y": same}, np.array([[-30.0, 30.0]]))
+    differences.add(*(Answers(outputs, logits) for outputs, logits in sides))
     parity = differences.parity("rows", (1,))
     assert parity.max_difference == 0 and parity.relative_difference == pytest.approx(1 / 3)
     assert not FULL_PRECISION.holds(parity, "softmax")
@@ -111,7 +111,7 @@ def test_much_is_thinned_and_little_is_kept_whole() -> None:
     assert thinned(np.arange(100).reshape(1, 100), 4).tolist() == [[0, 33, 66, 99]]
 
 
-def means(chunk: Any) -> dict[str, npt.NDArray[Any]]:
+def means(chunk: Any) -> Answers:
     """What the mean model says, by NumPy."""
     spec = PreprocessSpec((Resize(4, 5),))
     rows = [
@@ -119,10 +119,10 @@ def means(chunk: Any) -> dict[str, npt.NDArray[Any]]:
         for sample in chunk
         for value in sample.values()
     ]
-    return {"output-0": np.stack([row.mean((0, 1), dtype=np.float32) for row in rows])}
+    return Answers({"output-0": np.stack([row.mean((0, 1), dtype=np.float32) for row in rows])})
 
 
-def written(target: Path, answers: Callable[[Any], dict[str, npt.NDArray[Any]]] = means, **more: Any) -> Path:
+def written(target: Path, answers: Callable[[Any], Answers] = means, **more: Any) -> Path:
     """The mean model, packaged and proved against `answers`."""
     pytest.importorskip("torch")
     from tensign_converters.package import write_model
@@ -154,8 +154,8 @@ def test_what_was_proved_is_verified_on_the_models_own_way(tmp_path: Path) -> No
 
 
 def test_a_conversion_that_says_something_else_is_refused(tmp_path: Path) -> None:
-    def others(chunk: Any) -> dict[str, npt.NDArray[Any]]:
-        return {"output-0": means(chunk)["output-0"] + 1}
+    def others(chunk: Any) -> Answers:
+        return Answers({"output-0": means(chunk).outputs["output-0"] + 1})
 
     with pytest.raises(ParityFailed, match="does not predict as the original: greatest difference"):
         written(tmp_path / "made", others)

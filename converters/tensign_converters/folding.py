@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.helper import make_attribute, make_node
 
 from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
-from tensign.proof.parity import LOGITS, NETWORK_INPUT
+from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers
+from tensign.proof.samples import Sample
 from tensign.signature import Signature
 from tensign_converters.declaration import Declaration
 from tensign_converters.graph import INPUT, OUTPUT, save
@@ -69,12 +71,17 @@ def folded(file: Path, declaration: Declaration) -> Subject:
     return Subject(
         contract,
         partial(save, model),
-        original_answers(file, declaration),
+        partial(_answers, original_answers(file, declaration)),
         declaration.spec(_dtype(file)),
         declaration.head(shape),
         {"onnx": onnx.__version__},
         "the ONNX file as it came, on ONNX Runtime's CPU, with the float steps in NumPy",
     )
+
+
+def _answers(answered: Callable[[Sequence[Sample]], dict[str, npt.NDArray[Any]]], samples: Sequence[Sample]) -> Answers:
+    outputs = answered(samples)
+    return Answers(outputs, logits=outputs.pop(LOGITS, None))
 
 
 def _dtype(file: Path) -> str:

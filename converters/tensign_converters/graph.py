@@ -29,7 +29,8 @@ class Graph(nn.Module):
         self.steps = nn.ModuleList(learned.preprocessing.graph_steps)
         self.network = learned.network
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (pixels,) = inputs
         x = network_input(self.preprocessing, pixels)
         logits = self.network(x)
         return activated(self.head, logits), x + 0, logits  # + 0: a tensor of its own name
@@ -43,17 +44,21 @@ def export(learned: Learned, target: Path) -> None:
     """
     pixels = example(learned.preprocessing, 2)
     open_axes = {axis: name for axis, name in ((1, "height"), (2, "width")) if learned.preprocessing.size[axis - 1] == -1}
-    write(Graph(learned), {INPUT: (pixels, open_axes)}, [OUTPUT, NETWORK_INPUT, LOGITS], target)
+    write(Graph(learned), {INPUT: (pixels, open_axes)}, [OUTPUT], target, (NETWORK_INPUT, LOGITS))
 
 
 def write(
-    network: nn.Module, inputs: Mapping[str, tuple[Tensor, Mapping[int, str]]], outputs: Sequence[str], target: Path
+    network: nn.Module,
+    inputs: Mapping[str, tuple[Tensor, Mapping[int, str]]],
+    outputs: Sequence[str],
+    target: Path,
+    inner: Sequence[str] = (),
 ) -> None:
     """Writes a network as one ONNX file, any number of rows, the same bytes every time.
 
-    inputs: by name, in the order in which forward takes them, an example of at least 2 rows and the names of other axes that
-    stay open; outputs: what the tensors that forward gives are called, of which LOGITS and NETWORK_INPUT become inner ones.
-    Raises UnsupportedModel for a network that the exporter cannot follow.
+    network: its forward takes `*inputs`; inputs: by name, in its order, an example of at least 2 rows and the names of other
+    axes that stay open; outputs: what the first of the tensors that forward gives are called, inner: what the rest are, which
+    become inner tensors. Raises UnsupportedModel for a network that the exporter cannot follow.
     """
     shapes = tuple(
         {0: torch.export.Dim("rows"), **{axis: torch.export.Dim(name) for axis, name in axes.items()}}
@@ -66,8 +71,8 @@ def write(
                 network.eval(),
                 tuple(given for given, _ in inputs.values()),
                 input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_shapes=shapes,
+                output_names=[*outputs, *inner],
+                dynamic_shapes=(shapes,),  # one entry: what *inputs takes
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -78,7 +83,7 @@ def write(
     assert program is not None
     model = program.model_proto
     model.ir_version = IR_VERSION
-    for value in [value for value in model.graph.output if value.name in (NETWORK_INPUT, LOGITS)]:
+    for value in [value for value in model.graph.output if value.name in inner]:
         model.graph.output.remove(value)
         model.graph.value_info.append(value)
     for node in model.graph.node:  # the exporter's notes name files of the machine it ran on

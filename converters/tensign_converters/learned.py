@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel
-from tensign.proof.parity import LOGITS, NETWORK_INPUT
+from tensign.proof.parity import Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
 from tensign_converters.heads import activated, head
 from tensign_converters.recording import Answered, Picture, Recording
-from tensign_converters.subject import Answers, Head, Subject
+from tensign_converters.subject import Head, Subject
 from tensign_converters.transforms import COLOUR, MASK, Preprocessing, preprocessing
 
 NOT_LOADED = "the network, rebuilt from data, in torch on the recovered preprocessing; the original Learner was not loaded"
@@ -67,7 +67,7 @@ class Learned:
         def answers(samples: Sequence[Sample]) -> Answers:
             said = self.answers([sample[picture.name] for sample in samples])
             scores = np.asarray(activated(self.head, torch.from_numpy(said.logits)))
-            return {output.name: scores, LOGITS: said.logits, NETWORK_INPUT: said.network_input}
+            return Answers({output.name: scores}, said.logits, said.network_input)
 
         return Subject(
             signature,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel
+from tensign.proof.parity import Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
 from tensign.specs import Spec, TensorSpec, tensor_specs
@@ -19,7 +20,7 @@ from tensign_converters.declaration import Declaration
 from tensign_converters.graph import write
 from tensign_converters.learned import example, network_input, output_shape, rebuilt
 from tensign_converters.networks import Network
-from tensign_converters.subject import Answers, Head, Subject
+from tensign_converters.subject import Head, Subject
 from tensign_converters.transforms import COLOUR, GREY, Preprocessing
 
 _SOME_LENGTH = 64  # of an example's axis that stays open
@@ -37,7 +38,7 @@ def tensors_subject(network: Network, signature: Signature) -> Subject:
         columns = [torch.from_numpy(np.stack([sample[spec.name] for sample in samples])) for spec in inputs]
         with torch.no_grad():
             given = original(*columns)
-        return {spec.name: np.asarray(tensor) for spec, tensor in zip(outputs, given, strict=True)}
+        return Answers({spec.name: np.asarray(tensor) for spec, tensor in zip(outputs, given, strict=True)})
 
     def written(target: Path) -> None:
         module = network.exportable(*(example for example, _ in examples.values()))

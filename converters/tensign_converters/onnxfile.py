@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 import onnx.version_converter
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
@@ -34,6 +35,8 @@ def read_onnx(file: Path) -> ModelProto:
         if not model.graph.node:
             raise UnsupportedModel(f"{file.name} is no ONNX file: it has no graph")
         _embed(model, file)
+        if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+            model = onnx.shape_inference.infer_shapes(model)  # ONNX Runtime does without, the checker does not
         onnx.checker.check_model(model)
         if model.functions:
             _check_functions(model, file.name)

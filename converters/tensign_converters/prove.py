@@ -12,16 +12,17 @@ import onnx
 
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.preprocess import PreprocessSpec
-from tensign.proof.parity import FULL_PRECISION, LOGITS, NETWORK_INPUT, Differences, Tolerance
+from tensign.proof.parity import FULL_PRECISION, LOGITS, NETWORK_INPUT, Answers, Differences, Tolerance
 from tensign.proof.record import Proof, gathered, proof, thinned
 from tensign.proof.samples import Sample, Samples
-from tensign_converters.subject import Answers, Subject
+from tensign_converters.subject import Subject
 
 BATCHES = (1, 3, 16)  # rows at a time, in turn
-_INNER = (LOGITS, NETWORK_INPUT)
 
 
-def prove(subject: Subject, model: Path, rows: Samples, tolerance: Tolerance = FULL_PRECISION) -> tuple[Proof, Answers]:
+def prove(
+    subject: Subject, model: Path, rows: Samples, tolerance: Tolerance = FULL_PRECISION
+) -> tuple[Proof, dict[str, npt.NDArray[Any]]]:
     """The proof of the ONNX file `model`, and the original's answers, thinned, by output.
 
     Raises ParityFailed beyond the tolerance.
@@ -31,10 +32,9 @@ def prove(subject: Subject, model: Path, rows: Samples, tolerance: Tolerance = F
     kept: dict[str, list[npt.NDArray[Any]]] = {}
     for chunk in rows.chunks(BATCHES):
         original = subject.answers(chunk)
-        names = [name for name in original if name not in _INNER]
-        differences.add(converted.answers(chunk, names), original)
-        for name in names:
-            kept.setdefault(name, []).append(thinned(original[name]))
+        differences.add(converted.answers(chunk, list(original.outputs)), original)
+        for name, output in original.outputs.items():
+            kept.setdefault(name, []).append(thinned(output))
     parity = differences.parity(rows.told, BATCHES)
     if not tolerance.holds(parity, head.activation):
         raise ParityFailed(f"the converted model does not predict as the original: {parity}; held against {subject.against}")
@@ -51,19 +51,20 @@ class Converted:
         except ImportError:
             raise UnsupportedModel("proving the conversion needs onnxruntime: pip install 'tensign[cpu,convert]'") from None
         self._preprocess = preprocess
-        self._session = onnxruntime.InferenceSession(with_inner_outputs(model), providers=["CPUExecutionProvider"])
+        graph, self._inner = with_inner_outputs(model)
+        self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self._inputs = [each.name for each in self._session.get_inputs()]
-        self._outputs = [each.name for each in self._session.get_outputs()]
+        self._outer = [each.name for each in self._session.get_outputs() if each.name not in self._inner]
 
     def answers(self, chunk: Sequence[Sample], names: Sequence[str]) -> Answers:
-        """{output: [n,...]}; names: what the signature calls the outputs, and the graph too where there are several."""
+        """names: what the signature calls the outputs, and the graph too where there are several."""
         feeds = {name: self._column([sample[name] for sample in chunk]) for name in chunk[0]}
         if len(feeds) == 1:
             feeds = dict(zip(self._inputs, feeds.values(), strict=True))
-        given = dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
-        outer = [name for name in self._outputs if name not in _INNER]
-        inner = {name: given[name] for name in _INNER if name in given}
-        return ({names[0]: given[outer[0]]} if len(names) == 1 else {name: given[name] for name in names}) | inner
+        asked = [*(self._outer[:1] if len(names) == 1 else names), *self._inner]
+        given = self._session.run(asked, feeds)
+        inner = dict(zip(self._inner, given[len(names) :], strict=True))
+        return Answers(dict(zip(names, given, strict=False)), inner.get(LOGITS), inner.get(NETWORK_INPUT))
 
     def _column(self, values: list[Any]) -> npt.NDArray[Any]:
         if self._preprocess is None:
@@ -73,11 +74,10 @@ class Converted:
         return self._preprocess.arrays(np.stack(values))
 
 
-def with_inner_outputs(file: Path) -> bytes:
-    """The serialized model with its logits and the network's input, where it names them, as outputs again."""
+def with_inner_outputs(file: Path) -> tuple[bytes, list[str]]:
+    """The serialized model with its logits and the network's input, where they are inner tensors, as outputs again: which."""
     model = onnx.load(file)
     outputs = {value.name for value in model.graph.output}
-    for value in model.graph.value_info:
-        if value.name in _INNER and value.name not in outputs:
-            model.graph.output.append(value)
-    return model.SerializeToString()
+    inner = [value for value in model.graph.value_info if value.name in (LOGITS, NETWORK_INPUT) and value.name not in outputs]
+    model.graph.output.extend(inner)
+    return model.SerializeToString(), [value.name for value in inner]

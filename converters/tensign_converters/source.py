@@ -41,9 +41,7 @@ def read_source(path: Path, declaration: Declaration | None, *, trust: bool) -> 
 def _bare(file: Path, declaration: Declaration | None, *, trust: bool) -> Subject:
     """A file beside which nobody says what it takes."""
     if declaration is None:
-        raise UnsupportedModel(
-            f"{file.name}: a file by itself does not say what pictures it takes: declare it, --preprocess YAML"
-        )
+        raise UnsupportedModel(f"{file.name}: nothing says what pictures it takes: declare that, --preprocess YAML")
     if file.suffix == ".onnx":
         return _folded(file, declaration)
     return _torch(file, None, declaration, trust=trust)

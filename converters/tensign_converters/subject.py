@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from tensign.preprocess import PreprocessSpec
+from tensign.proof.parity import Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
-
-Answers = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +32,7 @@ class Subject:
     """A model, and what there is to hold its conversion against.
 
     signature: of the converted model; write: writes one ONNX file, the same bytes every time;
-    answers: what the original says to n rows, output name -> [n,...], and where they are known, under proof.parity's names,
-    the logits and what the network was given; preprocess: what the host does before the graph, None where rows reach it as they
+    answers: what the original says to n rows; preprocess: what the host does before the graph, None where rows reach it as they
     are; against: whose answers those are; unchecked: what no comparison with them can show.
     """
 

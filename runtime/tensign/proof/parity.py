@@ -9,9 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-LOGITS, NETWORK_INPUT = "logits", "network_input"  # tensors within a graph, compared where both sides tell them
+LOGITS, NETWORK_INPUT = "logits", "network_input"  # what converters call these two tensors within a graph
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model says to n rows: outputs by name, [n,...], and, where it tells them, what stands below the activation and
+    what its network was given."""
+
+    outputs: Mapping[str, npt.NDArray[Any]]
+    logits: npt.NDArray[Any] | None = None
+    network_input: npt.NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +72,29 @@ class Differences:
         self._given: list[float] = []
         self._agreed: list[float] = []
 
-    def add(self, converted: Arrays, original: Arrays) -> None:
-        """{output: [n,...]} of each side for the same n rows; LOGITS and NETWORK_INPUT besides where they are known."""
-        outputs = [name for name in original if name not in (LOGITS, NETWORK_INPUT)]
-        floats = [name for name in outputs if original[name].dtype.kind == "f"]
-        rows = len(original[outputs[0]])
-        apart = [_rows(converted[name]) - _rows(original[name]) for name in floats]
+    def add(self, converted: Answers, original: Answers) -> None:
+        """Both sides' answers to the same n rows, with the same outputs."""
+        mine, its = converted.outputs, original.outputs
+        floats = [name for name in its if its[name].dtype.kind == "f"]
+        rows = len(next(iter(its.values())))
+        apart = [_rows(mine[name]) - _rows(its[name]) for name in floats]
         joined = np.abs(np.concatenate(apart, axis=1)) if apart else np.zeros((rows, 1))
         self.greatest += joined.max(axis=1).tolist()
         self._sums += joined.mean(axis=1).tolist()
-        scored = LOGITS if LOGITS in original and LOGITS in converted else next(iter(floats), None)
-        if scored is not None:
-            self._score(_rows(converted[scored]), _rows(original[scored]))
-        if NETWORK_INPUT in original and NETWORK_INPUT in converted:
-            self._given.append(float(np.abs(converted[NETWORK_INPUT] - original[NETWORK_INPUT]).max()))
-        for name in outputs:
+        if converted.logits is not None and original.logits is not None:
+            self._score(_rows(converted.logits), _rows(original.logits))
+        elif floats:
+            self._score(_rows(mine[floats[0]]), _rows(its[floats[0]]))
+        if converted.network_input is not None and original.network_input is not None:
+            self._given.append(float(np.abs(converted.network_input - original.network_input).max()))
+        for name in its:
             if name not in floats:
-                self._agreed += (_rows(converted[name]) == _rows(original[name])).mean(axis=1).tolist()
+                self._agreed += (_rows(mine[name]) == _rows(its[name])).mean(axis=1).tolist()
             elif self._task == "multilabel":
-                same = (_rows(converted[name]) > self._threshold) == (_rows(original[name]) > self._threshold)
+                same = (_rows(mine[name]) > self._threshold) == (_rows(its[name]) > self._threshold)
                 self._agreed += same.all(axis=1).tolist()
             elif self._task in ("classification", "segmentation"):
-                self._agreed += _rows(converted[name].argmax(1) == original[name].argmax(1)).mean(axis=1).tolist()
+                self._agreed += _rows(mine[name].argmax(1) == its[name].argmax(1)).mean(axis=1).tolist()
 
     def _score(self, converted: npt.NDArray[Any], original: npt.NDArray[Any]) -> None:
         self._apart += np.abs(converted - original).max(axis=1).tolist()

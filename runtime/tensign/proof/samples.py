@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -13,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
+from tensign.config import MAX_PIXELS
 from tensign.conversion import CROPS
+from tensign.decode import decode
 from tensign.errors import UndecodableImage
 from tensign.preprocess import PreprocessSpec
 from tensign.signature import Signature
@@ -63,7 +64,11 @@ class Samples:
 
 
 def _form(sample: Sample) -> list[Any]:
-    return [value.shape if isinstance(value, np.ndarray) else type(value) for value in sample.values()]
+    """Of rows that can be stacked; files may differ in size, and go one by one."""
+    return [
+        value.shape if isinstance(value, np.ndarray) else value if isinstance(value, Path) else type(value)
+        for value in sample.values()
+    ]
 
 
 def photographs() -> list[Path]:
@@ -160,8 +165,7 @@ def _picture(spec: Spec, number: int, crop: int) -> Sample:
 
 @cache
 def _opened(file: Path) -> PIL.Image.Image:
-    with PIL.Image.open(io.BytesIO(file.read_bytes())) as image:
-        return image.convert("RGB")
+    return decode(file.read_bytes(), max_pixels=MAX_PIXELS)
 
 
 def _noise(specs: Sequence[Spec], number: int) -> Sample:

@@ -13,7 +13,7 @@ from tensign.config import ModelConfig
 from tensign.errors import ParityFailed
 from tensign.example import saved_example
 from tensign.model import Model
-from tensign.proof.parity import Differences, Parity
+from tensign.proof.parity import Answers, Differences, Parity
 from tensign.proof.record import Record, digest, padded, thinned
 from tensign.proof.samples import Sample, Samples, samples
 
@@ -70,9 +70,8 @@ def _compared(model: Model, rows: Samples, record: Record, expected: dict[str, n
     for chunk in rows.chunks(batches):
         given = model.infer(stacked(chunk))
         wanted = {name: answers[at : at + len(chunk)] for name, answers in expected.items()}
-        differences.add(
-            {name: padded(thinned(np.asarray(given[name])), answers.shape[1]) for name, answers in wanted.items()}, wanted
-        )
+        thin = {name: padded(thinned(np.asarray(given[name])), answers.shape[1]) for name, answers in wanted.items()}
+        differences.add(Answers(thin), Answers(wanted))
         at += len(chunk)
     return differences.parity(rows.told, batches)
 
