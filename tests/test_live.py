@@ -90,7 +90,7 @@ def test_the_learner_stays_as_it_was(epochs: int) -> None:
     learner.model.train()
     learner.model[0].register_forward_hook(lambda module, given, answer: None)
     before, numbers = everything(learner), []
-    for act in (lambda: None, lambda: live.learned(learner, None).answers(noise(3))):
+    for act in (lambda: None, lambda: live.learned(learner, None).answers(list(noise(3)))):
         random.seed(1), np.random.seed(1), torch.manual_seed(1)
         with undisturbed():
             act()
@@ -144,12 +144,12 @@ def test_the_twin_predicts_as_the_learner(around: str, tmp_path: Path) -> None:
     assert found.described() == {"inputs": "uint8[-1,32,32,3]", "outputs": "float32[-1,2]"}
     assert found.head.labels == LABELS and np.ptp(expected[:, 0]) > 0.01
     tolerance = 1e-3 if around == "half precision" else 1e-6
-    predicted = activated(found.head, torch.from_numpy(found.answers(pictures).logits))
+    predicted = activated(found.head, torch.from_numpy(found.answers(list(pictures)).logits))
     assert np.abs(predicted.numpy() - expected).max() < tolerance
 
 
 def test_callbacks_that_change_a_batch_are_held_against_the_conversion(tmp_path: Path) -> None:
-    subject = live.subject(small_learner(cbs=[Watching(), Darkening()]), None)
+    subject = live.learner_subject(small_learner(cbs=[Watching(), Darkening()]), None)
     subject.write(tmp_path / "model.onnx")
     rows = samples(subject.signature, subject.preprocess, crops=0)
     with pytest.raises(ParityFailed, match=r"held against a copy of the live Learner, .*, with its callbacks Darkening$"):
@@ -187,10 +187,10 @@ def of(**parts: Any) -> Any:
 
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no Learner": (lambda: nn.Linear(1, 1), InvalidInput, "wanted a fastai Learner, got torch.nn.modules.linear.Linear"),
-    "no module": (lambda: of(model=len), UnsupportedModel, "the Learner's model is no torch module but builtin_function"),
+    "no module": (lambda: of(model=len), InvalidInput, "the Learner's network: wanted a torch module, got builtins.builtin"),
     "a lock": (lambda: of(model=Locked()), UnsupportedModel, "the Learner's network cannot be copied: TypeError"),
     "torch's loaders": (
-        lambda: of(dls=fastai.DataLoaders(*[torch.utils.data.DataLoader([1])] * 2)),
+        lambda: of(dls=fastai.DataLoaders(*[torch.utils.data.DataLoader(torch.utils.data.TensorDataset())] * 2)),
         UnsupportedModel,
         "the Learner's data loader cannot be copied: AttributeError",
     ),
@@ -230,4 +230,4 @@ def test_what_cannot_be_converted_is_refused_by_its_name(case: str) -> None:
 def test_a_signature_that_the_learner_contradicts_is_refused(inputs: str, outputs: str, said: str) -> None:
     signature = Signature.parse({"inputs": parse_specs(inputs), "outputs": parse_specs(outputs)})
     with pytest.raises(UnsupportedModel, match=said):
-        live.subject(small_learner(), signature)
+        live.learner_subject(small_learner(), signature)

@@ -18,13 +18,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import pytest
+import yaml
 
 from conftest import CPU
 from small_learner import LABELS, SIZE, noise, predictions, small_learner
 from tensign.client import Client
-from tensign.errors import SignatureMismatch, UnsupportedModel
-from tensign.mlflow import log_learner, save_learner
+from tensign.errors import InvalidConfig, InvalidInput, SignatureMismatch, UnsupportedModel
+from tensign.mlflow import log_learner, log_module, save_learner, save_module
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
 from tensign.proof.verification import verify
@@ -34,7 +36,9 @@ from test_invocations import mlflow_serving
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import mlflow
+    import torch
     from mlflow.models import get_model_info, infer_signature
+    from torch import nn
 
 PICTURES = noise(7, seed=1)
 TOLERANCE = 1e-5  # on probabilities
@@ -135,9 +139,9 @@ def test_mlflows_scoring_server_answers_the_input_example(logged: Logged) -> Non
 
 def test_the_registry_and_the_run_know_the_model(logged: Logged) -> None:
     client = mlflow.MlflowClient()
-    version, run = client.get_model_version("birds", "1"), client.get_run(logged.run)
+    version, outputs = client.get_model_version("birds", "1"), client.get_run(logged.run).outputs
     assert logged.info.registered_model_version == version.version == "1" and version.run_id == logged.run
-    assert [model.model_id for model in run.outputs.model_outputs] == [logged.info.model_id]
+    assert outputs is not None and [model.model_id for model in outputs.model_outputs] == [logged.info.model_id]
     model = mlflow.get_logged_model(logged.info.model_id)
     assert (model.name, model.status, model.params, model.tags["a"]) == ("birds", "READY", {"epochs": "3"}, "b")
 
@@ -149,8 +153,9 @@ def test_mlflow_shows_what_the_learner_told(logged: Logged) -> None:
     assert [(spec.name, spec.type, spec.shape) for spec in outputs] == [(None, np.dtype("float32"), (-1, 2))]
     assert info.flavors.keys() == {"python_function", "tensign"}
     assert info.flavors["python_function"]["loader_module"] == "tensign.pyfunc"
-    kept = info.metadata["tensign"]
-    assert info.metadata["owner"] == "me" and kept["parity"]["against"].startswith("a copy of the live Learner")
+    metadata = info.metadata or {}
+    kept = metadata["tensign"]
+    assert metadata["owner"] == "me" and kept["parity"]["against"].startswith("a copy of the live Learner")
     assert kept["parity"]["max_difference"] <= TOLERANCE and kept["preprocess"]["steps"][0]["op"] == "resize"
     requirements = (logged.directory / "requirements.txt").read_text().splitlines()
     assert requirements[0] == f"mlflow=={mlflow.__version__}" and requirements[1].startswith("tensign[cpu]==")
@@ -168,6 +173,67 @@ def test_names_and_an_example_of_ones_own(tmp_path: Path) -> None:
     model = mlflow.pyfunc.load_model(str(path))
     assert model.input_example["picture"].tolist() == grey[:2].tolist()
     assert np.abs(model.predict({"picture": grey})["scores"] - expected).max() <= TOLERANCE
+
+
+class Net(nn.Module):
+    """[n,3,h,w] -> logits [n,2]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.last = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.last(self.layers(x)))
+
+
+DECLARED = {
+    "input": "uint8[-1,40,48,3]",
+    "steps": [{"op": "resize", "height": SIZE, "width": SIZE, "method": "squish", "interpolation": "nearest"}],
+    "divide": 255,
+    "mean": [0.5],
+    "std": [0.25],
+    "activation": "softmax",
+    "labels": list(LABELS),
+}
+
+
+def test_a_module_is_logged_with_a_declaration_and_stays_as_it_was(logged: Logged, tmp_path: Path) -> None:
+    module, pictures, declared = Net().train(), noise(4, 40, 48), tmp_path / "spec.yaml"
+    declared.write_text(yaml.safe_dump(DECLARED))
+    before = [tensor.tolist() for tensor in module.state_dict().values()]
+    info = log_module(module, "modules", preprocess=declared, registered_model_name="modules", crops=5)
+    assert module.training and before == [tensor.tolist() for tensor in module.state_dict().values()]
+    nearest = PIL.Image.Resampling.NEAREST
+    squished = [np.asarray(PIL.Image.fromarray(picture).resize((SIZE, SIZE), nearest)) for picture in pictures]
+    with torch.no_grad():
+        given = (torch.from_numpy(np.stack(squished)).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+        expected = module.eval()(given).softmax(1).numpy()
+    assert np.ptp(expected[:, 0]) > 0.01
+    predicted = mlflow.pyfunc.load_model("models:/modules/1").predict(pictures)
+    assert np.abs(predicted - expected).max() <= TOLERANCE
+    model = Model.load(mlflow.artifacts.download_artifacts(info.model_uri, dst_path=str(tmp_path)), CPU)
+    assert np.abs(model.infer(pictures)["output-0"] - expected).max() <= TOLERANCE
+    assert (model.plan.labels, model.plan.activation) == (LABELS, "softmax")
+    model.close()
+
+
+@pytest.mark.parametrize(
+    ("module", "changes", "kind", "said"),
+    [
+        (Net, {"divides": 255}, InvalidConfig, "divides"),
+        (Net, {"labels": ["bird"]}, UnsupportedModel, "1 labels are declared, the network gives"),
+        (Net, {"architecture": "torchvision.resnet18"}, InvalidConfig, "is for weights alone, and here is a module"),
+        (Path, {}, InvalidInput, "the module: wanted a torch module, got pathlib.PosixPath"),
+    ],
+)
+def test_a_module_that_the_declaration_does_not_fit_is_refused(
+    module: Any, changes: dict[str, Any], kind: type[Exception], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=said):
+        save_module(module(), tmp_path / "out", preprocess={**DECLARED, **changes})
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_example_that_the_signature_refuses_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -1,32 +1,37 @@
-"""A live fastai Learner -> Subject, by way of a twin of it on the CPU: the Learner itself stays as it was."""
+"""A live fastai Learner, or torch module, -> Subject, by way of a copy of it on the CPU: it stays as it was itself."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
-from tensign.errors import InvalidInput, UnsupportedModel
+from tensign.errors import InvalidConfig, InvalidInput, UnsupportedModel
 from tensign.notation import parse_specs
 from tensign.signature import Signature
 from tensign_converters.convert import ANY_SIZE
+from tensign_converters.declaration import Declaration
 from tensign_converters.learned import Learned, learn
 from tensign_converters.learner import record, versions
+from tensign_converters.module import pictures_subject
+from tensign_converters.networks import Network
 from tensign_converters.source import picture_size
 from tensign_converters.subject import Subject
 from tensign_converters.transforms import preprocessing
 
-AGAINST = "a copy of the live Learner, on the CPU and in single precision"
+AGAINST = "a copy of the live {}, on the CPU and in single precision"
 _STAGES = ("after_item", "before_batch", "after_batch")
 _WRAPPED = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 
 T = TypeVar("T")
 
 
-def subject(learner: Any, signature: Signature | None) -> Subject:
+def learner_subject(learner: Any, signature: Signature | None) -> Subject:
     """signature: None where the Learner is to tell it.
 
     Raises InvalidInput for what is no Learner, UnsupportedModel for the part of one that cannot be converted, and where the
@@ -40,11 +45,27 @@ def subject(learner: Any, signature: Signature | None) -> Subject:
     return found.subject(signature)
 
 
+def module_subject(module: Any, preprocess: Path | Mapping[str, Any], signature: Signature | None) -> Subject:
+    """preprocess: a YAML file that declares what pictures it takes, or the map that such a file holds; signature: of the module
+    itself, one tensor in and one out.
+
+    Raises InvalidConfig where the declaration is wrong, UnsupportedModel for a module that cannot be converted or does not take
+    such pictures.
+    """
+    declared = Declaration.parse(preprocess, Path()) if isinstance(preprocess, Mapping) else Declaration.read(Path(preprocess))
+    if declared.architecture:
+        raise InvalidConfig("architecture: is for weights alone, and here is a module")
+    copied = _network("module", module)
+    kind = "torchscript" if isinstance(copied, torch.jit.ScriptModule) else "module"
+    found = pictures_subject(Network(copied, kind, True, {"torch": str(torch.__version__)}), signature, declared)
+    return replace(found, against=AGAINST.format("module") + ", on the declared preprocessing")
+
+
 def learned(learner: Any, size: tuple[int, int] | None) -> Learned:
     """Its network, preprocessing and head. size: height and width in the signature, None where the Learner is to tell it."""
     if not all(hasattr(learner, part) for part in ("model", "dls", "loss_func", "get_preds")):
         raise InvalidInput(f"wanted a fastai Learner, got {type(learner).__module__}.{type(learner).__qualname__}")
-    valid = _copied("data loader", _own_transforms, learner.dls.valid)
+    valid = _copied("Learner's data loader", _own_transforms, learner.dls.valid)
     twin = _twin(learner, valid)
     recording = record(twin, versions())
     if size is None:
@@ -52,7 +73,8 @@ def learned(learner: Any, size: tuple[int, int] | None) -> Learned:
         steps = preprocessing(kind, recording.item_transforms, (), ANY_SIZE)
         size = steps.size if steps.item_steps else _size(valid)
     names = ", ".join(type(each).__name__ for each in twin.cbs)
-    return replace(learn(recording, size), against=f"{AGAINST}, with its callbacks {names}" if names else AGAINST)
+    against = AGAINST.format("Learner") + (f", with its callbacks {names}" if names else "")
+    return replace(learn(recording, size), against=against)
 
 
 def _twin(learner: Any, valid: Any) -> Any:
@@ -60,9 +82,9 @@ def _twin(learner: Any, valid: Any) -> Any:
     twin = copy.copy(learner)
     for each in learner.cbs:
         vars(twin).pop(each.name, None)
-    network = _copied("network", copy.deepcopy, _unwrapped(learner.model)).cpu().float()
+    network = _network("Learner's network", learner.model)
     loaders = copy.copy(learner.dls)
-    emptied = _copied("data loader", lambda loader: copy.deepcopy(loader.new(loader.dataset.new_empty())), valid)
+    emptied = _copied("Learner's data loader", lambda loader: copy.deepcopy(loader.new(loader.dataset.new_empty())), valid)
     loaders.loaders = [emptied, emptied]
     vars(twin).update(model=network, dls=loaders.cpu(), opt=None, training=False, cbs=type(learner.cbs)())
     return twin.add_cbs([copy.copy(each) for each in learner.cbs if _acts(each)])
@@ -77,13 +99,14 @@ def _acts(callback: Any) -> bool:
     )
 
 
-def _unwrapped(model: Any) -> nn.Module:
-    """The network itself, without what spreads it over devices or compiles it."""
+def _network(part: str, model: Any) -> nn.Module:
+    """A copy on the CPU, in single precision and evaluation mode, without what spreads it over devices or compiles it."""
     while (inner := getattr(model, _WRAPPED.get(type(model).__name__, ""), None)) is not None:
         model = inner
     if not isinstance(model, nn.Module):
-        raise UnsupportedModel(f"the Learner's model is no torch module but {type(model).__name__}")
-    return model
+        raise InvalidInput(f"the {part}: wanted a torch module, got {type(model).__module__}.{type(model).__qualname__}")
+    copied: nn.Module = _copied(part, copy.deepcopy, model)
+    return copied.cpu().float().eval()
 
 
 def _own_transforms(loader: Any) -> Any:
@@ -99,7 +122,7 @@ def _copied(part: str, copied: Callable[[Any], T], original: Any) -> T:
         return copied(original)
     except Exception as error:  # a user's own classes raise anything
         reason = " ".join(str(error).split())[:200]
-        raise UnsupportedModel(f"the Learner's {part} cannot be copied: {type(error).__name__}: {reason}") from error
+        raise UnsupportedModel(f"the {part} cannot be copied: {type(error).__name__}: {reason}") from error
 
 
 def _size(loader: Any) -> tuple[int, int]:

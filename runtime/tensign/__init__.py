@@ -4,7 +4,8 @@
 what goes wrong is in `tensign.errors`. Public is what `__all__` names, modules included; anything else may change unannounced.
 
 For who reads the code: a request's way is rpc/service, rpc/codec, model (signature, preprocess), batcher, engines/onnx, and
-back. A file imports only lower layers; tests/test_layers.py lists them. `tensign.pyfunc` is MLflow's way in.
+back. A file imports only lower layers; tests/test_layers.py lists them. `tensign.pyfunc` is MLflow's way into a model that
+`tensign.mlflow` or a conversion wrote.
 """
 
 from typing import TYPE_CHECKING, Any

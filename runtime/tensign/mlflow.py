@@ -1,6 +1,7 @@
-"""Into MLflow: a live fastai Learner as an MLmodel that MLflow 3 opens, registers and serves, and tensign without trust.
+"""Into MLflow: a live fastai Learner, or a torch module, as an MLmodel that MLflow 3 opens, registers and serves, and that
+tensign serves without trust.
 
-For whoever trains: it needs MLflow, torch and fastai, and nothing that serves imports it.
+For whoever trains: it needs MLflow and torch, and nothing that serves imports it.
 """
 
 from __future__ import annotations
@@ -44,15 +45,12 @@ def save_learner(
 
     The Learner stays as it was: a copy of it on the CPU is converted, and held against the conversion.
     signature: one input uint8 [-1,H,W,3] or, grey, [-1,H,W], and one output; None where the Learner tells both.
-    input_example: what such a model takes, an array [n,...] or {name: array}; None for a photograph that tensign has.
+    input_example: what the written model takes, an array [n,...] or {name: array}; None for a photograph that tensign has.
     crops: how many pieces of photographs the proof tries.
     Raises UnsupportedModel for the part of a Learner that has no counterpart, and for what is not installed; ParityFailed,
     SignatureMismatch for the example, InvalidInput for what is no Learner, FileExistsError where `path` exists.
     """
-    _check_installed("fastai")
-    from mlflow.models import Model
-
-    return _save(_learner(learner), Path(path), Model(metadata=dict(metadata or {})), signature, input_example, crops)
+    return _save_new(_learner(learner), path, metadata, signature, input_example, crops)
 
 
 def log_learner(
@@ -70,9 +68,60 @@ def log_learner(
     options: as `mlflow.models.Model.log` takes them: metadata, tags, params, step, run_id and so on. Everything else is as
     of `save_learner`.
     """
-    _check_installed("fastai")
     options["registered_model_name"] = registered_model_name
     return _log(_learner(learner), name, options, signature, input_example, crops)
+
+
+def save_module(
+    module: Any,
+    path: Path | str,
+    *,
+    preprocess: Path | str | Mapping[str, Any],
+    signature: ModelSignature | None = None,
+    input_example: Example | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    crops: int = CROPS,
+) -> str:
+    """Writes a torch module that takes pictures as an MLmodel directory; gives a report of a few lines.
+
+    preprocess: what becomes of a picture before the module and of what it gives, in the YAML file of `tensign convert
+    --preprocess`, or as the map that such a file holds. signature: of the module itself, one tensor in and one out, where
+    these are to have names. Everything else is as of `save_learner`. Raises InvalidConfig where `preprocess` is wrong,
+    InvalidInput for what is no module.
+    """
+    return _save_new(_module(module, preprocess), path, metadata, signature, input_example, crops)
+
+
+def log_module(
+    module: Any,
+    name: str,
+    *,
+    preprocess: Path | str | Mapping[str, Any],
+    signature: ModelSignature | None = None,
+    input_example: Example | None = None,
+    registered_model_name: str | None = None,
+    crops: int = CROPS,
+    **options: Any,
+) -> ModelInfo:
+    """Logs a torch module that takes pictures to MLflow: `preprocess` and `signature` as of `save_module`, the rest as of
+    `log_learner`."""
+    options["registered_model_name"] = registered_model_name
+    return _log(_module(module, preprocess), name, options, signature, input_example, crops)
+
+
+def _learner(learner: Any) -> Read:
+    _check_installed("fastai")
+    from tensign_converters import live
+
+    return lambda signature: ("fastai", live.learner_subject(learner, signature))
+
+
+def _module(module: Any, preprocess: Path | str | Mapping[str, Any]) -> Read:
+    _check_installed()
+    from tensign_converters import live
+
+    declared = preprocess if isinstance(preprocess, Mapping) else Path(preprocess)
+    return lambda signature: ("pytorch", live.module_subject(module, declared, signature))
 
 
 def _check_installed(*libraries: str) -> None:
@@ -81,10 +130,10 @@ def _check_installed(*libraries: str) -> None:
         raise UnsupportedModel(f"this needs {', '.join(missing)}: pip install 'tensign[cpu,convert]' mlflow")
 
 
-def _learner(learner: Any) -> Read:
-    from tensign_converters import live
+def _save_new(read: Read, path: Path | str, metadata: Mapping[str, Any] | None, *given: Any) -> str:
+    from mlflow.models import Model
 
-    return lambda signature: ("fastai", live.subject(learner, signature))
+    return _save(read, Path(path), Model(metadata=dict(metadata or {})), *given)
 
 
 def _log(read: Read, name: str, options: Mapping[str, Any], *given: Any) -> ModelInfo:
@@ -106,6 +155,7 @@ def _save(read: Read, target: Path, model: Any, signature: ModelSignature | None
     import mlflow
     from mlflow.models import Model
 
+    from tensign_converters.convert import draw
     from tensign_converters.package import write_model
     from tensign_converters.undisturbed import undisturbed
     from tensign_converters.workshop import workshop
@@ -120,6 +170,7 @@ def _save(read: Read, target: Path, model: Any, signature: ModelSignature | None
             crops=crops,
             requirements=[f"mlflow=={mlflow.__version__}"],
         )
+        draw(made)
         written = Model.load(str(made))
         model.flavors |= written.flavors
         model.signature = written.signature
