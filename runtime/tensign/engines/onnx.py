@@ -15,7 +15,9 @@ from tensign.engines import Engine
 from tensign.errors import InvalidInput, ProviderUnavailable, UnsupportedModel
 from tensign.form import Form
 from tensign.signature import Arrays, TensorSpec
+from tensign.values import is_missing
 
+MISSING_TEXT = "\uffff"  # ONNX has no missing text: this is what a network gets for it, and no text that anybody writes
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the rest are called as in numpy
@@ -94,7 +96,7 @@ def _text(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     found = np.empty(array.shape, object)
     try:
         for index, value in np.ndenumerate(array):
-            found[index] = value.decode() if isinstance(value, bytes) else value
+            found[index] = value.decode() if isinstance(value, bytes) else MISSING_TEXT if is_missing(value) else value
     except UnicodeDecodeError as error:
         raise InvalidInput(f"text for the network is not UTF-8: {error.reason}") from None
     return found
