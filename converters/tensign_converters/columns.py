@@ -13,7 +13,7 @@ from sklearn.compose import ColumnTransformer
 from tensign.coltypes import BOOLEAN, DOUBLE, FLOAT, INTEGER, LONG, STRING
 from tensign.errors import UnsupportedModel
 from tensign.signature import Signature
-from tensign.specs import ColumnSpec, Spec, TensorSpec
+from tensign.specs import ColumnSpec, Spec
 from tensign_converters.sklearngraph import converted, in_floats, named, nested, reason
 
 IR_VERSION = 10
@@ -21,9 +21,7 @@ PROBABILITIES = "inner/probabilities"  # float64 [n,classes] inside the graph, w
 _TAKEN = (BOOLEAN, INTEGER, LONG, FLOAT, DOUBLE, STRING)
 
 
-def exported(
-    estimator: Any, signature: Signature, method: str, refused: Mapping[str, Sequence[str]]
-) -> tuple[bytes, str]:
+def exported(estimator: Any, signature: Signature, method: str, refused: Mapping[str, Sequence[str]]) -> tuple[bytes, str]:
     """(the serialized model, "double" or "float": the precision of the estimator's last step).
 
     method: "predict" or "predict_proba", which gives the signature's outputs; refused: {"IsNaN" and "IsInf": the columns in
@@ -96,8 +94,8 @@ def _entry(parts: _Parts, signature: Signature) -> tuple[dict[str, str], dict[st
         widths[spec.name] = width = _width(spec)
         kind = _element(spec)
         parts.inputs.append(helper.make_tensor_value_info(spec.name, kind, ["rows", width or 1]))
-        numbers = {"output": f"entry/{spec.name}", "to": TensorProto.DOUBLE}
-        tensors[spec.name] = parts.add("Cast", spec.name, **numbers) if width else spec.name
+        name = f"entry/{spec.name}"
+        tensors[spec.name] = parts.add("Cast", spec.name, output=name, to=TensorProto.DOUBLE) if width else spec.name
     return tensors, widths
 
 
@@ -132,11 +130,12 @@ def _exit(parts: _Parts, signature: Signature, answer: str) -> None:
     if both := {spec.name for spec in signature.inputs} & {spec.name for spec in signature.outputs}:
         raise UnsupportedModel(f'"{min(both)}" is a column of the inputs and of the outputs; ONNX wants two names')
     pieces = [answer]
-    if len(signature.outputs) > 1:
-        pieces = [f"exit/{index}" for index in range(len(signature.outputs))]
+    specs: Sequence[Spec] = signature.outputs
+    if len(specs) > 1:
+        pieces = [f"exit/{index}" for index in range(len(specs))]
         parts.nodes.append(helper.make_node("Split", [answer], pieces, name="Split", axis=1, num_outputs=len(pieces)))
     row = parts.constant("exit/rows", np.array([-1]))
-    for piece, spec in zip(pieces, signature.outputs, strict=True):
+    for piece, spec in zip(pieces, specs, strict=True):
         rank = len(spec.shape)
         if rank > 2 or spec.shape[0] != -1:
             raise UnsupportedModel(f'output "{spec.name}": {spec}; wanted a column, or a tensor [-1] or [-1,n]')

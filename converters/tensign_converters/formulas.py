@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto
 from skl2onnx.common.data_types import DoubleTensorType
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.preprocessing import KBinsDiscretizer, PolynomialFeatures, PowerTransformer
+from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, PolynomialFeatures, PowerTransformer
 
 from tensign.errors import UnsupportedModel
 from tensign_converters import labels
@@ -85,11 +85,40 @@ def _powered(graph: Graph, x: str, exponents: Any) -> str:
     return graph.add("Where", graph.constant(is_log), graph.add("Log", shifted), raised)
 
 
+def function(scope: Any, operator: Any, container: Any) -> None:
+    """FunctionTransformer of one of numpy's functions."""
+    graph, model = Graph(scope, operator, container), operator.raw_operator
+    if model.func not in _FUNCTIONS or model.kw_args:
+        name = getattr(model.func, "__name__", type(model.func).__name__)
+        wanted = ", ".join(one.__name__ for one in _FUNCTIONS if one)
+        raise UnsupportedModel(f"FunctionTransformer: {name[:60]}; wanted one of numpy's {wanted}")
+    before, kind, after = _FUNCTIONS[model.func]
+    x = graph.joined()
+    x = graph.add("Add", x, graph.constant(before)) if before else x
+    x = graph.add(kind, x)
+    graph.add("Add", x, graph.constant(after), output=graph.outputs[0])
+
+
+_FUNCTIONS: dict[Any, tuple[float, str, float]] = {  # what is added before, the operator, what is added after
+    None: (0.0, "Identity", 0.0),
+    np.log1p: (1.0, "Log", 0.0),
+    np.log: (0.0, "Log", 0.0),
+    np.expm1: (0.0, "Exp", -1.0),
+    np.exp: (0.0, "Exp", 0.0),
+    np.sqrt: (0.0, "Sqrt", 0.0),
+    np.abs: (0.0, "Abs", 0.0),
+}
+
+
 def _shape(width: Callable[[Any], int]) -> Callable[[Any], None]:
     def calculate(operator: Any) -> None:
         operator.outputs[0].type = DoubleTensorType([None, width(operator.raw_operator)])
 
     return calculate
+
+
+def _same_shape(operator: Any) -> None:
+    operator.outputs[0].type = DoubleTensorType([None, sum(variable.type.shape[1] for variable in operator.inputs)])
 
 
 def _bins_width(model: Any) -> int:
@@ -101,10 +130,12 @@ CONVERTERS: dict[type, Callable[..., None]] = {
     PolynomialFeatures: polynomial,
     KBinsDiscretizer: bins,
     PowerTransformer: power,
+    FunctionTransformer: function,
 }
 SHAPES: dict[type, Callable[..., None]] = {
     LinearDiscriminantAnalysis: labels.shape,
     PolynomialFeatures: _shape(lambda model: len(model.powers_)),
     KBinsDiscretizer: _shape(_bins_width),
     PowerTransformer: _shape(lambda model: len(model.lambdas_)),
+    FunctionTransformer: _same_shape,
 }

@@ -41,11 +41,11 @@ def _looked_up(graph: Graph, column: str, keys: list[Any]) -> str:
     """[n,1] -> which of the keys each is, the number of keys where it is none."""
     count = len(keys)
     if isinstance(keys[0], str):
-        numbers = {"values_int64s": list(range(count)), "default_int64": count}
-        return graph.add("LabelEncoder", column, domain=ML, keys_strings=keys, **numbers)
+        numbers = list(range(count))
+        return graph.add("LabelEncoder", column, domain=ML, keys_strings=keys, values_int64s=numbers, default_int64=count)
     unsigned = graph.add("Add", column, graph.constant(0.0))  # which makes -0.0 the 0.0 that a key is
-    doubles = {"keys_tensor": keys, "values_tensor": np.arange(count, dtype=float), "default_tensor": [float(count)]}
-    found = graph.add("LabelEncoder", unsigned, domain=ML, **{name: tensor(values) for name, values in doubles.items()})
+    places, none = tensor(np.arange(count, dtype=float)), tensor([float(count)])
+    found = graph.add("LabelEncoder", unsigned, domain=ML, keys_tensor=tensor(keys), values_tensor=places, default_tensor=none)
     return graph.cast(found, TensorProto.INT64)
 
 

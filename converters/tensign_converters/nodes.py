@@ -21,7 +21,7 @@ class Graph:
 
     def add(self, kind: str, *inputs: str, domain: str = "", output: str = "", **attributes: Any) -> str:
         """One node; gives the name of its one output."""
-        output = output or self._scope.get_unique_variable_name(kind.lower())
+        output = output or str(self._scope.get_unique_variable_name(kind.lower()))
         name = self._scope.get_unique_operator_name(kind)
         self._container.add_node(kind, list(inputs), [output], op_domain=domain, name=name, **attributes)
         return output
@@ -29,7 +29,7 @@ class Graph:
     def constant(self, values: npt.ArrayLike) -> str:
         """Numbers or text."""
         array = np.asarray(values)
-        name = self._scope.get_unique_variable_name("constant")
+        name = str(self._scope.get_unique_variable_name("constant"))
         kind = TensorProto.STRING if array.dtype.kind == "U" else helper.np_dtype_to_tensor_dtype(array.dtype)
         self._container.add_initializer(name, kind, list(array.shape), array.ravel())
         return name

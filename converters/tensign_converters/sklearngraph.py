@@ -50,7 +50,8 @@ def converted(estimator: Any, inputs: dict[str, int]) -> Body:
     for one in nested(estimator):
         if isinstance(one, VotingClassifier):
             one.flatten_transform = False  # skl2onnx refuses True, which matters to transform() alone
-    types = [(name, DoubleTensorType([None, width]) if width else StringTensorType([None, 1])) for name, width in inputs.items()]
+    numbers = {name: DoubleTensorType([None, width]) for name, width in inputs.items() if width}
+    types = [(name, numbers.get(name, StringTensorType([None, 1]))) for name in inputs]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # skl2onnx's own
         model = convert_sklearn(

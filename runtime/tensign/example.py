@@ -24,7 +24,13 @@ _EMPTY: dict[Any, Any] = {"string": "", "binary": b"", ArrayType: [], MapType: {
 
 
 def example_row(manifest: ModelManifest, signature: Signature) -> dict[str, npt.NDArray[Any]] | None:
-    """{input: [1,...]}, None where no example was saved, or one that the signature does not let through.
+    """{input: [1,...]}, None where `example_rows` has none."""
+    rows = example_rows(manifest, signature)
+    return None if rows is None else {name: array[:1] for name, array in rows.items()}
+
+
+def example_rows(manifest: ModelManifest, signature: Signature) -> dict[str, npt.NDArray[Any]] | None:
+    """{input: [n,...]}, None where no example was saved, or one that the signature does not let through.
 
     Source of its forms: mlflow.models.utils._Example, releases 1.30, 2.22 and 3.17.
     """
@@ -37,8 +43,7 @@ def example_row(manifest: ModelManifest, signature: Signature) -> dict[str, npt.
             if file.stat().st_size > _MAX_BYTES:
                 continue
             data = _data(json.loads(file.read_bytes()))
-            arrays = signature.enforce_inputs(data, None, "mlflow-compat")
-            return {name: array[:1] for name, array in arrays.items()}
+            return signature.enforce_inputs(data, None, "mlflow-compat")
         except (KeyError, ValueError, TypeError, OSError, RecursionError, InvalidInput, UnsupportedModel) as error:
             log.debug("%s: %s", info.get(key), error)
     return None

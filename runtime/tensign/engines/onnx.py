@@ -82,7 +82,7 @@ class OnnxEngine(Engine):
     def run(
         self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None
     ) -> dict[str, npt.NDArray[Any]]:
-        batch = {name: _text(array) if array.dtype.kind == "O" else array for name, array in batch.items()}
+        batch = {name: text(array) if array.dtype.kind == "O" else array for name, array in batch.items()}
         answers = self._sessions.get(_rows(batch), self._session).run(None, batch)
         return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
 
@@ -91,8 +91,8 @@ class OnnxEngine(Engine):
         self._sessions.clear()
 
 
-def _text(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """ONNX's strings are UTF-8 text; a signature may call them bytes. Raises InvalidInput."""
+def text(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Objects as ONNX has them: UTF-8 text, which a signature may call bytes, and no missing ones. Raises InvalidInput."""
     found = np.empty(array.shape, object)
     try:
         for index, value in np.ndenumerate(array):
