@@ -18,6 +18,7 @@ from tensign_converters.sklearngraph import converted, in_floats, named, nested,
 
 IR_VERSION = 10
 PROBABILITIES = "inner/probabilities"  # float64 [n,classes] inside the graph, where the signature promises labels alone
+_REFUSED = {"IsNaN": "NaN", "IsInf": "infinity"}
 _TAKEN = (BOOLEAN, INTEGER, LONG, FLOAT, DOUBLE, STRING)
 
 
@@ -52,8 +53,8 @@ class _Parts:
         self.constants: list[onnx.TensorProto] = []
         self.outputs: list[ValueInfoProto] = []
 
-    def add(self, kind: str, *inputs: str, output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=f"{kind}: {output}", **attributes))
+    def add(self, kind: str, *inputs: str, output: str, name: str = "", **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=name or f"{kind}: {output}", **attributes))
         return output
 
     def constant(self, name: str, value: Any) -> str:
@@ -122,7 +123,8 @@ def _refuse(parts: _Parts, tensors: dict[str, str], refused: Mapping[str, Sequen
         checked = parts.add("Concat", *(tensors[name] for name in columns), output=f"{prefix}/columns", axis=1)
         found = parts.add("Cast", parts.add(kind, checked, output=prefix), output=f"{prefix}/int", to=TensorProto.INT64)
         place = parts.add("ReduceMax", found, output=f"{prefix}/any", keepdims=0)
-        nothing = parts.add("Gather", parts.constant(f"{prefix}/zero", [0.0]), place, output=f"{prefix}/refused")
+        zero = parts.constant(f"{prefix}/zero", [0.0])
+        nothing = parts.add("Gather", zero, place, output=f"{prefix}/nothing", name=f"refuses {_REFUSED[kind]}")
         tensors[columns[0]] = parts.add("Add", tensors[columns[0]], nothing, output=f"{prefix}/{columns[0]}")
 
 

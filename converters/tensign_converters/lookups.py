@@ -33,7 +33,8 @@ def encode(scope: Any, operator: Any, container: Any) -> None:
     for index, (column, kind) in enumerate(graph.columns()):
         keys = _keys(encoder, index, text=isinstance(kind, StringTensorType))
         number = graph.add("Squeeze", _looked_up(graph, column, keys), graph.constant([1]))
-        pieces.append(graph.add("Gather", graph.constant(_rows(encoder, index, keys)), number, axis=0))
+        name = "refuses an unknown category" if encoder.handle_unknown == "error" else ""
+        pieces.append(graph.add("Gather", graph.constant(_rows(encoder, index, keys)), number, axis=0, name=name))
     graph.add("Concat", *pieces, output=graph.outputs[0], axis=1)
 
 

@@ -19,10 +19,10 @@ class Graph:
         self.inputs: list[tuple[str, Any]] = [(variable.full_name, variable.type) for variable in operator.inputs]
         self.outputs: list[str] = [variable.full_name for variable in operator.outputs]
 
-    def add(self, kind: str, *inputs: str, domain: str = "", output: str = "", **attributes: Any) -> str:
-        """One node; gives the name of its one output."""
+    def add(self, kind: str, *inputs: str, domain: str = "", output: str = "", name: str = "", **attributes: Any) -> str:
+        """One node; gives the name of its one output. name: of the node, where that matters."""
         output = output or str(self._scope.get_unique_variable_name(kind.lower()))
-        name = self._scope.get_unique_operator_name(kind)
+        name = name or self._scope.get_unique_operator_name(kind)
         self._container.add_node(kind, list(inputs), [output], op_domain=domain, name=name, **attributes)
         return output
 

@@ -63,7 +63,7 @@ def converted(estimator: Any, inputs: dict[str, int]) -> Body:
             custom_shape_calculators=lookups.SHAPES | trees.SHAPES | formulas.SHAPES,
             options={id(one): _options(one) for one in nested(estimator)},
         )
-    model = onnx.compose.add_prefix(model, _PREFIX)
+    model = onnx.compose.add_prefix(model, _PREFIX, rename_nodes=False)
     maps = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "ZipMap"}
     return Body(
         [node for node in model.graph.node if node.op_type != "ZipMap"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import numpy.typing as npt
 
 from tensign import datatypes
 from tensign.engines import Engine
-from tensign.errors import InvalidInput, ProviderUnavailable, UnsupportedModel
+from tensign.errors import InvalidInput, ModelFailed, ProviderUnavailable, UnsupportedModel
 from tensign.form import Form
 from tensign.signature import Arrays, TensorSpec
 from tensign.values import is_missing
 
 MISSING_TEXT = "\uffff"  # ONNX has no missing text: this is what a network gets for it, and no text that anybody writes
+_REFUSAL = re.compile(r"Name:'refuses ([^']{1,80})'")
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the rest are called as in numpy
@@ -83,7 +85,12 @@ class OnnxEngine(Engine):
         self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         batch = {name: text(array) if array.dtype.kind == "O" else array for name, array in batch.items()}
-        answers = self._sessions.get(_rows(batch), self._session).run(None, batch)
+        try:
+            answers = self._sessions.get(_rows(batch), self._session).run(None, batch)
+        except Exception as error:  # a node that fails on purpose is called after what it refuses
+            if (refusal := _REFUSAL.search(str(error))) is None:
+                raise
+            raise ModelFailed(f"the model refuses {refusal.group(1)}") from None
         return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
 
     def close(self) -> None:
