@@ -66,7 +66,7 @@ def make_model(target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     subject = efficientnet_lite0().subject(Signature.parse(SIGNATURE))
-    print(write_model(replace(subject, write=partial(write_halved, subject)), target, origin={}, tolerance=HALVED))
+    print(write_model(replace(subject, write=partial(write_halved, subject), tolerance=HALVED), target, origin={}))
 
 
 def write_halved(subject: Subject, file: Path) -> None:

@@ -19,13 +19,14 @@ from tensign.conversion import CROPS
 from tensign.errors import UnsupportedModel
 from tensign.example import saved_example
 from tensign.mlmodel import ModelManifest
-from tensign.proof.parity import FULL_PRECISION, Tolerance
 from tensign.proof.record import Proof, Record, digest
+from tensign.proof.rows import example, write_rows
 from tensign.proof.samples import samples
 from tensign.version import __version__
 from tensign_converters.prove import prove
 from tensign_converters.subject import Subject
 
+EXAMPLE_FILE = "input_example.json"
 MODEL_FILE, LABELS_FILE = "model.onnx", "labels.json"
 _KEPT = ("artifact_path", "run_id", "saved_input_example_info")  # what stays true of the model when its files change
 _EXAMPLE_FILES = ("artifact_path", "serving_input_path")
@@ -38,7 +39,6 @@ def write_model(
     origin: Mapping[str, Any],
     source: ModelManifest | None = None,
     crops: int = CROPS,
-    tolerance: Tolerance = FULL_PRECISION,
     requirements: Sequence[str] = (),
 ) -> str:
     """Writes, proves and records into the directory `target`; gives a report of a few lines.
@@ -50,13 +50,15 @@ def write_model(
     model = target / MODEL_FILE
     subject.write(model)
     signature = subject.signature
-    example = saved_example(source, signature) if source else None
-    proved, answers = prove(subject, model, samples(signature, subject.preprocess, example, crops), tolerance)
+    saved = saved_example(source, signature) if source else None
+    proved, answers = prove(subject, model, subject.rows or samples(signature, subject.preprocess, saved, crops))
     versions = {"tensign": __version__, **subject.versions, **_format(model)}
     made = {"source": {**origin, "versions": versions}, "parity": {**proved.parity.document(), "against": subject.against}}
     _write_files(target, subject, source, made, [*requirements, f"tensign[cpu]=={__version__}"])
     files = {name: digest(target / name) for name in (MODEL_FILE, LABELS_FILE) if (target / name).is_file()}
     unchecked = (*subject.unchecked, *_unproved(proved))
+    if subject.rows:
+        write_rows(subject.rows, target)
     Record(made["source"], subject.against, unchecked, crops, files, {"fp32": proved}).write(target, answers)
     return "\n".join(_report(subject, proved, unchecked))
 
@@ -124,6 +126,9 @@ def _write_files(
         "utc_time_created": str(datetime.now(UTC).replace(tzinfo=None)),
     }
     _take_example(source, document, target)
+    if subject.rows and subject.signature.columnar and "saved_input_example_info" not in document:  # zeros may be refused
+        (target / EXAMPLE_FILE).write_text(json.dumps(example(subject.rows)), encoding="utf-8")
+        document["saved_input_example_info"] = {"artifact_path": EXAMPLE_FILE, "pandas_orient": "split", "type": "dataframe"}
     _write_yaml(target / "MLmodel", document)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from tensign.engines.onnx import text
 from tensign.errors import ParityFailed, UnsupportedModel
-from tensign.preprocess import PreprocessSpec
-from tensign.proof.parity import FULL_PRECISION, LOGITS, NETWORK_INPUT, Answers, Differences, Tolerance
+from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers, Differences
 from tensign.proof.record import Proof, gathered, proof, thinned
 from tensign.proof.samples import Sample, Samples
 from tensign_converters.subject import Subject
@@ -20,15 +20,13 @@ from tensign_converters.subject import Subject
 BATCHES = (1, 3, 16)  # rows at a time, in turn
 
 
-def prove(
-    subject: Subject, model: Path, rows: Samples, tolerance: Tolerance = FULL_PRECISION
-) -> tuple[Proof, dict[str, npt.NDArray[Any]]]:
+def prove(subject: Subject, model: Path, rows: Samples) -> tuple[Proof, dict[str, npt.NDArray[Any]]]:
     """The proof of the ONNX file `model`, and the original's answers, thinned, by output.
 
     Raises ParityFailed beyond the tolerance.
     """
-    head = subject.head
-    converted, differences = Converted(model, subject.preprocess), Differences(head.task, head.threshold)
+    head, tolerance = subject.head, subject.tolerance
+    converted, differences = Converted(model, subject), Differences(head.task, head.threshold)
     kept: dict[str, list[npt.NDArray[Any]]] = {}
     for chunk in rows.chunks(BATCHES):
         original = subject.answers(chunk)
@@ -45,15 +43,16 @@ def prove(
 class Converted:
     """A written graph behind the host's steps, its inner tensors as outputs too. Needs ONNX Runtime: UnsupportedModel."""
 
-    def __init__(self, model: Path, preprocess: PreprocessSpec | None) -> None:
+    def __init__(self, model: Path, subject: Subject) -> None:
         try:
             import onnxruntime
         except ImportError:
             raise UnsupportedModel("proving the conversion needs onnxruntime: pip install 'tensign[cpu,convert]'") from None
-        self._preprocess = preprocess
+        self._preprocess = subject.preprocess
         graph, self._inner = with_inner_outputs(model)
         self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self._inputs = [each.name for each in self._session.get_inputs()]
+        self._columns = subject.signature.columnar
         self._outer = [each.name for each in self._session.get_outputs() if each.name not in self._inner]
 
     def answers(self, chunk: Sequence[Sample], names: Sequence[str]) -> Answers:
@@ -68,7 +67,9 @@ class Converted:
 
     def _column(self, values: list[Any]) -> npt.NDArray[Any]:
         if self._preprocess is None:
-            return np.stack([np.asarray(value) for value in values])
+            column = np.stack([np.asarray(value) for value in values])
+            column = column[:, None] if self._columns else column  # networks made from columns want each as [n,1]
+            return text(column) if column.dtype.kind in "OU" else column
         if isinstance(values[0], Path):
             return self._preprocess.encoded([file.read_bytes() for file in values], height=-1, width=-1)
         return self._preprocess.arrays(np.stack(values))

@@ -77,6 +77,14 @@ def _from_onnx(manifest: ModelManifest, declaration: Declaration | None, trust: 
     return _folded(_file(manifest, "onnx"), declaration)
 
 
+def _from_sklearn(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
+    from tensign_converters.tables.tabular import read_tabular
+
+    if declaration is not None:
+        raise InvalidConfig("--preprocess: is of pictures, and a scikit-learn model takes columns")
+    return read_tabular(manifest, trust=trust).subject()
+
+
 def _from_fastai(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
     if declaration is not None:
         raise InvalidConfig("--preprocess: a Learner says itself how its pictures are prepared")
@@ -91,7 +99,7 @@ def _file(manifest: ModelManifest, flavor: str) -> Path:
     return choice.file
 
 
-_FLAVORS = {"fastai": _from_fastai, "pytorch": _from_pytorch, "onnx": _from_onnx}
+_FLAVORS = {"fastai": _from_fastai, "pytorch": _from_pytorch, "sklearn": _from_sklearn, "onnx": _from_onnx}
 
 
 def _learner(manifest: ModelManifest, signature: Signature, *, trust: bool) -> Subject:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tensign.preprocess import PreprocessSpec
-from tensign.proof.parity import Answers
-from tensign.proof.samples import Sample
+from tensign.proof.parity import FULL_PRECISION, Answers, Tolerance
+from tensign.proof.samples import Sample, Samples
 from tensign.signature import Signature
 
 
@@ -33,7 +33,8 @@ class Subject:
 
     signature: of the converted model; write: writes one ONNX file, the same bytes every time;
     answers: what the original says to n rows; preprocess: what the host does before the graph, None where rows reach it as they
-    are; against: whose answers those are; unchecked: what no comparison with them can show.
+    are; against: whose answers those are; unchecked: what no comparison with them can show; rows: what is tried, None for what
+    any model of that signature is tried with; tolerance: beyond which it is refused.
     """
 
     signature: Signature
@@ -44,3 +45,5 @@ class Subject:
     versions: Mapping[str, str]
     against: str
     unchecked: tuple[str, ...] = ()
+    rows: Samples | None = None
+    tolerance: Tolerance = FULL_PRECISION

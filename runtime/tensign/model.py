@@ -41,6 +41,7 @@ from tensign.plan import ModelPlan
 from tensign.request import Enforced, Formed, Outputs, Part, Request, joined
 from tensign.signature import Arrays, Mode, Signature, Spec, TensorSpec
 from tensign.slots import Slots
+from tensign.specs import described
 
 T = TypeVar("T")
 
@@ -312,13 +313,8 @@ def _engine(plan: ModelPlan, config: ModelConfig, name: str) -> Engine:
         "trust": config.trust,
         "flavor": dict(flavors[choice.flavor]),
         "pyfunc": dict(flavors.get("python_function", {})),
-        "inputs": list(map(_described, plan.signature.inputs)),
-        "outputs": list(map(_described, plan.signature.outputs)),
+        "inputs": list(map(described, plan.signature.inputs)),
+        "outputs": list(map(described, plan.signature.outputs)),
     }
     plain = json.loads(json.dumps(settings, default=str))  # YAML knows dates
     return Worker(ENGINE_CLASSES[choice.engine], plain, name=name, python=config.python, growth=config.max_growth_bytes)
-
-
-def _described(spec: Spec) -> dict[str, Any]:
-    column = not isinstance(spec, TensorSpec)
-    return {"name": spec.name, "named": spec.named, "dtype": spec.dtype.str, "shape": spec.shape, "column": column}

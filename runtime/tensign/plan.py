@@ -13,6 +13,7 @@ import numpy as np
 
 from tensign.choice import Choice, chosen, inside
 from tensign.errors import UnsupportedModel
+from tensign.form import Form
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.preprocess import PreprocessSpec
 from tensign.signature import Signature
@@ -20,6 +21,7 @@ from tensign.specs import tensor_specs
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 TASKS = ("classification", "multilabel", "segmentation", "regression")
+_FORMS = {"fastai": Form("dataframe", ("predictions",)), "scikit-learn": Form("ndarray")}  # of MLflow's flavors
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,17 @@ class ModelPlan:
     def flavor(self) -> str:
         """Which of the model's flavors is run."""
         return self.choice.flavor
+
+    @property
+    def form(self) -> Form:
+        """What a converted model returned before it was converted, by the library that it was made with."""
+        made_with: Any = self.manifest.metadata.get("tensign")
+        for key in ("source", "versions"):
+            made_with = made_with.get(key) if isinstance(made_with, Mapping) else None
+        for library, form in _FORMS.items():
+            if library in (made_with or ()):
+                return form
+        return Form("dict" if self.signature.outputs[0].named else "ndarray")
 
     @classmethod
     def of(cls, path: Path | str, engine: str = "auto") -> ModelPlan:

@@ -21,13 +21,15 @@ class PyFuncModel:
         self._model = Model.load(path)
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
-        """[n,...] or {name: [n,...]} -> one array where the signature's single output is unnamed, else {name: array}."""
+        """[n,...] or {name: [n,...]} -> {name: array}; one array where the signature's single output is unnamed, or where the
+        model returned one before it was converted, several columns side by side."""
         single = isinstance(model_input, np.ndarray)
         outputs: dict[str, npt.NDArray[Any]] = self._model.infer(
             model_input if single else {name: np.asarray(value) for name, value in model_input.items()}
         )
-        spec = self._model.signature.outputs[0]
-        return outputs if spec.named else outputs[spec.name]
+        if self._model.plan.form.kind != "ndarray":
+            return outputs if self._model.signature.outputs[0].named else next(iter(outputs.values()))
+        return next(iter(outputs.values())) if len(outputs) == 1 else np.stack(list(outputs.values()), axis=1)
 
 
 def _load_pyfunc(path: str) -> PyFuncModel:

@@ -122,6 +122,12 @@ def tensor_specs(specs: Sequence[Spec]) -> tuple[TensorSpec, ...]:
     return tuple(spec for spec in specs if isinstance(spec, TensorSpec))
 
 
+def described(spec: Spec) -> dict[str, Any]:
+    """What an engine that runs the model's own code is told of it."""
+    column = isinstance(spec, ColumnSpec)
+    return {"name": spec.name, "named": spec.named, "dtype": spec.dtype.str, "shape": spec.shape, "column": column}
+
+
 def parse_specs(kind: str, entries: Any) -> tuple[TensorSpec, ...] | tuple[ColumnSpec, ...]:
     """What a signature declares as its "input" or "output" (`kind`). Raises UnsupportedModel for what MLflow refuses."""
     where = f"signature {kind}s"

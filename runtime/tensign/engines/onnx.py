@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import numpy.typing as npt
 
 from tensign import datatypes
 from tensign.engines import Engine
-from tensign.errors import InvalidInput, ProviderUnavailable, UnsupportedModel
+from tensign.errors import InvalidInput, ModelFailed, ProviderUnavailable, UnsupportedModel
 from tensign.form import Form
 from tensign.signature import Arrays, TensorSpec
+from tensign.values import is_missing
 
+MISSING_TEXT = "\uffff"  # ONNX has no missing text: this is what a network gets for it, and no text that anybody writes
+_REFUSAL = re.compile(r"Name:'refuses ([^']{1,80})'")
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the rest are called as in numpy
@@ -80,8 +84,13 @@ class OnnxEngine(Engine):
     def run(
         self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None
     ) -> dict[str, npt.NDArray[Any]]:
-        batch = {name: _text(array) if array.dtype.kind == "O" else array for name, array in batch.items()}
-        answers = self._sessions.get(_rows(batch), self._session).run(None, batch)
+        batch = {name: text(array) if array.dtype.kind == "O" else array for name, array in batch.items()}
+        try:
+            answers = self._sessions.get(_rows(batch), self._session).run(None, batch)
+        except Exception as error:  # a node that fails on purpose is called after what it refuses
+            if (refusal := _REFUSAL.search(str(error))) is None:
+                raise
+            raise ModelFailed(f"the model refuses {refusal.group(1)}") from None
         return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
 
     def close(self) -> None:
@@ -89,12 +98,12 @@ class OnnxEngine(Engine):
         self._sessions.clear()
 
 
-def _text(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """ONNX's strings are UTF-8 text; a signature may call them bytes. Raises InvalidInput."""
+def text(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Objects as ONNX has them: UTF-8 text, which a signature may call bytes, and no missing ones. Raises InvalidInput."""
     found = np.empty(array.shape, object)
     try:
         for index, value in np.ndenumerate(array):
-            found[index] = value.decode() if isinstance(value, bytes) else value
+            found[index] = value.decode() if isinstance(value, bytes) else MISSING_TEXT if is_missing(value) else value
     except UnicodeDecodeError as error:
         raise InvalidInput(f"text for the network is not UTF-8: {error.reason}") from None
     return found

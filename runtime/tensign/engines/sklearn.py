@@ -21,7 +21,10 @@ _METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function"
 
 
 class SklearnEngine(Engine):
-    """file: model.skops or model.pkl; flavor, pyfunc: what the MLmodel says of it; trust: its own code may run."""
+    """file: model.skops or model.pkl; flavor, pyfunc: what the MLmodel says of it; trust: its own code may run.
+
+    estimator: what the file held, once it is loaded; method: which of its methods is the prediction.
+    """
 
     def __init__(
         self,
@@ -36,18 +39,18 @@ class SklearnEngine(Engine):
     ) -> None:
         self._path, self._file = Path(path), Path(file)
         self._flavor, self._trust = flavor, trust
-        self._method = str(pyfunc.get("predict_fn", "predict"))
+        self.method = str(pyfunc.get("predict_fn", "predict"))
         self._takes, self._gives = inputs, outputs
-        self._estimator: Any = None
+        self.estimator: Any = None
 
     def load(self) -> None:
-        if self._method not in _METHODS:  # the MLmodel says it, and without trust that is nobody's word
-            raise UnsupportedModel(f"predict_fn: wanted one of {', '.join(_METHODS)}, got {self._method[:64]!r}")
+        if self.method not in _METHODS:  # the MLmodel says it, and without trust that is nobody's word
+            raise UnsupportedModel(f"predict_fn: wanted one of {', '.join(_METHODS)}, got {self.method[:64]!r}")
         kind = str(self._flavor.get("serialization_format", "pickle"))
         if self._trust:
             add_code(self._path, self._flavor)
         try:
-            self._estimator = self._skops() if kind == "skops" else self._unpickled(kind)
+            self.estimator = self._skops() if kind == "skops" else self._unpickled(kind)
         except UntrustedModel:
             raise
         except Exception as error:
@@ -57,19 +60,19 @@ class SklearnEngine(Engine):
                 f"{self._file.name}: written by scikit-learn {written}, and scikit-learn {_version()} cannot load it:"
                 f" {type(error).__name__}: {reason}"
             ) from error
-        if not callable(getattr(self._estimator, self._method, None)):
-            raise UnsupportedModel(f"{self._file.name}: a {type(self._estimator).__name__} has no {self._method}()")
+        if not callable(getattr(self.estimator, self.method, None)):
+            raise UnsupportedModel(f"{self._file.name}: a {type(self.estimator).__name__} has no {self.method}()")
 
     def warmup(self, batch: Arrays, params: Mapping[str, Any] | None = None) -> None:
         self.run(batch, params)
 
     def run(self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> dict[str, Any]:
-        answer = getattr(self._estimator, self._method)(model_input(batch, self._takes, single_as_dict=False))
+        answer = getattr(self.estimator, self.method)(model_input(batch, self._takes, single_as_dict=False))
         outputs, self.form = named(answer, self._gives)
         return outputs
 
     def close(self) -> None:
-        self._estimator = None
+        self.estimator = None
 
     def _skops(self) -> Any:
         """Without trust, only where skops itself trusts every type in it; the MLmodel's own list is the model's word."""

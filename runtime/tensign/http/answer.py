@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, time
 from typing import Any
 
@@ -15,12 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign.form import Form
-from tensign.mlmodel import ModelManifest
 from tensign.model import Model
 from tensign.request import Formed, Outputs
 
 _TABLES = ("dataframe", "series", "records")
-_FASTAI = Form("dataframe", ("predictions",))  # what MLflow's fastai flavor returned
 
 
 def written(model: Model, outputs: Outputs) -> str:
@@ -32,9 +30,7 @@ def form_of(model: Model, outputs: Outputs | None = None) -> Form:
     """What kind of thing the model returned, as `outputs` or last, or returned before it was converted, and its own names."""
     if model.plan.flavor != "tensign":
         return (outputs.form if isinstance(outputs, Formed) else model.form) or Form("dict")
-    if "fastai" in _source(model.plan.manifest):
-        return _FASTAI
-    return Form("dict" if model.signature.outputs[0].named else "ndarray")  # as tensign.pyfunc returns it to MLflow
+    return model.plan.form
 
 
 def jsonable(outputs: Outputs, form: Form) -> Any:
@@ -62,14 +58,6 @@ def _columns(outputs: Outputs, names: Sequence[str]) -> Outputs:
         (matrix,) = outputs.values()
         return {name: matrix[:, index] for index, name in enumerate(names)}
     return _renamed(outputs, names or ("0",) * (len(outputs) == 1))  # pandas' name for what has none
-
-
-def _source(manifest: ModelManifest) -> Any:
-    """Libraries that a converted model was made by: {name: version}."""
-    declared: Any = manifest.metadata.get("tensign")
-    for key in ("source", "versions"):
-        declared = declared.get(key) if isinstance(declared, Mapping) else None
-    return declared or ()
 
 
 def _cells(array: npt.NDArray[Any]) -> list[Any]:

@@ -134,15 +134,17 @@ def _rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What is refused beyond: difference, of probabilities; relative, of logits (see Parity). Probabilities saturate, and a
-    wrong preprocessing hides behind 1.000; logits do not."""
+    """What is refused beyond: difference, of probabilities; relative, of logits (see Parity); below agreement, of the best
+    classes. Probabilities saturate, and a wrong preprocessing hides behind 1.000; logits do not."""
 
     difference: float
     relative: float
+    agreement: float = 0.0
 
     def holds(self, parity: Parity, activation: str) -> bool:
         """activation: of the model; without one, outputs have no fixed scale, and only the relative difference counts."""
         alike = parity.relative_difference <= self.relative  # NaN is not alike
+        alike = alike and (parity.top1_agreement is None or parity.top1_agreement >= self.agreement)
         return alike and (activation == "none" or parity.max_difference <= self.difference)
 
 

@@ -13,11 +13,10 @@ import numpy as np
 import PIL.Image
 
 from tensign.errors import InvalidConfig
-from tensign.example import saved_example
 from tensign.plan import ModelPlan
 from tensign.proof.parity import Parity
 from tensign.proof.record import Proof, Record
-from tensign.proof.samples import samples
+from tensign.proof.verification import tried
 
 FILE = "conversion.html"
 _THUMBNAIL = 160  # pixels
@@ -107,7 +106,7 @@ def _histogram(proof: Proof) -> str:
 
 def _worst(directory: Path, record: Record, proof: Proof) -> Iterator[str]:
     plan = ModelPlan.of(directory)
-    rows = samples(plan.signature, plan.preprocess, saved_example(plan.manifest, plan.signature), record.crops)
+    rows = tried(plan, record.crops)
     numbers = {rows.name(row): row for row in range(len(rows))}
     for name in proof.worst:
         difference = proof.differences[numbers[name]]

@@ -13,8 +13,10 @@ from tensign.config import ModelConfig
 from tensign.errors import ParityFailed
 from tensign.example import saved_example
 from tensign.model import Model
+from tensign.plan import ModelPlan
 from tensign.proof.parity import Answers, Differences, Parity
 from tensign.proof.record import Record, digest, padded, thinned
+from tensign.proof.rows import read_rows
 from tensign.proof.samples import Sample, Samples, samples
 
 
@@ -40,7 +42,7 @@ def verify(path: Path | str, config: ModelConfig | None = None) -> Verified:
         raise ParityFailed(f"{directory}: not what was proved: {', '.join(changed)} changed since or missing")
     model = Model.load(directory, config or ModelConfig())
     try:
-        parity = _compared(model, tried(model, record.crops), record, expected)
+        parity = _compared(model, tried(model.plan, record.crops), record, expected)
     finally:
         model.close(5)
     proof = record.proofs["fp32"]
@@ -49,10 +51,10 @@ def verify(path: Path | str, config: ModelConfig | None = None) -> Verified:
     return Verified(record, parity, model.device)
 
 
-def tried(model: Model, crops: int) -> Samples:
-    """The rows of the proof of a loaded model."""
-    plan = model.plan
-    return samples(plan.signature, plan.preprocess, saved_example(plan.manifest, plan.signature), crops)
+def tried(plan: ModelPlan, crops: int) -> Samples:
+    """The rows that a converted model was proved with: those that were kept, else what its signature is tried with."""
+    kept = read_rows(plan.manifest.path, plan.signature)
+    return kept or samples(plan.signature, plan.preprocess, saved_example(plan.manifest, plan.signature), crops)
 
 
 def _unchanged(file: Path, known: str) -> bool:
