@@ -56,7 +56,7 @@ def write_model(
     made = {"source": {**origin, "versions": versions}, "parity": {**proved.parity.document(), "against": subject.against}}
     _write_files(target, subject, source, made, [*requirements, f"tensign[cpu]=={__version__}"])
     files = {name: digest(target / name) for name in (MODEL_FILE, LABELS_FILE) if (target / name).is_file()}
-    unchecked = (*subject.unchecked, *_unproved(proved))
+    unchecked = (*subject.unchecked, *_unproved(alike=subject.rows is None and _alike(proved)))
     if subject.rows:
         write_rows(subject.rows, target)
     Record(made["source"], subject.against, unchecked, crops, files, {"fp32": proved}).write(target, answers)
@@ -69,9 +69,12 @@ def _format(model: Path) -> dict[str, int]:
     return {"opset": opset, "ir": written.ir_version}
 
 
-def _unproved(proved: Proof) -> tuple[str, ...]:
-    alike = proved.parity.spread < 100 * max(proved.tolerance.relative, proved.parity.relative_difference)
+def _unproved(*, alike: bool) -> tuple[str, ...]:
     return ("other execution providers than the CPU's", *["much: answers hardly differ from row to row"] * alike)
+
+
+def _alike(proved: Proof) -> bool:
+    return proved.parity.spread < 100 * max(proved.tolerance.relative, proved.parity.relative_difference)
 
 
 def _report(subject: Subject, proved: Proof, unchecked: tuple[str, ...]) -> list[str]:
