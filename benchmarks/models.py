@@ -42,17 +42,17 @@ def _resnet18(file: Path) -> int:
     import torch
     from torchvision.models import resnet18
 
-    from tensign_converters import graph
-    from tensign_converters.learned import rebuilt
+    from tensign_converters.learners import export
+    from tensign_converters.learners.learned import rebuilt
+    from tensign_converters.learners.transforms import COLOUR, Preprocessing
     from tensign_converters.steps import Normalize, Scale
     from tensign_converters.subject import Head
-    from tensign_converters.transforms import COLOUR, Preprocessing
 
     torch.manual_seed(0)
     steps = (Scale(255.0), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     preprocessing = Preprocessing(COLOUR, (), steps, (300, 300), (300, 300))
     head = Head("classification", "softmax", -1, (), None)
-    graph.export(rebuilt(resnet18(weights=None).eval(), preprocessing, head, (1000,), {}), file)
+    export.export(rebuilt(resnet18(weights=None).eval(), preprocessing, head, (1000,), {}), file)
     return 1000
 
 

@@ -33,11 +33,11 @@ from tensign.preprocess import CropPad, Resize
 from tensign.proof.parity import Tolerance
 from tensign.signature import Signature
 from tensign_converters.graph import save
-from tensign_converters.learned import Learned, rebuilt
+from tensign_converters.learners.learned import Learned, rebuilt
+from tensign_converters.learners.transforms import COLOUR, Preprocessing
 from tensign_converters.package import write_model
 from tensign_converters.steps import Normalize
 from tensign_converters.subject import Head, Subject
-from tensign_converters.transforms import COLOUR, Preprocessing
 
 SIZE = 224
 HALVED = Tolerance(5e-3, 1e-2)

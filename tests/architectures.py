@@ -27,9 +27,9 @@ with warnings.catch_warnings():
     from tensign.proof.parity import Parity
     from tensign.proof.samples import photographs, samples
     from tensign.signature import Signature
-    from tensign_converters import graph
-    from tensign_converters.learned import learn
-    from tensign_converters.learner import record
+    from tensign_converters.learners import export
+    from tensign_converters.learners.learned import learn
+    from tensign_converters.learners.learner import record
     from tensign_converters.prove import prove
 
 NAMES = ("bird", "cat", "dog")
@@ -73,7 +73,7 @@ def measure(name: str) -> Measured:
         learned = learn(record(learner, {}), SIGNED)
         file = Path(folder, "model.onnx")
         started = time.perf_counter()
-        graph.export(learned, file)
+        export.export(learned, file)
         seconds = time.perf_counter() - started
         subject = learned.subject(_signature(learned.shape))
         proof, _ = prove(subject, file, samples(subject.signature, subject.preprocess, crops=24))

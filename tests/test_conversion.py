@@ -217,9 +217,9 @@ def test_a_network_that_onnx_cannot_express_is_refused_with_the_reason(tmp_path:
         warnings.simplefilter("ignore")
         import torch
 
-        from tensign_converters import graph
-        from tensign_converters.learned import learn
-        from tensign_converters.recording import Loss, Recording
+        from tensign_converters.learners import export
+        from tensign_converters.learners.learned import learn
+        from tensign_converters.learners.recording import Loss, Recording
 
     class Chooses(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -228,7 +228,7 @@ def test_a_network_that_onnx_cannot_express_is_refused_with_the_reason(tmp_path:
     loss = Loss("torch.nn.modules.loss.MSELoss")
     chooses = Recording(Chooses(), (), (), ("PILImage", "TensorFloat"), (), loss, 1, {}, False, None)
     with pytest.raises(UnsupportedModel, match="the network cannot be exported to ONNX: "):
-        graph.export(learn(chooses, (8, 8)), tmp_path / "model.onnx")
+        export.export(learn(chooses, (8, 8)), tmp_path / "model.onnx")
 
 
 def test_a_signature_that_the_learner_contradicts_is_refused(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
@@ -252,14 +252,14 @@ def test_predictions_beyond_the_tolerance_are_refused(
         import torch
 
         from tensign.proof.samples import samples
-        from tensign_converters import graph
-        from tensign_converters.learned import learn
-        from tensign_converters.learner import load
+        from tensign_converters.learners import export
+        from tensign_converters.learners.learned import learn
+        from tensign_converters.learners.learner import load
         from tensign_converters.prove import prove
 
         learned = learn(load(fixture_dir("faces-fastai-2.8") / "model.fastai", "2.8.12"), (300, 300))
         model = tmp_path / "model.onnx"
-        graph.export(learned, model)
+        export.export(learned, model)
         manifest = read_mlmodel(fixture_dir("faces-fastai-2.8"))
         subject = learned.subject(Signature.parse(manifest.signature))
         rows = samples(subject.signature, subject.preprocess, crops=6)

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.preprocess import CentreCrop, CropPad, RatioResize, ResizeShorter
-from tensign_converters.declaration import Declaration
+from tensign_converters.declared.declaration import Declaration
 
 WHOLE = """
 input: uint8[-1,224,192,3]

@@ -29,11 +29,11 @@ with warnings.catch_warnings():
     torchvision = pytest.importorskip("torchvision")
 
     from tensign.proof.parity import LOGITS, NETWORK_INPUT
-    from tensign_converters.declaration import Declaration
-    from tensign_converters.folding import fold, preprocess, signature
+    from tensign_converters.declared.declaration import Declaration
     from tensign_converters.graph import INPUT, IR_VERSION, OPSET, OUTPUT
-    from tensign_converters.onnxfile import opset
-    from tensign_converters.original import open_session, original_answers
+    from tensign_converters.onnxfiles.file import opset
+    from tensign_converters.onnxfiles.folding import fold, preprocess, signature
+    from tensign_converters.onnxfiles.original import open_session, original_answers
     from tensign_converters.prove import with_inner_outputs
 
 IMAGENET: dict[str, Any] = {"divide": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -311,8 +311,8 @@ def test_microsofts_operators_are_kept(tmp_path: Path, arrays: list[Any]) -> Non
 def test_the_same_file_gives_the_same_bytes_here_and_elsewhere(tmp_path: Path) -> None:
     file = saved(small(opset=11, flatten=(1, -1)), tmp_path / "network.onnx")
     program = (
-        "import sys; from pathlib import Path; from tensign_converters.folding import fold;"
-        "from tensign_converters.declaration import Declaration;"
+        "import sys; from pathlib import Path; from tensign_converters.onnxfiles.folding import fold;"
+        "from tensign_converters.declared.declaration import Declaration;"
         f"said = Declaration.parse({CROPPED!r}, Path()); Path(sys.argv[2]).write_bytes("
         "fold(Path(sys.argv[1]), said).SerializeToString(deterministic=True))"
     )

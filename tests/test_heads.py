@@ -25,12 +25,12 @@ with warnings.catch_warnings():
     fastai = pytest.importorskip("fastai.vision.all")
     import torch
 
-    from tensign_converters.exported import read_export
-    from tensign_converters.heads import head
-    from tensign_converters.learned import learn
-    from tensign_converters.learner import record
+    from tensign_converters.learners.exported import read_export
+    from tensign_converters.learners.heads import head
+    from tensign_converters.learners.learned import learn
+    from tensign_converters.learners.learner import record
+    from tensign_converters.learners.recording import Loss, Recording
     from tensign_converters.package import write_model
-    from tensign_converters.recording import Loss, Recording
 
 HEIGHT, WIDTH = 60, 72
 

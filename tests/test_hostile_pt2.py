@@ -25,7 +25,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]),) * 2)
 import torch
 from tensign.errors import TensignError
-from tensign_converters.networks import read_network
+from tensign_converters.networks.network import read_network
 for file in sorted(Path(sys.argv[1]).iterdir()):
     start = time.process_time()
     try:

@@ -97,8 +97,24 @@ def test_every_module_has_a_layer() -> None:
 
 
 def test_only_the_learner_file_of_the_converters_imports_fastai() -> None:
-    importers = {path.name for path in CONVERTERS.glob("*.py") if any(name.split(".")[0] == "fastai" for name in imports(path))}
+    importers = {
+        path.name for path in CONVERTERS.rglob("*.py") if any(name.split(".")[0] == "fastai" for name in imports(path))
+    }
     assert importers == {"learner.py"}
+
+
+PACKAGES = ("declared", "pickles", "learners", "networks", "onnxfiles", "tables", "precision")  # of the converters
+MAY_IMPORT = {"networks": {"declared", "learners", "pickles"}, "learners": {"pickles"}, "onnxfiles": {"declared"}}
+ABOVE = {"source", "convert", "package", "confined", "live", "__main__"}  # what puts the packages to use
+
+
+def test_packages_of_the_converters_import_what_lies_below() -> None:
+    for path in CONVERTERS.rglob("*/*.py"):
+        here = path.parent.name
+        tops = {name.split(".")[1] for name in imports(path) if name.startswith("tensign_converters.")}
+        for there in tops - {here}:
+            allowed = there not in ABOVE and (there not in PACKAGES or there in MAY_IMPORT.get(here, set()))
+            assert allowed, f"{here}/{path.name} imports {there}"
 
 
 @pytest.mark.parametrize(

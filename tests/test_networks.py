@@ -21,7 +21,7 @@ import torchvision
 from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel, UntrustedModel
-from tensign_converters.networks import Network, read_network
+from tensign_converters.networks.network import Network, read_network
 
 ANY = torch.export.Dim("rows", min=2)
 

@@ -18,9 +18,9 @@ from tensign.errors import UnsupportedModel
 
 pytest.importorskip("torch")
 
-from tensign_converters.declaration import Declaration
-from tensign_converters.onnxfile import lifted, nodes, opset, read_onnx
-from tensign_converters.original import original_answers
+from tensign_converters.declared.declaration import Declaration
+from tensign_converters.onnxfiles.file import lifted, nodes, opset, read_onnx
+from tensign_converters.onnxfiles.original import original_answers
 
 
 def outside(file: Path, model: ModelProto | None = None) -> Path:

@@ -10,7 +10,7 @@ from onnx_networks import small
 
 pytest.importorskip("onnxscript")
 
-from tensign_converters.tidy import tidy
+from tensign_converters.onnxfiles.tidy import tidy
 
 
 def test_what_is_constant_is_folded_and_what_it_cannot_follow_stays() -> None:

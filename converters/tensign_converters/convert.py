@@ -86,7 +86,7 @@ def describe(source: Path, *, trust: bool) -> dict[str, str]:
 
 def describe_here(source: str, *, trust: bool, confinement: str) -> dict[str, str]:
     """The same, in the process that is shut in."""
-    from tensign_converters.learned import learn
+    from tensign_converters.learners.learned import learn
     from tensign_converters.source import read_learner
 
     learned = learn(read_learner(read_mlmodel(source), trust=trust), ANY_SIZE)
@@ -107,7 +107,7 @@ def convert_here(
 
     confinement: what holds of this process, kept with the model. Raises as `convert` does.
     """
-    from tensign_converters.declaration import Declaration
+    from tensign_converters.declared.declaration import Declaration
     from tensign_converters.package import write_model
     from tensign_converters.source import read_source
 

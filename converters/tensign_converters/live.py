@@ -15,14 +15,14 @@ from tensign.errors import InvalidConfig, InvalidInput, UnsupportedModel
 from tensign.notation import parse_specs
 from tensign.signature import Signature
 from tensign_converters.convert import ANY_SIZE
-from tensign_converters.declaration import Declaration
-from tensign_converters.learned import Learned, learn
-from tensign_converters.learner import record, versions
-from tensign_converters.module import pictures_subject
-from tensign_converters.networks import Network
+from tensign_converters.declared.declaration import Declaration
+from tensign_converters.learners.learned import Learned, learn
+from tensign_converters.learners.learner import record, versions
+from tensign_converters.learners.transforms import preprocessing
+from tensign_converters.networks.module import pictures_subject
+from tensign_converters.networks.network import Network
 from tensign_converters.source import picture_size
 from tensign_converters.subject import Subject
-from tensign_converters.transforms import preprocessing
 
 AGAINST = "a copy of the live {}, on the CPU and in single precision"
 _STAGES = ("after_item", "before_batch", "after_batch")

@@ -11,8 +11,8 @@ from tensign.errors import InvalidConfig, TensignError, UnsupportedModel, Untrus
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.proof.record import digest
 from tensign.signature import Signature
-from tensign_converters.declaration import Declaration
-from tensign_converters.recording import Recording
+from tensign_converters.declared.declaration import Declaration
+from tensign_converters.learners.recording import Recording
 from tensign_converters.subject import Subject
 
 
@@ -48,8 +48,8 @@ def _bare(file: Path, declaration: Declaration | None, *, trust: bool) -> Subjec
 
 
 def _torch(file: Path, signature: Signature | None, declaration: Declaration | None, *, trust: bool) -> Subject:
-    from tensign_converters.module import pictures_subject, tensors_subject
-    from tensign_converters.networks import read_network
+    from tensign_converters.networks.module import pictures_subject, tensors_subject
+    from tensign_converters.networks.network import read_network
 
     said = declaration or Declaration()
     network = read_network(file, trust=trust, architecture=said.architecture or "", arguments=said.arguments)
@@ -61,7 +61,7 @@ def _torch(file: Path, signature: Signature | None, declaration: Declaration | N
 
 
 def _folded(file: Path, declaration: Declaration) -> Subject:
-    from tensign_converters.folding import folded
+    from tensign_converters.onnxfiles.folding import folded
 
     return folded(file, declaration)
 
@@ -103,7 +103,7 @@ _FLAVORS = {"fastai": _from_fastai, "pytorch": _from_pytorch, "sklearn": _from_s
 
 
 def _learner(manifest: ModelManifest, signature: Signature, *, trust: bool) -> Subject:
-    from tensign_converters.learned import learn
+    from tensign_converters.learners.learned import learn
 
     size = picture_size(signature)
     learned = learn(read_learner(manifest, trust=trust), size)
@@ -129,7 +129,7 @@ def read_learner(manifest: ModelManifest, *, trust: bool) -> Recording:
     Raises UntrustedModel where only the file's own code could say what the network is, UnsupportedModel for what is broken
     or has no counterpart here.
     """
-    from tensign_converters import exported, learner
+    from tensign_converters.learners import exported, learner
 
     flavor = manifest.flavors["fastai"]
     file = _inside(manifest, str(flavor.get("data", "model.fastai")))
@@ -148,7 +148,7 @@ def read_learner(manifest: ModelManifest, *, trust: bool) -> Recording:
 
 
 def _read(file: Path, written: str) -> Recording:
-    from tensign_converters import exported, learner
+    from tensign_converters.learners import exported, learner
 
     try:
         return exported.read_export(file, learner.versions(written))

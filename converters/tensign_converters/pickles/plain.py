@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.allowed import today
-from tensign_converters.recording import Opaque
-from tensign_converters.tensors import is_tensor, tensor
-from tensign_converters.unpickler import Entries, Global, Record
+from tensign_converters.pickles.allowed import today
+from tensign_converters.pickles.tensors import is_tensor, tensor
+from tensign_converters.pickles.unpickler import Entries, Global, Record
 
 _MAX_DEPTH = 40
 _SEQUENCES = {"fastcore.foundation.L", "fastai.data.transforms.CategoryMap", "fastai.data.transforms.MultiCategory"}
@@ -24,6 +24,13 @@ _ENUMS = {
 _PATHS = {f"pathlib.{kind}" for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")}
 _NUMBERS = re.compile(r"[biufc](1|2|4|8|16)|[US][0-9]{1,4}")
 _ORDERS = {"<", ">", "=", "|"}
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Something that plain data cannot say, such as a function or an object of another class; path: what it is, dotted."""
+
+    path: str
 
 
 class Plain:

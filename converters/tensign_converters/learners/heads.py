@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tensign.errors import UnsupportedModel, UntrustedModel
-from tensign_converters.recording import Loss, Recording
+from tensign_converters.learners.recording import Loss, Recording
 from tensign_converters.subject import Head
 
 _SOFTMAX = {"CrossEntropyLossFlat", "FocalLossFlat", "DiceLoss"}  # along their own axis

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.archive import MAGIC
+from tensign_converters.pickles.archive import MAGIC
 
 _CODE = (
     "its code has to be importable here: install the package it comes from; where MLflow kept it in the MLmodel's code/"

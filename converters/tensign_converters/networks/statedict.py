@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.allowed import today
-from tensign_converters.tensors import is_tensor, tensor
-from tensign_converters.unpickler import Entries, Record
+from tensign_converters.pickles.allowed import today
+from tensign_converters.pickles.tensors import is_tensor, tensor
+from tensign_converters.pickles.unpickler import Entries, Record
 
 _HELD = ("state_dict", "model_state_dict", "model", "network", "net", "weights", "params")  # where checkpoints keep it
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.onnxfile import graphs
-from tensign_converters.original import open_session, run
+from tensign_converters.onnxfiles.file import graphs
+from tensign_converters.onnxfiles.original import open_session, run
 
 ROWS = "rows"
 _ALIKE = 1e-2  # of the largest value; rows that get into each other differ by more

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
 from tensign.proof.parity import LOGITS, NETWORK_INPUT
-from tensign_converters.declaration import Declaration
+from tensign_converters.declared.declaration import Declaration
 from tensign_converters.graph import INPUT, OUTPUT
-from tensign_converters.onnxfile import read_onnx
+from tensign_converters.onnxfiles.file import read_onnx
 
 PREFIX = "network."  # of all inner names that are the file's own
 _OURS = (INPUT, NETWORK_INPUT, LOGITS)

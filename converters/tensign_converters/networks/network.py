@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from tensign.errors import TensignError, UnsupportedModel, UntrustedModel
 from tensign.specs import TensorSpec
-from tensign_converters import loaded
-from tensign_converters.anyrows import any_rows
-from tensign_converters.architecture import fill
-from tensign_converters.archive import read_archive
-from tensign_converters.members import Members
-from tensign_converters.plain import Plain
-from tensign_converters.pt2 import is_pt2, read_pt2
-from tensign_converters.rebuild import Rebuilder
-from tensign_converters.statedict import read_safetensors, state_dict
+from tensign_converters.networks import loaded
+from tensign_converters.networks.anyrows import any_rows
+from tensign_converters.networks.architecture import fill
+from tensign_converters.networks.members import Members
+from tensign_converters.networks.pt2 import is_pt2, read_pt2
+from tensign_converters.networks.statedict import read_safetensors, state_dict
+from tensign_converters.pickles.archive import read_archive
+from tensign_converters.pickles.plain import Plain
+from tensign_converters.pickles.rebuild import Rebuilder
 
 _TRUST = "If you trust where it comes from, say so: --trust loads it, which runs whatever code it holds, in a confined process."
 _NONE: Mapping[str, Any] = MappingProxyType({})

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensign.errors import InvalidConfig, TensignError
 from tensign.jsontext import parse_json
-from tensign_converters.keys import shown
+from tensign_converters.declared.keys import shown
 
 MAX_BYTES = 16 << 20  # of a file that a person wrote
 

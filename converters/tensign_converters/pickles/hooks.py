@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from tensign_converters.allowed import today
-from tensign_converters.plain import state
-from tensign_converters.unpickler import Global, Record
+from tensign_converters.pickles.allowed import today
+from tensign_converters.pickles.plain import state
+from tensign_converters.pickles.unpickler import Global, Record
 
 _HOME = "fastai.callback.hook"
 _METHOD = "cloudpickle.cloudpickle._builtin_type()"

@@ -16,12 +16,12 @@ from tensign.proof.parity import Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
 from tensign.specs import Spec, TensorSpec, tensor_specs
-from tensign_converters.declaration import Declaration
+from tensign_converters.declared.declaration import Declaration
 from tensign_converters.graph import write
-from tensign_converters.learned import example, network_input, output_shape, rebuilt
-from tensign_converters.networks import Network
+from tensign_converters.learners.learned import example, network_input, output_shape, rebuilt
+from tensign_converters.learners.transforms import COLOUR, GREY, Preprocessing
+from tensign_converters.networks.network import Network
 from tensign_converters.subject import Head, Subject
-from tensign_converters.transforms import COLOUR, GREY, Preprocessing
 
 _SOME_LENGTH = 64  # of an example's axis that stays open
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.allowed import today
-from tensign_converters.archive import read_archive
-from tensign_converters.plain import Plain, described, state
-from tensign_converters.rebuild import Rebuilder
-from tensign_converters.recording import Loss, Opaque, Recording, Transform
-from tensign_converters.unpickler import Entries, Global, Record
+from tensign_converters.learners.recording import Loss, Recording, Transform
+from tensign_converters.pickles.allowed import today
+from tensign_converters.pickles.archive import read_archive
+from tensign_converters.pickles.plain import Opaque, Plain, described, state
+from tensign_converters.pickles.rebuild import Rebuilder
+from tensign_converters.pickles.unpickler import Entries, Global, Record
 
 _LEARNER = "fastai.learner.Learner"
 _TRANSFORM_HOMES = ("fastai.vision.augment", "fastai.vision.core", "fastai.data.transforms")

@@ -16,7 +16,7 @@ import PIL.Image
 from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
 from tensign.preprocess import CropPad, HostStep, PreprocessSpec, RatioResize, Resize
-from tensign_converters.recording import Transform
+from tensign_converters.learners.recording import Transform
 from tensign_converters.steps import CentreCrop, Codes, IdentityWarp, Normalize, Scale, Step
 
 COLOUR, GREY, MASK = "PILImage", "PILImageBW", "PILMask"

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.allowed import today
-from tensign_converters.recording import Answered, Loss, Opaque, Picture, Recording, Transform
+from tensign_converters.learners.recording import Answered, Loss, Picture, Recording, Transform
+from tensign_converters.pickles.allowed import today
+from tensign_converters.pickles.plain import Opaque
 
 _MAX_DEPTH = 10
 

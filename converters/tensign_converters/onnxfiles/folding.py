@@ -21,13 +21,13 @@ from tensign.preprocess import PreprocessSpec
 from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
-from tensign_converters.declaration import Declaration
+from tensign_converters.declared.declaration import Declaration
 from tensign_converters.graph import INPUT, OUTPUT, save
-from tensign_converters.onnxfile import graphs, lifted, opset, read_onnx
-from tensign_converters.original import PREFIX, original_answers, output_names
-from tensign_converters.rows import ROWS, follow_rows, free_rows
+from tensign_converters.onnxfiles.file import graphs, lifted, opset, read_onnx
+from tensign_converters.onnxfiles.original import PREFIX, original_answers, output_names
+from tensign_converters.onnxfiles.rows import ROWS, follow_rows, free_rows
+from tensign_converters.onnxfiles.tidy import tidy
 from tensign_converters.subject import Head, Subject
-from tensign_converters.tidy import tidy
 
 _DTYPES: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
 _UNKNOWN_SIZE = 224  # pixels a side on which a network for any size is tried

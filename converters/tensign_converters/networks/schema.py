@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from tensign.errors import UnsupportedModel, UntrustedModel
-from tensign_converters import operators
-from tensign_converters.literals import constant, field, union
-from tensign_converters.program import Program, Ref, Step
+from tensign_converters.networks import operators
+from tensign_converters.networks.literals import constant, field, union
+from tensign_converters.networks.program import Program, Ref, Step
 
 MAX_STEPS = 100_000
 _PATH = re.compile(r"[\w-]{1,100}(\.[\w-]{1,100}){0,40}", re.ASCII)

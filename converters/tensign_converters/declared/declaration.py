@@ -14,8 +14,8 @@ from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.hoststeps import STEPS, HostStep, parse_step
 from tensign.notation import parse_specs
 from tensign.preprocess import PreprocessSpec
-from tensign_converters.keys import Keys, nearest, shown
-from tensign_converters.labels import read_labels, read_text
+from tensign_converters.declared.keys import Keys, nearest, shown
+from tensign_converters.declared.labels import read_labels, read_text
 from tensign_converters.steps import Normalize, Scale
 from tensign_converters.subject import Head
 

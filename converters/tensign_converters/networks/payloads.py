@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel, UntrustedModel
-from tensign_converters.archive import Storage, read_zipped
-from tensign_converters.literals import DTYPES, field
-from tensign_converters.members import Members
-from tensign_converters.plain import described
-from tensign_converters.statedict import pairs
-from tensign_converters.tensors import is_tensor, strided, tensor
-from tensign_converters.unpickler import Record
+from tensign_converters.networks.literals import DTYPES, field
+from tensign_converters.networks.members import Members
+from tensign_converters.networks.statedict import pairs
+from tensign_converters.pickles.archive import Storage, read_zipped
+from tensign_converters.pickles.plain import described
+from tensign_converters.pickles.tensors import is_tensor, strided, tensor
+from tensign_converters.pickles.unpickler import Record
 
 MAX_JSON = 64 << 20  # bytes; a ResNet-50's program has half a megabyte
 Payloads = Iterator[tuple[str, Callable[[], Tensor]]]  # by the dotted name that the original had

@@ -16,10 +16,10 @@ from tensign.errors import UnsupportedModel
 from tensign.proof.parity import Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
-from tensign_converters.heads import activated, head
-from tensign_converters.recording import Answered, Picture, Recording
+from tensign_converters.learners.heads import activated, head
+from tensign_converters.learners.recording import Answered, Picture, Recording
+from tensign_converters.learners.transforms import COLOUR, MASK, Preprocessing, preprocessing
 from tensign_converters.subject import Head, Subject
-from tensign_converters.transforms import COLOUR, MASK, Preprocessing, preprocessing
 
 NOT_LOADED = "the network, rebuilt from data, in torch on the recovered preprocessing; the original Learner was not loaded"
 UNSEEN = ("fastai's own pictures before the network: its Learner was not loaded, the preprocessing was recovered as data",)
@@ -60,7 +60,7 @@ class Learned:
 
     def subject(self, signature: Signature) -> Subject:
         """What is written and proved under that signature."""
-        from tensign_converters.graph import export
+        from tensign_converters.learners.export import export
 
         (picture,), (output,) = signature.inputs, signature.outputs
 

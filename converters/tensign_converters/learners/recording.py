@@ -25,13 +25,6 @@ class Answered(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Opaque:
-    """Something that plain data cannot say, such as a function or an object of another class; path: what it is, dotted."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
 class Transform:
     """One transform of a pipeline.
 
