@@ -19,10 +19,10 @@ from tensign.specs import TensorSpec
 from tensign_converters.networks import loaded
 from tensign_converters.networks.anyrows import any_rows
 from tensign_converters.networks.architecture import fill
-from tensign_converters.networks.members import Members
 from tensign_converters.networks.pt2 import is_pt2, read_pt2
 from tensign_converters.networks.statedict import read_safetensors, state_dict
 from tensign_converters.pickles.archive import read_archive
+from tensign_converters.pickles.members import Members
 from tensign_converters.pickles.plain import Plain
 from tensign_converters.pickles.rebuild import Rebuilder
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign_converters.networks.literals import DTYPES, field
-from tensign_converters.networks.members import Members
 from tensign_converters.networks.statedict import pairs
 from tensign_converters.pickles.archive import Storage, read_zipped
+from tensign_converters.pickles.members import Members
 from tensign_converters.pickles.plain import described
 from tensign_converters.pickles.tensors import is_tensor, strided, tensor
 from tensign_converters.pickles.unpickler import Record

@@ -16,10 +16,10 @@ from torch import Tensor
 from tensign.errors import UnsupportedModel
 from tensign.specs import TensorSpec
 from tensign_converters.networks.literals import field, union
-from tensign_converters.networks.members import Members
 from tensign_converters.networks.payloads import described_in, dtype, pickled_in, read_json
 from tensign_converters.networks.program import Program
 from tensign_converters.networks.schema import read_program
+from tensign_converters.pickles.members import Members
 
 _MAJOR = 8
 _FLAT = "serialized_exported_program.json"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.networks.members import Members
+from tensign_converters.pickles.members import Members
 from tensign_converters.pickles.unpickler import Entries, Global, unpickle
 
 MAX_PICKLE = 64 << 20  # bytes of a zip's data.pkl, tensors apart; a Learner has some ten kilobytes
