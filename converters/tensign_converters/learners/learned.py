@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -108,18 +109,15 @@ def rebuilt(
     """A model of these parts, held against its own network in torch."""
     spec = steps.spec()
 
-    def one(picture: Picture) -> tuple[Tensor, Tensor]:
+    def prepared(picture: Picture) -> npt.NDArray[np.uint8]:
         if isinstance(picture, Path):
-            pixels = spec.encoded([picture.read_bytes()], height=-1, width=-1)
-        else:
-            pixels = spec.arrays(picture[None])
-        given = network_input(steps, torch.from_numpy(np.array(pixels)))
-        return network(given), given
+            return spec.encoded([picture.read_bytes()], height=-1, width=-1)
+        return spec.arrays(picture[None])
 
     def answers(pictures: Sequence[Picture]) -> Answered:
-        with torch.no_grad():
-            logits, given = zip(*map(one, pictures), strict=True)
-            return Answered(np.asarray(torch.cat(logits), np.float32), torch.cat(given).numpy())
+        with torch.inference_mode():
+            given = network_input(steps, torch.from_numpy(np.concatenate([prepared(picture) for picture in pictures])))
+            return Answered(np.asarray(network(given), np.float32), given.numpy())
 
     return Learned(network, steps, head, shape, answers, versions, "the network in torch, on the declared preprocessing")
 
