@@ -168,6 +168,8 @@ def _targets() -> Cases:
         "torch.ops.aten.__class__", "torch._sources.exec", "_operator.methodcaller", "_operator.attrgetter", "_operator.call",
         "math.__loader__.load_module", "os.system", "builtins.exec", "#evil:run", "", "torch.ops.evil.run.default",
         "torch.ops.higher_order.triton_kernel_wrapper_functional", "torch.ops.higher_order.call_torchbind",
+        "torch.ops.aten.lstm.input", "torch.ops.aten.take_along_dim.default", "torch.ops.aten.gather.default",
+        "torch.ops.aten._native_batch_norm_legit_no_training.default", "torch.ops.aten.upsample_nearest2d.default",
         "torch.ops.aten.from_file.default", "torch.ops.aten.as_strided.default", "torch.ops.aten.set_.source_Storage",
         "torch.ops.aten.empty.memory_format", "torch.ops.aten.resize_.default", "torch.ops.aten.add.out",
         "torch.ops.aten.add.__class__", "torch.ops.aten.add", "torch.ops.prims.device_put.default",

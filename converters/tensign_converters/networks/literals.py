@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -45,8 +44,8 @@ def constant(kind: str, value: Any) -> Any:
         return [constant(singular, each) for each in value]
     if kind == "as_none":
         return None
-    if kind == "as_float" and (type(value) in (float, int) or value in ("Infinity", "-Infinity", "NaN")):
-        return float(value) if not isinstance(value, int) or abs(value) < 1 << 63 else math.nan
+    if kind == "as_float" and (type(value) is float or value in ("Infinity", "-Infinity", "NaN")):
+        return float(value)
     if (kind, type(value)) in (("as_bool", bool), ("as_string", str)):
         return value
     if kind == "as_int" and type(value) is int and abs(value) < 1 << 63:

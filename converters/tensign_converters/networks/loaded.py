@@ -51,7 +51,10 @@ def unscripted(module: nn.Module, examples: tuple[Tensor, ...]) -> nn.Module:
     """
     from torch._export.converter import TS2EPConverter  # private, and what torch.export's own refusal of such modules names
 
-    return _module(_loaded(lambda: _unlifted(TS2EPConverter(module, examples).convert())))  # type: ignore[arg-type]
+    def convert() -> nn.Module:
+        return _unlifted(TS2EPConverter(module, examples).convert())  # type: ignore[arg-type]
+
+    return _module(_loaded(convert, "followed by torch.export"))
 
 
 def _unlifted(program: torch.export.ExportedProgram) -> nn.Module:
@@ -69,7 +72,7 @@ def _module(found: Any) -> nn.Module:
     return found.eval()
 
 
-def _loaded(load: Callable[[], Any]) -> Any:
+def _loaded(load: Callable[[], Any], done: str = "loaded") -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of older versions, and of what torch would rather be given
         try:
@@ -78,5 +81,5 @@ def _loaded(load: Callable[[], Any]) -> Any:
             raise
         except Exception as error:  # the file's own code, and torch's, raise anything
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            missing = isinstance(error, ModuleNotFoundError | AttributeError)
-            raise UnsupportedModel(f"it cannot be loaded: {reason}{f'; {_CODE}' if missing else ''}") from error
+            missing = isinstance(error, ModuleNotFoundError) or "Can't get attribute" in reason
+            raise UnsupportedModel(f"it cannot be {done}: {reason}{f'; {_CODE}' if missing else ''}") from error

@@ -1,6 +1,8 @@
 """The operators that a program given as data may call: torch's own, of tensors and sizes, that touch nothing else.
 
-Left out on purpose: what reads or maps files, what takes memory as it lies there (as_strided, empty, set_), and chance.
+Left out on purpose: what reads or maps files, what takes memory as it lies there (as_strided, empty, set_), chance, and what
+does not hold every size against the memory that it reads: in torch 2.14 lstm, take_along_dim, the batch norm of decomposed
+programs, and upsampling by a scale and a size that need not agree.
 """
 
 from __future__ import annotations
@@ -17,19 +19,19 @@ _ATEN = frozenset(
     relu relu6 elu selu celu gelu silu mish leaky_relu prelu hardswish hardsigmoid hardtanh hardshrink softshrink softplus
     sigmoid tanh log_sigmoid threshold glu softmax log_softmax _softmax _log_softmax
     conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d
-    batch_norm _native_batch_norm_legit_no_training layer_norm native_layer_norm group_norm native_group_norm instance_norm
+    batch_norm layer_norm native_layer_norm group_norm native_group_norm instance_norm
     rms_norm dropout feature_dropout alpha_dropout native_dropout
     linear matmul mm bmm addmm baddbmm mv dot outer einsum embedding scaled_dot_product_attention cdist cosine_similarity
     max_pool1d max_pool2d max_pool3d max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
     adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d
     view reshape _unsafe_view view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose t swapaxes swapdims
     movedim expand expand_as broadcast_to repeat repeat_interleave tile cat concat stack hstack vstack chunk split
-    split_with_sizes tensor_split unbind select slice narrow index index_select gather take_along_dim roll flip rot90
+    split_with_sizes tensor_split unbind select slice narrow index index_select roll flip rot90
     unfold im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle meshgrid tril triu diagonal diag_embed
-    select_scatter slice_scatter scatter index_put index_fill masked_fill where one_hot
+    select_scatter slice_scatter index_put index_fill masked_fill where one_hot
     pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
     upsample_nearest1d upsample_nearest2d _upsample_nearest_exact1d _upsample_nearest_exact2d upsample_linear1d
-    upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler grid_sampler_2d
+    upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa grid_sampler
     affine_grid_generator
     add sub mul div true_divide floor_divide remainder fmod rsub pow square sqrt rsqrt reciprocal neg abs sign exp exp2 expm1
     log log2 log10 log1p sin cos tan asin acos atan atan2 sinh cosh erf floor ceil round trunc frac lerp addcmul addcdiv
@@ -80,7 +82,7 @@ def aten(target: str) -> torch._ops.OpOverload | None:
     if home or not {name, name.removesuffix("_")} & _ATEN:
         return None
     packet = getattr(torch.ops.aten, name, None)
-    if packet is None or overload not in packet.overloads():
+    if packet is None or overload not in packet.overloads() or ("upsample" in name and overload != "vec"):
         return None
     found: torch._ops.OpOverload = getattr(packet, overload)
     return None if any(argument.is_out for argument in found._schema.arguments) else found
