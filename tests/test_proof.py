@@ -88,7 +88,9 @@ def test_differences_and_agreement_are_of_the_rows() -> None:
     assert differ([[0.2, 0.6]], [[0.45, 0.6]], "multilabel", 0.4).top1_agreement == 0.0
     assert differ([[0.2, 0.6]], [[0.35, 0.7]], "multilabel", 0.4).top1_agreement == 1.0
     assert differ([[1.0]], [[3.0]], "regression").top1_agreement is None
-    assert differ([3, 4], [3, 5], "").top1_agreement == 0.5
+    labels = differ([3, 4], [3, 5], "")
+    assert (labels.top1_agreement, labels.equal_values) == (None, 0.5)
+    assert not FULL_PRECISION.holds(labels, "none") and FULL_PRECISION.holds(differ(["a", "b"], ["a", "b"]), "none")
 
 
 def test_a_number_that_is_none_is_within_no_tolerance() -> None:
@@ -104,6 +106,45 @@ def test_saturated_probabilities_do_not_hide_logits_that_differ() -> None:
     parity = differences.parity("rows", (1,))
     assert parity.max_difference == 0 and parity.relative_difference == pytest.approx(1 / 3)
     assert not FULL_PRECISION.holds(parity, "softmax")
+
+
+def test_every_output_is_judged_by_its_own_size() -> None:
+    differences = Differences("")
+    outputs = {"a": np.ones((2, 3)), "b": np.full((2, 2), 1e-5)}
+    differences.add(Answers({**outputs, "b": np.zeros((2, 2))}), Answers(outputs))
+    assert differences.parity("rows", (1,)).relative_difference == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("converted", [np.zeros((2, 1)), np.zeros((2, 3), np.int64), np.zeros((2, 3), str), np.zeros((1, 3))])
+def test_answers_of_another_shape_or_kind_are_none(converted: Any) -> None:
+    with pytest.raises(ParityFailed, match=r'"y": the original gives float64 \[2,3\]|"y": the original gives float64 \[2, 3\]'):
+        differ(np.zeros((2, 3)), converted)
+
+
+def test_rows_that_change_one_another_are_refused(tmp_path: Path) -> None:
+    """Its rows would depend on strangers' in a shared batch."""
+    from onnx import TensorProto, helper, save
+
+    pytest.importorskip("torch")
+    from tensign_converters.prove import prove
+    from tensign_converters.subject import Head, Subject
+
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["x", "mean"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 3]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "centred", ends[:1], ends[1:])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "model.onnx")
+
+    def answers(chunk: Any) -> Answers:
+        x = np.stack([sample["x"] for sample in chunk])
+        return Answers({"y": x - x.mean(0)})
+
+    signature = Signature.parse({"inputs": [tensor("float32", [-1, 3], "x")], "outputs": [tensor("float32", [-1, 3], "y")]})
+    subject = Subject(signature, lambda _: None, answers, None, Head(), {}, "NumPy")
+    with pytest.raises(ParityFailed, match="depends on the rows beside it"):
+        prove(subject, tmp_path / "model.onnx", samples(signature, crops=8))
 
 
 def test_much_is_thinned_and_little_is_kept_whole() -> None:

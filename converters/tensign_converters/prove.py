@@ -12,12 +12,14 @@ import onnx
 
 from tensign.engines.onnx import text
 from tensign.errors import ParityFailed, UnsupportedModel
-from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers, Differences
+from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers, Differences, Tolerance
 from tensign.proof.record import Proof, gathered, proof, thinned
 from tensign.proof.samples import Sample, Samples
 from tensign_converters.subject import Subject
 
 BATCHES = (1, 3, 16)  # rows at a time, in turn
+_ALONE = 24  # rows that are asked by themselves too
+_BESIDE = Tolerance(1e-3, 1e-3)  # what other rows in the batch may change: kernels of other sizes round otherwise
 
 
 def prove(subject: Subject, model: Path, rows: Samples) -> tuple[Proof, dict[str, npt.NDArray[Any]]]:
@@ -28,9 +30,14 @@ def prove(subject: Subject, model: Path, rows: Samples) -> tuple[Proof, dict[str
     head, tolerance = subject.head, subject.tolerance
     converted, differences = Converted(model, subject), Differences(head.task, head.threshold)
     kept: dict[str, list[npt.NDArray[Any]]] = {}
+    alone = 0
     for chunk in rows.chunks(BATCHES):
         original = subject.answers(chunk)
-        differences.add(converted.answers(chunk, list(original.outputs)), original)
+        answers = converted.answers(chunk, list(original.outputs))
+        differences.add(answers, original)
+        if len(chunk) > 1 and alone < _ALONE:
+            alone += len(chunk)
+            _check_rows(converted, chunk, answers)
         for name, output in original.outputs.items():
             kept.setdefault(name, []).append(thinned(output))
     parity = differences.parity(rows.told, BATCHES)
@@ -38,6 +45,19 @@ def prove(subject: Subject, model: Path, rows: Samples) -> tuple[Proof, dict[str
         raise ParityFailed(f"the converted model does not predict as the original: {parity}; held against {subject.against}")
     proved = proof(model.name, tolerance, parity, differences.greatest, [rows.name(row) for row in range(len(rows))])
     return proved, {name: gathered(chunks) for name, chunks in kept.items()}
+
+
+def _check_rows(converted: Converted, chunk: Sequence[Sample], answers: Answers) -> None:
+    """Raises ParityFailed where a row's answer depends on the rows beside it, which may be anybody's in a shared batch."""
+    differences = Differences("")
+    for row, sample in enumerate(chunk):
+        beside = Answers({name: output[row : row + 1] for name, output in answers.outputs.items()})
+        differences.add(Answers(converted.answers([sample], list(answers.outputs)).outputs), beside)
+    if not _BESIDE.holds(found := differences.parity("each by itself", (1, len(chunk))), "none"):
+        raise ParityFailed(
+            f"a row's answer depends on the rows beside it, by {found.max_difference:.1e}, so rows cannot share a batch: the"
+            " network takes a mean over the batch, or was saved in training mode"
+        )
 
 
 class Converted:
