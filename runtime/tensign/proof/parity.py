@@ -31,7 +31,8 @@ class Parity:
 
     inputs: what was tried, in words; relative_difference: of the logits, or of each output where nothing stands on them, row
     by row to the row's largest; where that is less, to what is usual for rows. spread: the least, over these, of the greatest
-    difference of a value between two rows; where that is next to nothing nothing is proved. network_input_difference: of what the network is given, None where the original does not tell. top1_agreement: of the best
+    difference of a value between two rows; where that is next to nothing nothing is proved. network_input_difference: of what
+    the network is given, None where the original does not tell. top1_agreement: of the best
     class of each row or pixel, of a multi-label model of the labels above the threshold, 0 to 1; None where there are no
     classes. equal_values: the share of values that are the same, of outputs that are no floats; None where there are none.
     """
