@@ -12,7 +12,7 @@ import onnx
 from tensign.engines.onnx import text
 from tensign.errors import ParityFailed
 from tensign_converters.columns import PROBABILITIES
-from tensign_converters.original import Original, Table
+from tensign_converters.original import Original, Table, single_threaded
 from tensign_converters.rows import Rows
 
 TOLERANCE = 1e-5  # of probabilities; of other numbers times their size
@@ -58,6 +58,7 @@ class Agreement:
         )
 
 
+@single_threaded()
 def agree(original: Original, model: bytes, asked: Rows) -> Agreement:
     """model: the serialized graph. Raises ParityFailed where it answers otherwise, or answers what the original refuses."""
     session = _session(model)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from tensign.choice import chosen
 from tensign.engines.modelinput import model_input
@@ -54,6 +56,13 @@ class Original:
             warnings.simplefilter("ignore")
             given = model_input(table, list(map(described, self.signature.inputs)), single_as_dict=False)
             return np.asarray(self.estimator.predict_proba(given), np.float64)
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """On few rows OpenMP's threads wait for each other longer than they work."""
+    with threadpool_limits(1, user_api="openmp"):
+        yield
 
 
 def read_original(manifest: ModelManifest, *, trust: bool) -> Original:

@@ -12,12 +12,14 @@ import numpy.typing as npt
 from tensign.errors import UnsupportedModel
 from tensign.specs import ColumnSpec, Spec
 from tensign_converters.known import known_values
-from tensign_converters.original import Original, Table
+from tensign_converters.nodes import ODD_NUMBERS
+from tensign_converters.original import Original, Table, single_threaded
 from tensign_converters.pools import Pool
 
 ROWS = 400
 _ATTEMPTS = 50
-_NUMBERS = (("IsNaN", np.nan), ("IsInf", np.inf), ("IsInf", -np.inf))  # by the ONNX operator that finds them
+_ROUNDS = 3
+_REFUSALS = 16  # rows that happen to be refused, kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Rows:
     said: str
 
 
+@single_threaded()
 def rows(original: Original, example: Table | None) -> Rows:
     """ROWS of them besides those of the example; the same model gives the same.
 
@@ -39,8 +42,8 @@ def rows(original: Original, example: Table | None) -> Rows:
     random, specs = np.random.default_rng(0), original.signature.inputs
     pools = {spec.name: _pools(spec, original, example) for spec in specs}
     base = _answered(original, pools, random, example)
-    refused: dict[str, list[str]] = {kind: [] for kind, _ in _NUMBERS}
-    refusals = []
+    refused: dict[str, list[str]] = {kind: [] for kind in ODD_NUMBERS}
+    refusals: list[Table] = []
     for spec in specs:
         for kind, value in _odd(spec, pools[spec.name]):
             if _takes(original, changed := {**base, spec.name: _with(base[spec.name], value)}):
@@ -50,12 +53,20 @@ def rows(original: Original, example: Table | None) -> Rows:
             refusals.append(changed)
             if kind and spec.name not in refused[kind]:
                 refused[kind].append(spec.name)
-    table = _drawn(pools, random, ROWS)
-    said = f"{ROWS} rows made up of what the estimator knows, and beyond"
-    if example is not None:
-        table = {name: np.concatenate([example[name], column]) for name, column in table.items()}
-        said = f"the {len(next(iter(example.values())))} rows of the saved example, {said}"
-    return Rows(_taken(original, table), refused, refusals, said)
+    kept = [] if example is None else [example] if _takes(original, example) else []
+    said = f"the {_count(kept)} rows of the saved example, " if kept else ""
+    needed = _count(kept) + ROWS
+    for _ in range(_ROUNDS):
+        if _count(kept) < needed:
+            taken, others = _apart(original, _drawn(pools, random, ROWS))
+            kept += taken
+            refusals += others[:_REFUSALS]
+    if _count(kept) < ROWS // 4:
+        raise UnsupportedModel(
+            f"the original answers {_count(kept)} of {_ROUNDS * ROWS} rows made up; log it again with input_example="
+        )
+    table = {spec.name: np.concatenate([one[spec.name] for one in kept]) for spec in specs}
+    return Rows(table, refused, refusals, f"{said}{ROWS} made up of what the estimator knows, and beyond")
 
 
 def _pools(spec: Spec, original: Original, example: Table | None) -> list[Pool]:
@@ -89,7 +100,7 @@ def _answered(original: Original, pools: Mapping[str, list[Pool]], random: np.ra
 def _odd(spec: Spec, pools: Sequence[Pool]) -> Iterator[tuple[str, Any]]:
     """What this input may hold by its type, and the model may refuse: where that is a number, with its operator."""
     if spec.dtype.kind == "f":
-        yield from _NUMBERS
+        yield from ((kind, value) for kind, (_, values) in ODD_NUMBERS.items() for value in values)
     if isinstance(spec, ColumnSpec):
         if pools[0].unseen is not None:
             yield "", pools[0].unseen
@@ -111,12 +122,15 @@ def _takes(original: Original, table: Table) -> bool:
     return True
 
 
-def _taken(original: Original, table: Table) -> Table:
-    """Those of the rows that the original answers."""
+def _count(tables: Sequence[Table]) -> int:
+    return sum(len(next(iter(table.values()))) for table in tables)
+
+
+def _apart(original: Original, table: Table) -> tuple[list[Table], list[Table]]:
+    """The rows that the original answers, and those that it refuses, one by one."""
     if _takes(original, table):
-        return table
-    count = len(next(iter(table.values())))
-    kept = [row for row in range(count) if _takes(original, {name: array[row : row + 1] for name, array in table.items()})]
-    if len(kept) < ROWS // 2:
-        raise UnsupportedModel(f"the original answers {len(kept)} of {count} rows made up; log it again with input_example=")
-    return {name: array[kept] for name, array in table.items()}
+        return [table], []
+    ones = [{name: array[row : row + 1] for name, array in table.items()} for row in range(_count([table]))]
+    answered = [_takes(original, one) for one in ones]
+    pairs = list(zip(ones, answered, strict=True))
+    return [one for one, good in pairs if good], [one for one, good in pairs if not good]

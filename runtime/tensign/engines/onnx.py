@@ -19,7 +19,7 @@ from tensign.signature import Arrays, TensorSpec
 from tensign.values import is_missing
 
 MISSING_TEXT = "\uffff"  # ONNX has no missing text: this is what a network gets for it, and no text that anybody writes
-_REFUSAL = re.compile(r"Name:'refuses ([^']{1,80})'")
+_REFUSAL = re.compile(r"Name:'refuses ([A-Za-z ]{1,80}[A-Za-z])[ \d]*'")
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the rest are called as in numpy
