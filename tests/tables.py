@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +46,14 @@ def column(name: str, values: Any) -> dict[str, Any]:
 
 def saved(target: Path, estimator: Any, table: pd.DataFrame, outputs: list[dict[str, Any]], **document: Any) -> ModelManifest:
     """A fitted estimator, pickled, in an MLmodel directory whose inputs are the columns of `table`."""
-    target.mkdir()
+    target.mkdir(parents=True)
     (target / "model.pkl").write_bytes(cloudpickle.dumps(estimator))
     flavor = {"pickled_model": "model.pkl", "serialization_format": "cloudpickle", "sklearn_version": "1.9.1"}
     document.setdefault("signature", {"inputs": [column(name, table[name]) for name in table], "outputs": outputs})
     return read_mlmodel(write_mlmodel(target, flavors={"sklearn": flavor, **document.pop("flavors", {})}, **document))
 
 
-def example_of(target: Path, table: pd.DataFrame) -> dict[str, Any]:
-    """Writes the table as MLflow writes an input example; gives what the MLmodel says of it."""
-    split = json.loads(table.to_json(orient="split", index=False))
-    (target / "input_example.json").write_text(json.dumps(split))
+def with_example(target: Path, table: pd.DataFrame) -> dict[str, Any]:
+    """Writes the table as MLflow writes an input example, into a directory that is there; gives what the MLmodel says of it."""
+    (target / "input_example.json").write_text(table.to_json(orient="split", index=False))
     return {"artifact_path": "input_example.json", "pandas_orient": "split", "type": "dataframe"}

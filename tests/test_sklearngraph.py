@@ -201,7 +201,10 @@ def test_clusters_are_labels(tmp_path: Path) -> None:
     [
         (DummyClassifier(), r"no ONNX for DummyClassifier: skl2onnx has no converter for sklearn\.dummy\.DummyClassifier"),
         (scaled(FunctionTransformer(np.cbrt)), "FunctionTransformer: cbrt; wanted one of numpy's log1p"),
-        (HistGradientBoostingClassifier(max_iter=2, categorical_features=[0]), "HistGradientBoostingClassifier on categorical features"),
+        (
+            HistGradientBoostingClassifier(max_iter=2, categorical_features=[0]),
+            "Classifier on categorical features",
+        ),
         (CalibratedClassifierCV(GradientBoostingClassifier(n_estimators=2), cv=2), "asks for its decision function"),
         (scaled(PowerTransformer(method="box-cox")), "PowerTransformer: method box-cox; wanted yeo-johnson"),
         (GradientBoostingClassifier(n_estimators=2, init=LogisticRegression(max_iter=500)), "init= an estimator of its own"),

@@ -72,13 +72,14 @@ def agree(original: Original, model: bytes, asked: Rows) -> Agreement:
     differences = {name: _difference(original, name, want[name], got[name]) for name in want}
     worst = np.max(list(differences.values()), axis=0)
     wrong = np.flatnonzero(worst > TOLERANCE).tolist()
-    at_threshold = [row for row in wrong if _turns(original, asked.table, row)]
-    kept = np.setdiff1d(np.arange(len(worst)), at_threshold)
-    if len(at_threshold) < len(wrong) or len(at_threshold) > len(worst) * _MOST_AT_THRESHOLD:
+    few = len(wrong) <= len(worst) * _MOST_AT_THRESHOLD
+    at_threshold = [row for row in wrong if _turns(original, asked.table, row)] if few else []
+    if at_threshold != wrong:
         raise ParityFailed(
             f"the converted model does not predict as the original: {len(wrong)} of {len(worst)} rows differ by more than"
             f" {TOLERANCE:g} or have another label, {len(at_threshold)} of them at a threshold: {asked.said}"
         )
+    kept = np.setdiff1d(np.arange(len(worst)), at_threshold)
     labelled = [name for name in want if want[name].dtype.kind != "f"]
     numbers = [differences[name][kept] for name in want if name not in labelled] or [np.zeros(1)]
     return Agreement(

@@ -61,7 +61,10 @@ def _keys(encoder: Any, index: int, *, text: bool) -> list[Any]:
         keys = [float(key) for key in keys] if alike else keys
     if not keys or not alike or len({str(key) for key in keys}) < len(keys):
         wanted = "text" if text else "numbers"
-        raise UnsupportedModel(f"{type(encoder).__name__}: wanted {wanted} as categories of column {index}, each once")
+        raise UnsupportedModel(
+            f"{type(encoder).__name__}: wanted {wanted} as categories of column {index}, each once; a step takes columns of"
+            " text or of numbers, not both"
+        )
     return keys
 
 
