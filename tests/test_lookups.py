@@ -94,9 +94,10 @@ def test_an_unknown_category_is_refused_where_the_encoder_refuses_it(encoder: An
         (SimpleImputer(strategy="median", add_indicator=True), NUMBERS),
         (SimpleImputer(missing_values=1.0, strategy="constant", fill_value=1e17 + 16), NUMBERS.fillna(4.0)),
         (SimpleImputer(strategy="most_frequent"), pd.DataFrame({"t": ["b", np.nan, "b", "a"]}, dtype=object)),
+        (SimpleImputer(strategy="most_frequent"), TEXTS.assign(u=np.array(["x", "y", np.nan, "x", "x", "é"], object))),
         (SimpleImputer(missing_values="b", strategy="constant", fill_value="ü"), TEXTS),
     ],
-    ids=["median", "a number", "text", "a text"],
+    ids=["median", "a number", "text", "two texts", "a text"],
 )
 def test_what_is_missing_is_filled_in(imputer: Any, table: pd.DataFrame) -> None:
     imputer.fit(table)

@@ -51,8 +51,8 @@ def test_without_an_example_values_come_from_what_the_estimator_knows(tmp_path: 
     made = rows_of(tmp_path / "model", make_pipeline(ColumnTransformer(columns), LogisticRegression()), table)
     assert set(made.table["thal"]) == {"fixed", "normal", "reversible"} and set(made.table["cp"]) == {0, 1, 2, 3}
     assert 30 < np.median(made.table["age"]) < 70 and 150 < np.median(made.table["chol"]) < 250
-    assert made.refused == {"IsNaN": ["chol", "peak"], "IsInf": ["chol", "peak"]}
-    assert len(made.refusals) == 2 + 6  # an unknown text, an unknown code; NaN and both infinities in two columns
+    assert made.refused == {"IsNaN": ["chol", "peak"], "IsInf": ["chol", "peak"], "missing": ["thal"]}
+    assert len(made.refusals) == 3 + 6  # an unknown text, none, an unknown code; NaN and both infinities in two columns
 
 
 def test_what_is_missing_or_unknown_is_asked_where_the_original_answers(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_what_is_missing_or_unknown_is_asked_where_the_original_answers(tmp_path
     made = rows_of(tmp_path / "model", make_pipeline(ColumnTransformer(columns), LogisticRegression(max_iter=2000)), table)
     assert 5 < np.isnan(made.table["chol"]).sum() < 60 and 5 < sum(one is None for one in made.table["thal"]) < 60
     assert len(set(made.table["thal"]) - {None}) == 4
-    assert made.refused == {"IsNaN": [], "IsInf": ["chol", "peak"]}
+    assert made.refused == {"IsNaN": [], "IsInf": ["chol", "peak"], "missing": []}
 
 
 def test_numbers_that_nothing_is_known_of_have_every_size(tmp_path: Path) -> None:

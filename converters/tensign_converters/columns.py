@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 from sklearn.compose import ColumnTransformer
 
-from tensign.coltypes import BOOLEAN, DOUBLE, FLOAT, INTEGER, LONG, STRING
+from tensign.coltypes import STRING
 from tensign.errors import UnsupportedModel
 from tensign.signature import Signature
 from tensign.specs import ColumnSpec, Spec
@@ -19,14 +19,14 @@ from tensign_converters.sklearngraph import converted, in_floats, named, nested,
 
 IR_VERSION = 10
 PROBABILITIES = "inner/probabilities"  # float64 [n,classes] inside the graph, where the signature promises labels alone
-_TAKEN = (BOOLEAN, INTEGER, LONG, FLOAT, DOUBLE, STRING)
 
 
 def exported(estimator: Any, signature: Signature, method: str, refused: Mapping[str, Sequence[str]]) -> tuple[bytes, str]:
     """(the serialized model, "double" or "float": the precision of the estimator's last step).
 
-    method: "predict" or "predict_proba", which gives the signature's outputs; refused: {"IsNaN" and "IsInf": the columns in
-    which the original takes no such number}, and nor does the graph. The same estimator gives the same bytes.
+    method: "predict" or "predict_proba", which gives the signature's outputs; refused: {kind of ODD: the columns in which the
+    original takes no such value}, and nor does the graph. signature: one that an Original may have. The same
+    estimator gives the same bytes.
     Raises UnsupportedModel, which names the class that has no counterpart.
     """
     while hasattr(estimator, "best_estimator_"):  # of a search
@@ -83,11 +83,7 @@ def _entry(parts: Parts, signature: Signature) -> tuple[dict[str, str], dict[str
 
 def _width(spec: Spec) -> int:
     if isinstance(spec, ColumnSpec):
-        if spec.type not in _TAKEN:
-            raise UnsupportedModel(f'input "{spec.name}": {spec.type}; wanted {", ".join(map(str, _TAKEN))}')
         return 0 if spec.type is STRING else 1
-    if len(spec.shape) != 2 or spec.shape[1] == -1 or spec.dtype.kind not in "biuf":
-        raise UnsupportedModel(f'input "{spec.name}": {spec}; wanted columns, or numbers [-1,n]')
     return spec.shape[1]
 
 
@@ -100,13 +96,11 @@ def _refuse(parts: Parts, tensors: dict[str, str], refused: Mapping[str, Sequenc
     for kind, columns in refused.items():
         if not columns:
             continue
-        nothing = parts.refused(parts.add("Concat", *(tensors[name] for name in columns), axis=1), kind)
-        tensors[columns[0]] = parts.add("Add", tensors[columns[0]], nothing)
+        checked = parts.add("Concat", *(tensors[name] for name in columns), axis=1)
+        tensors[columns[0]] = parts.refusing(tensors[columns[0]], kind, checked)
 
 
 def _exit(parts: Parts, signature: Signature, answer: str) -> None:
-    if both := {spec.name for spec in signature.inputs} & {spec.name for spec in signature.outputs}:
-        raise UnsupportedModel(f'"{min(both)}" is a column of the inputs and of the outputs; ONNX wants two names')
     pieces = [answer]
     specs: Sequence[Spec] = signature.outputs
     if len(specs) > 1:
@@ -114,10 +108,7 @@ def _exit(parts: Parts, signature: Signature, answer: str) -> None:
         parts.nodes.append(helper.make_node("Split", [answer], pieces, name="Split", axis=1, num_outputs=len(pieces)))
     flat = parts.constant([-1])
     for piece, spec in zip(pieces, specs, strict=True):
-        rank = len(spec.shape)
-        if rank > 2 or spec.shape[0] != -1:
-            raise UnsupportedModel(f'output "{spec.name}": {spec}; wanted a column, or a tensor [-1] or [-1,n]')
-        shaped = parts.add("Reshape", piece, flat) if rank == 1 else piece
+        shaped = parts.add("Reshape", piece, flat) if len(spec.shape) == 1 else piece
         if spec.dtype == object:
             parts.add("Identity", shaped, output=spec.name)
         else:

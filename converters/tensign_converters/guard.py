@@ -8,11 +8,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from tensign_converters.nodes import ODD_NUMBERS, Graph
+from tensign_converters.nodes import ODD, Graph
 
 
 class Guard(BaseEstimator):  # type: ignore[misc]  # has no types
-    """kinds: of ODD_NUMBERS."""
+    """kinds: of numbers, of ODD."""
 
     def __init__(self, kinds: tuple[str, ...] = ()) -> None:
         self.kinds = kinds
@@ -31,7 +31,7 @@ def _refused(estimator: Any) -> list[str]:
     width = getattr(estimator, "n_features_in_", None)
     if width is None or not _takes(estimator, np.zeros((1, width))):
         return []
-    odd = {kind: [np.full((1, width), value) for value in values] for kind, (_, values) in ODD_NUMBERS.items()}
+    odd = {kind: [np.full((1, width), value) for value in ODD[kind][1]] for kind in ("IsNaN", "IsInf")}
     return [kind for kind, tables in odd.items() if not all(_takes(estimator, table) for table in tables)]
 
 
@@ -47,7 +47,7 @@ def guard(scope: Any, operator: Any, container: Any) -> None:
     graph = Graph(scope, operator, container)
     x = graph.joined()
     for kind in operator.raw_operator.kinds:
-        x = graph.add("Add", x, graph.add("CastLike", graph.refused(x, kind), x))
+        x = graph.refusing(x, kind, x)
     graph.add("Identity", x, output=graph.outputs[0])
 
 

@@ -85,10 +85,9 @@ def _transformed(encoder: Any, index: int, values: npt.NDArray[Any]) -> npt.NDAr
     import pandas
 
     names = getattr(encoder, "feature_names_in_", range(len(encoder.categories_)))
-    table = {
-        name: values if number == index else np.repeat(categories[:1], len(values))
-        for number, (name, categories) in enumerate(zip(names, encoder.categories_, strict=True))
-    }
+    columns = [np.repeat(categories[:1], len(values)) for categories in encoder.categories_]
+    columns[index] = values
+    table = {name: pandas.Series(column, dtype=column.dtype) for name, column in zip(names, columns, strict=True)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a category that is unknown on purpose
         found = encoder.transform(pandas.DataFrame(table))

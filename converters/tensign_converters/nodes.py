@@ -8,8 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from tensign.engines.onnx import MISSING_TEXT
+
 ML = "ai.onnx.ml"
-ODD_NUMBERS = {"IsNaN": ("NaN", [np.nan]), "IsInf": ("infinity", [np.inf, -np.inf])}  # by the operator that finds them
+MISSING = "missing"
+ODD: dict[str, tuple[str, list[Any]]] = {  # what a column may hold: by the operator that finds it, or MISSING
+    "IsNaN": ("NaN", [np.nan]),
+    "IsInf": ("infinity", [np.inf, -np.inf]),
+    MISSING: ("missing text", [None]),
+}
 
 
 class Nodes:
@@ -26,11 +33,15 @@ class Nodes:
     def cast(self, value: str, kind: int) -> str:
         return self.add("Cast", value, to=kind)
 
-    def refused(self, x: str, kind: str) -> str:
-        """0.0, to be added to what is computed anyway: it is looked up, and where x has such a number in a place that is not
-        there, so that the run fails. kind: of ODD_NUMBERS."""
-        place = self.add("ReduceMax", self.cast(self.add(kind, x), TensorProto.INT64), keepdims=0)
-        return self.add("Gather", self.constant([0.0]), place, name=f"refuses {ODD_NUMBERS[kind][0]}")
+    def refusing(self, x: str, kind: str, checked: str) -> str:
+        """x; but where `checked` has such a value the run fails, for then something is looked up in a place that is not there.
+
+        kind: of ODD. ONNX Runtime's Gather of text loses all but the first of several, so x itself is not what is looked up.
+        """
+        found = self.add("Equal", checked, self.constant(MISSING_TEXT)) if kind == MISSING else self.add(kind, checked)
+        place = self.add("ReduceMax", self.cast(found, TensorProto.INT64), keepdims=0)
+        there = self.add("Gather", self.constant([True]), place, name=f"refuses {ODD[kind][0]}")
+        return self.add("Where", there, x, x)
 
 
 class Graph(Nodes):

@@ -63,7 +63,9 @@ def read_tabular(manifest: ModelManifest, *, trust: bool) -> Tabular:
     counterpart, which it names."""
     original = read_original(manifest, trust=trust)
     estimator, method = original.estimator, original.engine.method
-    asked = rows(original, example_rows(manifest, original.signature))
+    example = example_rows(manifest, original.signature)
+    whole = example if example is not None and len(example) == len(original.signature.inputs) else None
+    asked = rows(original, whole)
     model, precision = exported(estimator, original.signature, method, asked.refused)
     notes = [*original.notes]
     if precision == "float":
