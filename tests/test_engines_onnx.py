@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from conftest import save_onnx
-from tensign.engines.onnx import OnnxEngine
-from tensign.errors import ProviderUnavailable, UnsupportedModel
+from tensign.engines.onnx import MISSING_TEXT, OnnxEngine
+from tensign.errors import ModelFailed, ProviderUnavailable, UnsupportedModel
 
 NO_GPU = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
 
@@ -63,6 +63,34 @@ def test_auto_on_a_machine_with_a_gpu_never_means_cpu(doubler: Path, monkeypatch
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ProviderUnavailable, match="choose --device cpu"):
         OnnxEngine(doubler, "auto").load()
+
+
+def test_missing_text_is_one_of_its_own(tmp_path: Path) -> None:
+    """ONNX Runtime itself takes None for the text "None", and NaN for "nan"."""
+    text = (TensorProto.STRING, ["n", 1])
+    save_onnx(tmp_path / "same.onnx", [helper.make_node("Identity", ["x"], ["y"])], {"x": text}, {"y": text})
+    engine = OnnxEngine(tmp_path / "same.onnx", "cpu")
+    engine.load()
+    given = np.array([["None"], [None], [float("nan")], ["é".encode()]], object)
+    assert engine.run({"x": given})["y"].tolist() == [["None"], [MISSING_TEXT], [MISSING_TEXT], ["é"]]
+
+
+def test_a_node_that_fails_on_purpose_says_what_it_refuses(tmp_path: Path) -> None:
+    numbers = (TensorProto.INT64, ["n"])
+    for name, error, text in (
+        ("refuses_odd_ones 3", ModelFailed, "the model refuses odd ones$"),
+        ("other", Exception, "'other'"),
+    ):
+        nodes = [
+            helper.make_node("Shape", ["x"], ["shape"]),
+            helper.make_node("Gather", ["shape", "x"], ["y"], name=name),
+        ]
+        save_onnx(tmp_path / "refusing.onnx", nodes, {"x": numbers}, {"y": numbers})
+        engine = OnnxEngine(tmp_path / "refusing.onnx", "cpu")
+        engine.load()
+        assert engine.run({"x": np.array([0, 0])})["y"].tolist() == [2, 2]
+        with pytest.raises(error, match=text):
+            engine.run({"x": np.array([0, 1])})
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:

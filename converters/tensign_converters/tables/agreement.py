@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import onnx
 from tensign.engines.onnx import text
 from tensign.errors import ParityFailed
 from tensign_converters.tables.columns import PROBABILITIES
-from tensign_converters.tables.original import Original, Table
+from tensign_converters.tables.original import Original, Table, single_threaded
 from tensign_converters.tables.rows import Rows
 
 TOLERANCE = 1e-5  # of probabilities; of other numbers times their size
@@ -25,9 +25,9 @@ Differences = npt.NDArray[np.float64]  # row by row; infinite where labels are n
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """rows: compared; answers: how many different ones the original gave; at_threshold: rows left out, at which the
-    original itself answers otherwise where a number is one float32 step higher or lower, or at which two classes tie;
-    refusals: kinds of rows that the original refuses, and the converted model with it.
+    """compared: which of the rows asked were; rows: how many; answers: how many different ones the original gave;
+    at_threshold: rows left out, at which the original itself answers otherwise where a number is one float32 step higher or
+    lower, or at which two classes tie; refusals: kinds of rows that the original refuses, and the converted model with it.
 
     top1_agreement: of the rows whose labels are the same, 0 to 1; None where no labels are predicted.
     max_difference, mean_difference: of probabilities, or of the numbers that are predicted, relative to their size.
@@ -43,10 +43,7 @@ class Agreement:
     answers: int
     at_threshold: int
     refusals: int
-
-    def document(self) -> dict[str, Any]:
-        """As it stands in the MLmodel."""
-        return {**asdict(self), "batches": list(self.batches)}
+    compared: tuple[int, ...]
 
     def __str__(self) -> str:
         labels = "" if self.top1_agreement is None else f", labels equal {self.top1_agreement:.0%}"
@@ -58,11 +55,9 @@ class Agreement:
         )
 
 
-def agree(original: Original, model: bytes, asked: Rows) -> tuple[Agreement, list[int]]:
-    """And the rows that were compared. model: the serialized graph.
-
-    Raises ParityFailed where it answers otherwise, or answers what the original refuses.
-    """
+@single_threaded()
+def agree(original: Original, model: bytes, asked: Rows) -> Agreement:
+    """model: the serialized graph. Raises ParityFailed where it answers otherwise, or answers what the original refuses."""
     session = _session(model)
     got = _in_batches(session, asked.table)
     too_many = sum(_answers(session, row) for row in asked.refusals)
@@ -74,16 +69,17 @@ def agree(original: Original, model: bytes, asked: Rows) -> tuple[Agreement, lis
     differences = {name: _difference(original, name, want[name], got[name]) for name in want}
     worst = np.max(list(differences.values()), axis=0)
     wrong = np.flatnonzero(worst > TOLERANCE).tolist()
-    at_threshold = [row for row in wrong if _turns(original, asked.table, row)]
-    kept = np.setdiff1d(np.arange(len(worst)), at_threshold)
-    if len(at_threshold) < len(wrong) or len(at_threshold) > len(worst) * _MOST_AT_THRESHOLD:
+    few = len(wrong) <= len(worst) * _MOST_AT_THRESHOLD
+    at_threshold = [row for row in wrong if _turns(original, asked.table, row)] if few else []
+    if at_threshold != wrong:
         raise ParityFailed(
             f"the converted model does not predict as the original: {len(wrong)} of {len(worst)} rows differ by more than"
             f" {TOLERANCE:g} or have another label, {len(at_threshold)} of them at a threshold: {asked.said}"
         )
+    kept = np.setdiff1d(np.arange(len(worst)), at_threshold)
     labelled = [name for name in want if want[name].dtype.kind != "f"]
     numbers = [differences[name][kept] for name in want if name not in labelled] or [np.zeros(1)]
-    agreement = Agreement(
+    return Agreement(
         asked.said,
         len(kept),
         BATCHES,
@@ -94,8 +90,8 @@ def agree(original: Original, model: bytes, asked: Rows) -> tuple[Agreement, lis
         len({str([array[row] for array in want.values()]) for row in kept}),
         len(at_threshold),
         len(asked.refusals),
+        tuple(kept.tolist()),
     )
-    return agreement, kept.tolist()
 
 
 def _session(model: bytes) -> Any:

@@ -5,36 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from sklearn.compose import ColumnTransformer
 
-from tensign.coltypes import BOOLEAN, DOUBLE, FLOAT, INTEGER, LONG, STRING
+from tensign.coltypes import STRING
 from tensign.errors import UnsupportedModel
 from tensign.signature import Signature
 from tensign.specs import ColumnSpec, Spec
+from tensign_converters.tables.guard import guarded
+from tensign_converters.tables.nodes import Parts
 from tensign_converters.tables.sklearngraph import converted, in_floats, named, nested, reason
 
 IR_VERSION = 10
 PROBABILITIES = "inner/probabilities"  # float64 [n,classes] inside the graph, where the signature promises labels alone
-_REFUSED = {"IsNaN": "NaN", "IsInf": "infinity"}
-_TAKEN = (BOOLEAN, INTEGER, LONG, FLOAT, DOUBLE, STRING)
 
 
 def exported(estimator: Any, signature: Signature, method: str, refused: Mapping[str, Sequence[str]]) -> tuple[bytes, str]:
     """(the serialized model, "double" or "float": the precision of the estimator's last step).
 
-    method: "predict" or "predict_proba", which gives the signature's outputs; refused: {"IsNaN" and "IsInf": the columns in
-    which the original takes no such number}, and nor does the graph. The same estimator gives the same bytes.
+    method: "predict" or "predict_proba", which gives the signature's outputs; refused: {kind of ODD: the columns in which the
+    original takes no such value}, and nor does the graph. signature: one that an Original may have. The same
+    estimator gives the same bytes.
     Raises UnsupportedModel, which names the class that has no counterpart.
     """
     while hasattr(estimator, "best_estimator_"):  # of a search
         estimator = estimator.best_estimator_
     if isinstance(getattr(estimator, "classes_", None), list):
         raise UnsupportedModel(f"{named(estimator)}: a classifier of several targets; wanted one of one")
-    failed = []
-    for precision, model in (("double", estimator), ("float", in_floats(estimator))):
+    failed, whole = [], guarded(estimator)
+    for precision, model in (("double", whole), ("float", in_floats(whole))):
         try:
             return _checked(_graph(model, signature, method, refused)), precision
         except UnsupportedModel:
@@ -44,30 +44,12 @@ def exported(estimator: Any, signature: Signature, method: str, refused: Mapping
     raise UnsupportedModel(f"no ONNX for {named(estimator)}: {failed[0]}")
 
 
-class _Parts:
-    """A graph under construction."""
-
-    def __init__(self) -> None:
-        self.inputs: list[ValueInfoProto] = []
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.outputs: list[ValueInfoProto] = []
-
-    def add(self, kind: str, *inputs: str, output: str, name: str = "", **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=name or f"{kind}: {output}", **attributes))
-        return output
-
-    def constant(self, name: str, value: Any) -> str:
-        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-
 def _graph(estimator: Any, signature: Signature, method: str, refused: Mapping[str, Sequence[str]]) -> onnx.ModelProto:
-    parts = _Parts()
+    parts = Parts("columns/")
     tensors, widths = _entry(parts, signature)
     _refuse(parts, tensors, refused)
     if 0 not in widths.values() and not any(isinstance(one, ColumnTransformer) for one in nested(estimator)):
-        joined = parts.add("Concat", *tensors.values(), output="entry/columns", axis=1)
+        joined = parts.add("Concat", *tensors.values(), axis=1)
         tensors, widths = {"columns": joined}, {"columns": sum(widths.values())}
     body = converted(estimator, widths)
     for tensor, name in zip(tensors.values(), body.inputs, strict=True):
@@ -88,25 +70,20 @@ def _graph(estimator: Any, signature: Signature, method: str, refused: Mapping[s
     )
 
 
-def _entry(parts: _Parts, signature: Signature) -> tuple[dict[str, str], dict[str, int]]:
+def _entry(parts: Parts, signature: Signature) -> tuple[dict[str, str], dict[str, int]]:
     """({column: its tensor}, {column: its width, 0 for text})."""
     tensors, widths = {}, {}
     for spec in signature.inputs:
         widths[spec.name] = width = _width(spec)
         kind = _element(spec)
         parts.inputs.append(helper.make_tensor_value_info(spec.name, kind, ["rows", width or 1]))
-        name = f"entry/{spec.name}"
-        tensors[spec.name] = parts.add("Cast", spec.name, output=name, to=TensorProto.DOUBLE) if width else spec.name
+        tensors[spec.name] = parts.cast(spec.name, TensorProto.DOUBLE) if width else spec.name
     return tensors, widths
 
 
 def _width(spec: Spec) -> int:
     if isinstance(spec, ColumnSpec):
-        if spec.type not in _TAKEN:
-            raise UnsupportedModel(f'input "{spec.name}": {spec.type}; wanted {", ".join(map(str, _TAKEN))}')
         return 0 if spec.type is STRING else 1
-    if len(spec.shape) != 2 or spec.shape[1] == -1 or spec.dtype.kind not in "biuf":
-        raise UnsupportedModel(f'input "{spec.name}": {spec}; wanted columns, or numbers [-1,n]')
     return spec.shape[1]
 
 
@@ -114,34 +91,24 @@ def _element(spec: Spec) -> int:
     return TensorProto.STRING if spec.dtype == object else helper.np_dtype_to_tensor_dtype(spec.dtype)
 
 
-def _refuse(parts: _Parts, tensors: dict[str, str], refused: Mapping[str, Sequence[str]]) -> None:
-    """Makes a run fail where a column holds what the original refuses: it then looks up what is not there, and adds it."""
+def _refuse(parts: Parts, tensors: dict[str, str], refused: Mapping[str, Sequence[str]]) -> None:
+    """Makes a run fail where a column holds what the original refuses."""
     for kind, columns in refused.items():
         if not columns:
             continue
-        prefix = f"refuse/{kind}"
-        checked = parts.add("Concat", *(tensors[name] for name in columns), output=f"{prefix}/columns", axis=1)
-        found = parts.add("Cast", parts.add(kind, checked, output=prefix), output=f"{prefix}/int", to=TensorProto.INT64)
-        place = parts.add("ReduceMax", found, output=f"{prefix}/any", keepdims=0)
-        zero = parts.constant(f"{prefix}/zero", [0.0])
-        nothing = parts.add("Gather", zero, place, output=f"{prefix}/nothing", name=f"refuses {_REFUSED[kind]}")
-        tensors[columns[0]] = parts.add("Add", tensors[columns[0]], nothing, output=f"{prefix}/{columns[0]}")
+        checked = parts.add("Concat", *(tensors[name] for name in columns), axis=1)
+        tensors[columns[0]] = parts.refusing(tensors[columns[0]], kind, checked)
 
 
-def _exit(parts: _Parts, signature: Signature, answer: str) -> None:
-    if both := {spec.name for spec in signature.inputs} & {spec.name for spec in signature.outputs}:
-        raise UnsupportedModel(f'"{min(both)}" is a column of the inputs and of the outputs; ONNX wants two names')
+def _exit(parts: Parts, signature: Signature, answer: str) -> None:
     pieces = [answer]
     specs: Sequence[Spec] = signature.outputs
     if len(specs) > 1:
-        pieces = [f"exit/{index}" for index in range(len(specs))]
+        pieces = [f"columns/part{index}" for index in range(len(specs))]
         parts.nodes.append(helper.make_node("Split", [answer], pieces, name="Split", axis=1, num_outputs=len(pieces)))
-    row = parts.constant("exit/rows", np.array([-1]))
+    flat = parts.constant([-1])
     for piece, spec in zip(pieces, specs, strict=True):
-        rank = len(spec.shape)
-        if rank > 2 or spec.shape[0] != -1:
-            raise UnsupportedModel(f'output "{spec.name}": {spec}; wanted a column, or a tensor [-1] or [-1,n]')
-        shaped = parts.add("Reshape", piece, row, output=f"exit/{spec.name}") if rank == 1 else piece
+        shaped = parts.add("Reshape", piece, flat) if len(spec.shape) == 1 else piece
         if spec.dtype == object:
             parts.add("Identity", shaped, output=spec.name)
         else:

@@ -10,11 +10,10 @@ import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import FunctionTransformer
 
 from tensign.values import is_missing
 
-_KEEP_COLUMNS = (SimpleImputer, StandardScaler, MinMaxScaler, RobustScaler, MaxAbsScaler)
 _MOST = 1000  # values of a column
 CATEGORIES, WORDS, NUMBERS = "categories", "words", "numbers"
 
@@ -38,8 +37,7 @@ def _walk(estimator: Any, columns: list[Any], found: _Found) -> None:
     elif isinstance(estimator, Pipeline):
         for _, step in estimator.steps:
             _walk(step, columns, found)
-            if not isinstance(step, _KEEP_COLUMNS):
-                break
+            columns = _passed_on(step, columns)
     elif isinstance(estimator, ColumnTransformer):
         for _, step, chosen in estimator.transformers_:
             _walk(step, _chosen(chosen, columns), found)
@@ -49,8 +47,22 @@ def _walk(estimator: Any, columns: list[Any], found: _Found) -> None:
     else:
         kind, told = _told(estimator, len(columns))
         for column, values in zip(columns, told, strict=False):
-            if values:
+            if values and column is not None:
                 found[column][kind] += values
+
+
+def _passed_on(step: Any, columns: list[Any]) -> list[Any]:
+    """The columns that come out of it as they are, in their new places; None in the others."""
+    if isinstance(step, SimpleImputer) and step.indicator_ is None:
+        return columns
+    if not isinstance(step, ColumnTransformer):
+        return []
+    places = {place for chosen in step.output_indices_.values() for place in range(chosen.start, chosen.stop)}
+    found: list[Any] = [None] * len(places)
+    for name, part, chosen in step.transformers_:
+        if isinstance(part, FunctionTransformer) and part.func is None:
+            found[step.output_indices_[name]] = _chosen(chosen, columns)
+    return found
 
 
 def _chosen(chosen: Any, columns: list[Any]) -> list[Any]:

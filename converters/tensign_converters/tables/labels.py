@@ -13,11 +13,8 @@ from tensign_converters.tables.nodes import Graph
 
 
 def give_label(graph: Graph, model: Any, index: str) -> None:
-    """index: int64 [n], of the class. Raises UnsupportedModel for labels that are neither text nor whole numbers."""
-    classes = np.asarray(model.classes_)
-    if not _are_text(model) and (classes.dtype.kind not in "biuf" or (classes != classes.astype(np.int64)).any()):
-        raise UnsupportedModel(f"{type(model).__name__}: labels that are neither text nor whole numbers")
-    known = classes.astype(str if _are_text(model) else np.int64)
+    """index: int64 [n], of the class."""
+    known = np.asarray(model.classes_).astype(str if _are_text(model) else np.int64)
     graph.add("Gather", graph.constant(known), index, output=graph.outputs[0], axis=0)
 
 

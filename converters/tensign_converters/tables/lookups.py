@@ -61,7 +61,10 @@ def _keys(encoder: Any, index: int, *, text: bool) -> list[Any]:
         keys = [float(key) for key in keys] if alike else keys
     if not keys or not alike or len({str(key) for key in keys}) < len(keys):
         wanted = "text" if text else "numbers"
-        raise UnsupportedModel(f"{type(encoder).__name__}: wanted {wanted} as categories of column {index}, each once")
+        raise UnsupportedModel(
+            f"{type(encoder).__name__}: wanted {wanted} as categories of column {index}, each once; a step takes columns of"
+            " text or of numbers, not both"
+        )
     return keys
 
 
@@ -82,10 +85,9 @@ def _transformed(encoder: Any, index: int, values: npt.NDArray[Any]) -> npt.NDAr
     import pandas
 
     names = getattr(encoder, "feature_names_in_", range(len(encoder.categories_)))
-    table = {
-        name: values if number == index else np.repeat(categories[:1], len(values))
-        for number, (name, categories) in enumerate(zip(names, encoder.categories_, strict=True))
-    }
+    columns = [np.repeat(categories[:1], len(values)) for categories in encoder.categories_]
+    columns[index] = values
+    table = {name: pandas.Series(column, dtype=column.dtype) for name, column in zip(names, columns, strict=True)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a category that is unknown on purpose
         found = encoder.transform(pandas.DataFrame(table))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from tensign.choice import chosen
+from tensign.coltypes import BOOLEAN, DOUBLE, FLOAT, INTEGER, LONG, STRING
 from tensign.engines.modelinput import model_input
 from tensign.engines.sklearn import SklearnEngine
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest
 from tensign.signature import Arrays, Signature
-from tensign.specs import described
+from tensign.specs import ColumnSpec, described
 
+_TAKEN = (BOOLEAN, INTEGER, LONG, FLOAT, DOUBLE, STRING)
 _METHODS = ("predict", "predict_proba")
 
 Table = dict[str, npt.NDArray[Any]]  # {input: [n,...]}
@@ -56,6 +60,13 @@ class Original:
             return np.asarray(self.estimator.predict_proba(given), np.float64)
 
 
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """On few rows OpenMP's threads wait for each other longer than they work."""
+    with threadpool_limits(1, user_api="openmp"):
+        yield
+
+
 def read_original(manifest: ModelManifest, *, trust: bool) -> Original:
     """Loads it: skops without `trust` where skops itself knows every type, a pickle only with it, for that runs its code.
 
@@ -64,8 +75,7 @@ def read_original(manifest: ModelManifest, *, trust: bool) -> Original:
     import sklearn
 
     signature = Signature.parse(manifest.signature)
-    if signature.params or not signature.outputs:
-        raise UnsupportedModel(f"wanted a signature with outputs and without params, got {signature}")
+    _check(signature)
     choice = chosen(manifest, "sklearn")
     flavor = manifest.flavors["sklearn"]
     engine = SklearnEngine(
@@ -92,3 +102,20 @@ def read_original(manifest: ModelManifest, *, trust: bool) -> Original:
     written = str(flavor.get("sklearn_version", "an unknown version"))[:40]
     notes = dict.fromkeys(" ".join(str(one.message).split())[:200] for one in warned)
     return Original(engine, signature, {"scikit-learn": sklearn.__version__, "written_by_scikit-learn": written}, tuple(notes))
+
+
+def _check(signature: Signature) -> None:
+    """Raises UnsupportedModel for one that no graph can have."""
+    if signature.params or not signature.outputs:
+        raise UnsupportedModel(f"wanted a signature with outputs and without params, got {signature}")
+    if both := {spec.name for spec in signature.inputs} & {spec.name for spec in signature.outputs}:
+        raise UnsupportedModel(f'"{min(both)}" is the name of an input and of an output; ONNX wants two')
+    for spec in signature.inputs:
+        if isinstance(spec, ColumnSpec):
+            if spec.type not in _TAKEN:
+                raise UnsupportedModel(f'input "{spec.name}": {spec}; wanted {", ".join(map(str, _TAKEN))}')
+        elif len(spec.shape) != 2 or spec.shape[1] == -1 or spec.dtype.kind not in "biuf" or len(signature.inputs) > 1:
+            raise UnsupportedModel(f'input "{spec.name}": {spec}; wanted columns, or one tensor of numbers [-1,n]')
+    for spec in signature.outputs:
+        if len(spec.shape) > 2 or spec.shape[0] != -1:
+            raise UnsupportedModel(f'output "{spec.name}": {spec}; wanted a column, or a tensor [-1] or [-1,n]')

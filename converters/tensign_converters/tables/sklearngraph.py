@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.pipeline import Pipeline
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.tables import formulas, lookups, trees
+from tensign_converters.tables import formulas, guard, lookups, trees
 from tensign_converters.tables.nodes import ML
 
 OPSET, ML_OPSET = 20, 4  # what ONNX Runtime 1.18 and later read
@@ -59,8 +59,8 @@ def converted(estimator: Any, inputs: dict[str, int]) -> Body:
             name="model",
             initial_types=types,
             target_opset={"": OPSET, ML: _KNOWN_ML_OPSET},
-            custom_conversion_functions=lookups.CONVERTERS | trees.CONVERTERS | formulas.CONVERTERS,
-            custom_shape_calculators=lookups.SHAPES | trees.SHAPES | formulas.SHAPES,
+            custom_conversion_functions=lookups.CONVERTERS | trees.CONVERTERS | formulas.CONVERTERS | guard.CONVERTERS,
+            custom_shape_calculators=lookups.SHAPES | trees.SHAPES | formulas.SHAPES | guard.SHAPES,
             options={id(one): _options(one) for one in nested(estimator)},
         )
     model = onnx.compose.add_prefix(model, _PREFIX, rename_nodes=False)

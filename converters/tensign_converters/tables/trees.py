@@ -53,8 +53,6 @@ def _plain(estimator: Any, width: int) -> Tree:
 
 def _histogram(predictor: Any) -> Tree:
     nodes = predictor.nodes
-    if nodes["is_categorical"].any():
-        raise UnsupportedModel("histogram boosting on categorical features; encode them in a step of the pipeline")
     left, right = (np.where(nodes["is_leaf"], 0, nodes[side]).astype(np.int64) for side in ("left", "right"))
     missing = nodes["missing_go_to_left"].astype(bool)
     return Tree(nodes["feature_idx"].astype(np.int64), nodes["num_threshold"], left, right, missing, nodes["value"][:, None])
@@ -135,6 +133,8 @@ def boosting(scope: Any, operator: Any, container: Any) -> None:
 def histogram_boosting(scope: Any, operator: Any, container: Any) -> None:
     graph, model = Graph(scope, operator, container), operator.raw_operator
     labels.want_probabilities(container, model)
+    if model.is_categorical_ is not None:
+        raise UnsupportedModel(f"{type(model).__name__} on categorical features; encode them in a step of the pipeline")
     trees = [_histogram(member) for members in model._predictors for member in members]
     start = np.asarray(model._baseline_prediction, float).reshape(1, -1)
     raw = graph.add("Add", _summed(graph, trees, start.shape[1], doubles=True), graph.constant(start))

@@ -19,7 +19,7 @@ from tensign.signature import Arrays, TensorSpec
 from tensign.values import is_missing
 
 MISSING_TEXT = "\uffff"  # ONNX has no missing text: this is what a network gets for it, and no text that anybody writes
-_REFUSAL = re.compile(r"Name:'refuses ([^']{1,80})'")
+_REFUSAL = re.compile(r"Name:'refuses[ _]([A-Za-z_ ]{1,80}[A-Za-z])[ \d]*'")
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the rest are called as in numpy
@@ -90,7 +90,7 @@ class OnnxEngine(Engine):
         except Exception as error:  # a node that fails on purpose is called after what it refuses
             if (refusal := _REFUSAL.search(str(error))) is None:
                 raise
-            raise ModelFailed(f"the model refuses {refusal.group(1)}") from None
+            raise ModelFailed(f"the model refuses {refusal.group(1).replace('_', ' ')}") from None
         return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
 
     def close(self) -> None:
