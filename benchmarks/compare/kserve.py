@@ -17,4 +17,12 @@ def _request(load: Load) -> Request:
     return infer_request("m", "image", load.pictures)
 
 
-KSERVE = Rival("KServe", _command, _request, infer_answer, environment="kserve")
+KSERVE = Rival(
+    "KServe",
+    _command,
+    _request,
+    infer_answer,
+    environment="kserve",
+    package="kserve",
+    note="its Python server over gRPC, no batching; ONNX Runtime and Pillow in its users' own code",
+)

@@ -24,4 +24,12 @@ def _request(load: Load) -> Request:
     return json_request("/invocations", {"dataframe_split": {"columns": ["image"], "data": rows}})
 
 
-MLFLOW = Rival("mlflow models serve", _command, _request, json_answer, environment="mlflow")
+MLFLOW = Rival(
+    "mlflow models serve",
+    _command,
+    _request,
+    json_answer,
+    environment="mlflow",
+    package="mlflow",
+    note="the same MLmodel over HTTP, numbers as JSON lists; files in base64, for Pillow in the model's own code",
+)

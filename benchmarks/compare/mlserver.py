@@ -37,4 +37,12 @@ def _request(load: Load) -> Request:
     return infer_request("m", "image", load.pictures)
 
 
-MLSERVER = Rival("MLServer", _command, _request, infer_answer, environment="mlserver")
+MLSERVER = Rival(
+    "MLServer",
+    _command,
+    _request,
+    infer_answer,
+    environment="mlserver",
+    package="mlserver",
+    note="its MLflow runtime over gRPC on the same MLmodel; files for Pillow in the model's own code",
+)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from compare.loads import Load
@@ -11,9 +11,8 @@ from compare.wire import Array
 from h2load import Request
 
 HERE = Path(__file__).parent
+REQUIREMENTS = HERE / "requirements"
 INSIDE = HERE / "inside"  # what runs in a rival's own environment
-
-RAW, ENCODED = "raw", "encoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +35,9 @@ class Stage:
 class Rival:
     """One server beside ours.
 
-    environment: of requirements/NAME.txt, "" for this process's own; python: what that is made with; command: lays the model
-    out in the stage's folder and returns what starts the server; request, answer: its wire; cannot: why it takes no part, by
-    the name of a load; computes: False for a floor, whose answers are not compared.
+    command: lays the model out in the stage's folder and returns what starts the server; request, answer: its wire;
+    environment: of requirements/NAME.txt, "" for this process's own; python: what that is made with; package: whose version
+    names it; note: what a reader of its figures should know; computes: False for a floor, whose answers are not compared.
     """
 
     name: str
@@ -47,5 +46,12 @@ class Rival:
     answer: Callable[[bytes], Array]
     environment: str = ""
     python: str = "python3"
-    cannot: Mapping[str, str] = field(default_factory=dict)
+    package: str = ""
+    note: str = ""
     computes: bool = True
+
+    @property
+    def version(self) -> str:
+        """Its package as pinned, "mlserver==1.7.1"; "" where it has none."""
+        pins = (REQUIREMENTS / f"{self.environment}.txt").read_text().split() if self.environment else []
+        return next((pin for pin in pins if pin.startswith(f"{self.package}==")), "")

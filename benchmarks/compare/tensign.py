@@ -17,4 +17,10 @@ def _request(load: Load) -> Request:
     return infer_request("m", "input-0", load.pictures)
 
 
-TENSIGN = Rival("tensign", _command, _request, infer_answer)
+TENSIGN = Rival(
+    "tensign",
+    _command,
+    _request,
+    infer_answer,
+    note="the same MLmodel over gRPC, nothing set; files decoded by the preprocessing that it declares",
+)

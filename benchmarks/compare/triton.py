@@ -56,4 +56,13 @@ def _request(load: Load) -> Request:
 
 
 # Its stub embeds an older Python 3.11 than others', whose library it cannot load: Debian's own fits.
-TRITON = Rival("Triton", _command, _request, infer_answer, environment="triton", python="/usr/bin/python3.11")
+TRITON = Rival(
+    "Triton",
+    _command,
+    _request,
+    infer_answer,
+    environment="triton",
+    python="/usr/bin/python3.11",
+    package="nvidia-pytriton",
+    note="tritonserver 2.51 out of PyTriton's wheel, ONNX Runtime and Pillow in its Python backend",
+)

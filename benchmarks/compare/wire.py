@@ -49,8 +49,8 @@ def ask(address: str, request: Request, timeout_s: float) -> bytes:
     """One request, one answer's body. Raises OSError or grpc.RpcError."""
     if not request.http1:
         with grpc.insecure_channel(address, options=_UNBOUNDED) as channel:
-            answer: bytes = channel.unary_unary(request.path)(request.body[5:], timeout=timeout_s)
-            return answer
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(request.path)
+            return call(request.body[5:], timeout=timeout_s)
     headers = dict(header.split(": ", 1) for header in request.headers)
     asked = urllib.request.Request(f"http://{address}{request.path}", request.body, headers)
     with urllib.request.urlopen(asked, timeout=timeout_s) as response:

@@ -9,7 +9,7 @@ from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
 from onnx_model import OnnxModel
 
 
-class Onnx(Model):
+class Onnx(Model):  # type: ignore[misc]
     def __init__(self, file: str) -> None:
         super().__init__("m")
         self._model = OnnxModel(file)
