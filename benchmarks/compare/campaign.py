@@ -14,6 +14,7 @@ import grpc
 
 import h2load
 from compare.loads import Load
+from compare.perf_analyzer import PerfAnalyzer
 from compare.rival import Rival
 from compare.server import Server, Unavailable, running
 from compare.wire import ask, data_bytes
@@ -93,7 +94,8 @@ def _rounds(load: Load, servers: list[Server], skipped: dict[str, str], settings
                 runs.setdefault((name, concurrency), []).append(run)
         print(f"{load.name}: round {number} of {settings.rounds}{'' if number else ', to warm up'}", flush=True)
     shown = {server.rival.name: _shown(server, load, runs, settings) for server in servers}
-    return {"title": load.title, "rows": load.rows, "servers": shown, "skipped": dict(skipped)}
+    second = _second_opinion(load, servers, shown, settings) if not load.encoded else {}
+    return {"title": load.title, "rows": load.rows, "servers": shown, "perf_analyzer": second, "skipped": dict(skipped)}
 
 
 def _run(server: Server, request: h2load.Request, answer: int, concurrency: int, settings: Settings) -> Document:
@@ -110,6 +112,33 @@ def _run(server: Server, request: h2load.Request, answer: int, concurrency: int,
     served = Served.between(before, _statistics(server, request), "m")
     server.settle()  # what it still does for connections that are gone is not the next one's to pay
     return {**asdict(load), "cores": cores, "served": asdict(served) if served else None}
+
+
+def _second_opinion(load: Load, servers: list[Server], shown: Document, settings: Settings) -> Document:
+    """{server: {concurrency: figures}} by perf_analyzer, once; {server: the reason} where it gives none."""
+    found: Document = {}
+    try:
+        analyzer = PerfAnalyzer.installed()
+    except Unavailable as reason:
+        return {"perf_analyzer": str(reason)}
+    for server in servers:
+        points = {level: point for level, point in shown[server.rival.name]["points"].items() if point}
+        if server.rival.request(load).http1 or not server.rival.computes:
+            continue
+        try:
+            found[server.rival.name] = {
+                level: analyzer.run(
+                    server.address,
+                    rows=load.rows,
+                    concurrency=int(level),
+                    requests=max(int(point["requests_per_s"] * settings.seconds), 4 * int(level)),
+                )
+                for level, point in points.items()
+            }
+            server.settle()
+        except (RuntimeError, Unavailable) as reason:
+            found[server.rival.name] = str(reason)
+    return found
 
 
 def _statistics(server: Server, request: h2load.Request) -> list[pb.ModelStatistics]:

@@ -16,8 +16,8 @@ def markdown(document: Document) -> str:
     others = "which the load generator shares" if shares else "others for the load generator"
     head = (
         f"{document['date']}, {machine['processor']}, the same {cpus} CPUs for every server, {others}; h2load, one"
-        f" request in flight on each connection, {settings['seconds']:g} s a run; medians of {settings['rounds']} alternating rounds,"
-        " after one that warms up."
+        f" request in flight on each connection, {settings['seconds']:g} s a run; medians of {settings['rounds']} alternating"
+        " rounds, after one that warms up."
     )
     parts = ["# Servers of the same models", head]
     for load in document["loads"].values():
@@ -30,8 +30,8 @@ def _load(load: Document, concurrency: list[int], seconds: float) -> list[str]:
     rows = [head]
     for name, server in load["servers"].items():
         points = [server["points"][str(each)] for each in concurrency]
-        cores = max((point["cores"] for point in points if point), default=0.0)
-        rest = [f"{cores:.1f}", f"{server['ready_s']:.1f}", f"{server['memory_bytes'] / 1e6:.0f}"]
+        cores = [point["cores"] for point in points if point]
+        rest = [f"{max(cores):.1f}" if cores else "-", f"{server['ready_s']:.1f}", f"{server['memory_bytes'] / 1e6:.0f}"]
         rows.append([name, *map(_cell, points), *rest])
     parts = [_grid(rows)]
     if ours := load["servers"].get(OURS):
@@ -41,11 +41,23 @@ def _load(load: Document, concurrency: list[int], seconds: float) -> list[str]:
                 pairs = [(ours["points"][str(each)], server["points"][str(each)]) for each in concurrency]
                 ratios.append([name, *(_ratio(*pair) for pair in pairs)])
         parts.append(_grid(ratios))
+    parts += _second_opinion(load["perf_analyzer"], concurrency)
     if any(None in server["points"].values() for server in load["servers"].values()):
         parts.append(f"-: fewer answers in {seconds:g} s than requests in flight.")
     if load["skipped"]:
         parts.append("\n".join(f"- {name} took no part: {reason}" for name, reason in load["skipped"].items()))
     return parts
+
+
+def _second_opinion(found: Document, concurrency: list[int]) -> list[str]:
+    rows = [["by perf_analyzer, once", *map(str, concurrency)]]
+    rows += [
+        [name, *(_cell(points.get(str(each))) for each in concurrency)]
+        for name, points in found.items()
+        if not isinstance(points, str)
+    ]
+    refused = [f"- perf_analyzer gives no figure of {name}: {said}" for name, said in found.items() if isinstance(said, str)]
+    return [*([_grid(rows)] if len(rows) > 1 else []), *(["\n".join(refused)] if refused else [])]
 
 
 def _cell(point: Document | None) -> str:
