@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import statistics
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ def _rounds(load: Load, servers: list[Server], skipped: dict[str, str], settings
                 if name not in answers:
                     answers[name] = data_bytes(requests[name], ask(server.address, requests[name], _ANSWER_S))
                 run = _run(server, requests[name], answers[name], concurrency, settings)
-            except (Unavailable, RuntimeError, OSError, grpc.RpcError) as reason:
+            except (Unavailable, RuntimeError, OSError, http.client.HTTPException, grpc.RpcError) as reason:
                 servers.remove(server)
                 skipped[name] = f"failed at {concurrency} at once: {' '.join(str(reason).split())[:300]}"
                 print(f"{load.name}: {name}: {skipped[name]}", flush=True)
@@ -117,15 +118,11 @@ def _run(server: Server, request: h2load.Request, answer: int, concurrency: int,
 def _second_opinion(load: Load, servers: list[Server], shown: Document, settings: Settings) -> Document:
     """{server: {concurrency: figures}} by perf_analyzer, once; {server: the reason} where it gives none."""
     found: Document = {}
-    try:
-        analyzer = PerfAnalyzer.installed()
-    except Unavailable as reason:
-        return {"perf_analyzer": str(reason)}
-    for server in servers:
+    asked = [server for server in servers if server.rival.computes and not server.rival.request(load).http1]
+    for server in asked:
         points = {level: point for level, point in shown[server.rival.name]["points"].items() if point}
-        if server.rival.request(load).http1 or not server.rival.computes:
-            continue
         try:
+            analyzer = PerfAnalyzer.installed()
             found[server.rival.name] = {
                 level: analyzer.run(
                     server.address,

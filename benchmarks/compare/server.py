@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import re
 import shutil
@@ -92,7 +93,10 @@ def running(rival: Rival, load: Load, folder: Path, cpus: Sequence[int]) -> Iter
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     stage = Stage(python, folder, load.path.resolve(), load.encoded, _free_ports(4), len(cpus))
-    command = ["taskset", "-c", ",".join(map(str, cpus)), *rival.command(stage)]
+    try:
+        command = ["taskset", "-c", ",".join(map(str, cpus)), *rival.command(stage)]
+    except Exception as error:  # whatever is not where it was in the versions that are pinned
+        raise Unavailable(f"cannot be laid out: {type(error).__name__}: {error}") from None
     started = time.monotonic()
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
@@ -118,15 +122,14 @@ def _variables(stage: Stage) -> dict[str, str]:
 
 
 def _await_answer(rival: Rival, load: Load, address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + _READY_S
-    said = ""
+    request, until, said = rival.request(load), time.monotonic() + _READY_S, ""
     while time.monotonic() < until:
         if process.poll() is not None:
             raise Unavailable(f"ended with {process.returncode} before it was ready: {log}")
         try:
-            body = ask(address, rival.request(load), _ANSWER_S)
+            body = ask(address, request, _ANSWER_S)
             break
-        except (OSError, grpc.RpcError) as error:
+        except (OSError, http.client.HTTPException, grpc.RpcError) as error:
             said = error.details() if isinstance(error, grpc.Call) else str(error)
             time.sleep(0.1)
     else:
@@ -159,13 +162,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _members(session: int) -> dict[int, list[str]]:
-    """{pid: what /proc/PID/stat tells behind the program's name} of every process of a session."""
+    """{pid: what /proc/PID/stat tells behind the program's name} of every living process of a session."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(stat[3]) == session:
+                if int(stat[3]) == session and stat[0] != "Z":
                     found[int(entry.name)] = stat
     return found
 
