@@ -35,6 +35,7 @@ def test_servers_are_measured_in_turn_and_the_broken_are_named(tmp_path: Path) -
     assert list(load["servers"]) == [FLOOR.name, noop_grpc.AIO.name]
     assert load["servers"][FLOOR.name]["points"]["2"]["rows_per_s"] > 0
     assert load["servers"][FLOOR.name]["memory_bytes"] > 1e6
+    assert load["in_process"]["rows_per_s"] > 100
     assert "ended with 1 before it was ready" in load["skipped"]["broken"]
     whole = {"date": "2026-01-01", "machine": machine(), "loads": document}
     whole["settings"] = {name: getattr(settings, name) for name in ("rounds", "seconds", "cpus", "client_cpus", "concurrency")}

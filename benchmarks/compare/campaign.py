@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 import h2load
+from compare.in_process import rows_per_s
 from compare.loads import Load
 from compare.perf_analyzer import PerfAnalyzer
 from compare.rival import Rival
@@ -75,7 +76,10 @@ def _rounds(load: Load, servers: list[Server], skipped: dict[str, str], settings
     too_slow: dict[str, int] = {}  # from this concurrency on, fewer answers than connections
     requests = {server.rival.name: server.rival.request(load) for server in servers}
     answers: dict[str, int] = {}
+    limits: list[float] = []
     for number in range(settings.rounds + 1):
+        if number:
+            limits.append(rows_per_s(load, settings.seconds, settings.cpus))
         for concurrency, server in itertools.product(settings.concurrency, list(servers)):
             name = server.rival.name
             if server not in servers or concurrency >= too_slow.get(name, concurrency + 1):
@@ -96,7 +100,14 @@ def _rounds(load: Load, servers: list[Server], skipped: dict[str, str], settings
         print(f"{load.name}: round {number} of {settings.rounds}{'' if number else ', to warm up'}", flush=True)
     shown = {server.rival.name: _shown(server, load, runs, settings) for server in servers}
     second = _second_opinion(load, servers, shown, settings) if not load.encoded else {}
-    return {"title": load.title, "rows": load.rows, "servers": shown, "perf_analyzer": second, "skipped": dict(skipped)}
+    return {
+        "title": load.title,
+        "rows": load.rows,
+        "in_process": {"rows_per_s": statistics.median(limits), "rounds_rows_per_s": limits},
+        "servers": shown,
+        "perf_analyzer": second,
+        "skipped": dict(skipped),
+    }
 
 
 def _run(server: Server, request: h2load.Request, answer: int, concurrency: int, settings: Settings) -> Document:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from compare.table import OURS
+from compare.table import LIMIT, OURS
 from tensign.bench import panels
 
 Document = dict[str, Any]
@@ -41,6 +41,8 @@ def _trade(document: Document) -> Figure:
     for axes, load in zip(grid, loads, strict=False):
         for name, server in load["servers"].items():
             _line(axes, name, server, colors[name])
+        limit = load["in_process"]["rows_per_s"]
+        axes.axvline(limit, color=panels.FAINT, lw=1, ls=":", label=LIMIT)
         axes.set_title(load["title"])
         axes.set_xlabel("throughput, images/s")
         axes.set_ylabel("p50, ms")

@@ -6,6 +6,7 @@ from typing import Any
 
 Document = dict[str, Any]
 OURS = "tensign"
+LIMIT = "the model in process, no server"
 
 
 def markdown(document: Document) -> str:
@@ -33,6 +34,8 @@ def _load(load: Document, concurrency: list[int], seconds: float) -> list[str]:
         cores = [point["cores"] for point in points if point]
         rest = [f"{max(cores):.1f}" if cores else "-", f"{server['ready_s']:.1f}", f"{server['memory_bytes'] / 1e6:.0f}"]
         rows.append([name, *map(_cell, points), *rest])
+    limit = load["in_process"]["rows_per_s"]
+    rows.append([LIMIT, *[_short(limit)] * len(concurrency), "-", "-", "-"])
     parts = [_grid(rows)]
     if ours := load["servers"].get(OURS):
         ratios = [["tensign's images/s, as times those of", *map(str, concurrency)]]
@@ -40,6 +43,7 @@ def _load(load: Document, concurrency: list[int], seconds: float) -> list[str]:
             if name != OURS:
                 pairs = [(ours["points"][str(each)], server["points"][str(each)]) for each in concurrency]
                 ratios.append([name, *(_ratio(*pair) for pair in pairs)])
+        ratios.append([LIMIT, *(_ratio(ours["points"][str(each)], load["in_process"]) for each in concurrency)])
         parts.append(_grid(ratios))
     parts += _second_opinion(load["perf_analyzer"], concurrency)
     if any(None in server["points"].values() for server in load["servers"].values()):
@@ -65,7 +69,10 @@ def _cell(point: Document | None) -> str:
 
 
 def _ratio(ours: Document | None, theirs: Document | None) -> str:
-    return f"{ours['rows_per_s'] / theirs['rows_per_s']:.2f}" if ours and theirs else "-"
+    if not (ours and theirs):
+        return "-"
+    ratio = ours["rows_per_s"] / theirs["rows_per_s"]
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.1g}"
 
 
 def _short(rate: float) -> str:
