@@ -2,7 +2,7 @@
 
     python benchmarks/rivals.py [--servers tensign Triton ...] [--loads mean-1 ...] [--rounds 5] [--seconds 3]
 
-Each server runs in an environment of its own (benchmarks/compare/requirements, made at first: minutes, 4 GB), on the same
+Each server runs in an environment of its own (benchmarks/compare/requirements, made at first: minutes, 3 GB), on the same
 CPUs, from the same ONNX graph, and has one answer checked before it is loaded. h2load, a C program, sends the same pictures to
 one server after the other, round by round. A server that cannot run here is skipped by name. Figures, a table and pictures:
 benchmarks/results/rivals.*; all of it takes about an hour.
