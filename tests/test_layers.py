@@ -46,6 +46,7 @@ HOMES = {
     "google": {"rpc", "_pb"},
     "starlette": {"http"},
     "uvicorn": {"http"},
+    "prometheus_client": {"http"},
     "onnxruntime": {"engines"},
     "torch": {"engines"},
     "fastai": {"engines"},
@@ -121,7 +122,7 @@ def test_packages_of_the_converters_import_what_lies_below() -> None:
     "module", ["tensign", "tensign.signature", "tensign.mlmodel", "tensign.mlflow", "tensign_converters.convert"]
 )
 def test_importing_loads_none_of_the_heavy_libraries(module: str) -> None:
-    heavy = {"grpc", "starlette", "uvicorn", "torch", "onnxruntime", "fastai", "onnx", "mlflow"}
+    heavy = {"grpc", "starlette", "uvicorn", "prometheus_client", "torch", "onnxruntime", "fastai", "onnx", "mlflow"}
     program = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
