@@ -50,7 +50,9 @@ def pictures(folder: Path, spec: PreprocessSpec) -> Calibration:
             opened = [*opened, image][:_FEW]
         except (OSError, UndecodableImage):
             broken.append(file.name)
-    unread = f"; {len(broken)} could not be read: {', '.join(broken[:_NAMED])}{', ...' * (len(broken) > _NAMED)}" if broken else ""
+    unread = (
+        f"; {len(broken)} could not be read: {', '.join(broken[:_NAMED])}{', ...' * (len(broken) > _NAMED)}" if broken else ""
+    )
     if not rows:
         raise InvalidConfig(f"--calibrate {folder}: wanted a folder of pictures, found none that can be read{unread}")
     told = f"{len(rows)} pictures"

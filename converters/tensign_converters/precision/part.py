@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from tensign.errors import UnsupportedModel
 from tensign.proof.parity import LOGITS, NETWORK_INPUT
 
-_FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+_FLOATS: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +59,20 @@ def joined(whole: ModelProto, network: ModelProto) -> ModelProto:
     named = replaced | inner | {tensor.name for tensor in network.graph.initializer}
     values = [value for value in graph.value_info if value.name not in named]
     values += [value for value in network.graph.value_info if value.name in inner]
-    for field, content in (
-        (graph.node, nodes),
-        (graph.initializer, [*constants, *network.graph.initializer]),
-        (graph.value_info, values),
-    ):
-        copies = [_copy(each) for each in content]  # type: ignore[attr-defined]
-        del field[:]
-        field.extend(copies)
+    _refill(graph.node, nodes)
+    _refill(graph.initializer, [*constants, *network.graph.initializer])
+    _refill(graph.value_info, values)
     for imported in network.opset_import:
         if imported.domain not in {each.domain for each in made.opset_import}:
             made.opset_import.append(imported)
     return made
 
 
-def _copy(message: NodeProto) -> NodeProto:
-    made = type(message)()
-    made.CopyFrom(message)
-    return made
+def _refill(field: Any, content: Iterable[Any]) -> None:
+    """Gives a repeated field other content, which may stand in it already."""
+    copies = [copy.deepcopy(each) for each in content]
+    del field[:]
+    field.extend(copies)
 
 
 def _folded(model: ModelProto) -> ModelProto:
@@ -91,15 +89,14 @@ def _folded(model: ModelProto) -> ModelProto:
         elif node.op_type == "Cast" and node.input[0] in constants and attributes["to"].i in _FLOATS:
             array = numpy_helper.to_array(constants[node.input[0]]).astype(_FLOATS[attributes["to"].i])
         else:
-            kept.append(_copy(node))
+            kept.append(node)
             continue
         constants[node.output[0]] = numpy_helper.from_array(array, node.output[0])
     used = {name for node in kept for name in node.input} | {value.name for value in graph.output}
     left = [tensor for name, tensor in constants.items() if name in used]
     tensors = [numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name) for tensor in left]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(kept)
-    graph.initializer.extend(tensors)
+    _refill(graph.node, kept)
+    _refill(graph.initializer, tensors)
     return made
 
 

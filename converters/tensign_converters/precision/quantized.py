@@ -98,7 +98,8 @@ def _front(network: ModelProto) -> list[str]:
     so unlike each other that one for the whole tensor loses the small ones."""
     graph = network.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    depthwise = [n for n in graph.node if n.op_type == "Conv" and n.input[1] in weights and _groups(n) == weights[n.input[1]].dims[0] > 1]
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in weights]
+    depthwise = any(_groups(node) == weights[node.input[1]].dims[0] > 1 for node in convolutions)
     names: list[str] = []
     for node in graph.node if depthwise else ():
         names.append(node.name)

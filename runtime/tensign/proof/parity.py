@@ -147,5 +147,9 @@ class Tolerance:
         alike = alike and (parity.top1_agreement is None or parity.top1_agreement >= self.agreement)
         return alike and (activation == "none" or parity.max_difference <= self.difference)
 
+    def __str__(self) -> str:
+        agreement = f", agreement of at least {self.agreement:.0%}" if self.agreement else ""
+        return f"at most {self.difference:.0e}, relative {self.relative:.0e}{agreement}"
+
 
 FULL_PRECISION = Tolerance(1e-4, 1e-4)
