@@ -105,7 +105,7 @@ def _report(subject: Subject, proved: Proof, unchecked: tuple[str, ...]) -> list
 def _varied(proofs: Mapping[str, Proof], calibrated: str) -> Iterator[str]:
     for name, proof in proofs.items():
         if name != FULL:
-            yield f"{name}: {proof.bytes / 1e6:.1f} MB, {proof.speed:.1f} times the images/s of fp32 here, {proof.parity}"
+            yield f"{name}: {proof.bytes / 1e6:.2f} MB, {proof.speed:.1f} times the images/s of fp32 here, {proof.parity}"
     if calibrated:
         yield f"calibrated on: {calibrated}"
 

@@ -148,8 +148,8 @@ class Tolerance:
         return alike and (activation == "none" or parity.max_difference <= self.difference)
 
     def __str__(self) -> str:
-        agreement = f", agreement of at least {self.agreement:.0%}" if self.agreement else ""
-        return f"at most {self.difference:.0e}, relative {self.relative:.0e}{agreement}"
+        agreement = f", and agreement from {self.agreement:.0%} on" if self.agreement else ""
+        return f"a difference to {self.difference:g}, relative to {self.relative:g}{agreement}"
 
 
 FULL_PRECISION = Tolerance(1e-4, 1e-4)
