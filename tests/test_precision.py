@@ -57,16 +57,17 @@ BOTH = ("fp16", "int8")
 def network() -> nn.Module:
     """Random, its batch norms calibrated on photographs, so that answers differ from picture to picture."""
     torch.manual_seed(3)
+    last = nn.Linear(16, 4)
     layers = nn.Sequential(
         *(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU()),
         *(nn.Conv2d(8, 16, 3, groups=2), nn.BatchNorm2d(16), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 4)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(16), last),
     )
     pixels = np.stack([np.asarray(PIL.Image.open(file).convert("RGB").resize((SIZE, SIZE))) for file in photographs()])
     with torch.no_grad():
         for _ in range(60):
             layers((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25)
-        layers[-1].weight *= 4
+        last.weight *= 4
     return layers.eval()
 
 
