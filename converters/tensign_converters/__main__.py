@@ -1,4 +1,4 @@
-"""`python -m tensign_converters SRC DST [--trust] [--preprocess YAML]`: prints one line of JSON, the report or the error.
+"""`python -m tensign_converters SRC DST`: prints one line of JSON, the report or the error. Options as of `tensign convert`.
 
 With `--describe` and no DST, that line tells the inputs and outputs of the Learner.
 """
@@ -22,6 +22,8 @@ def main() -> int:
     parser.add_argument("--describe", action="store_true")
     parser.add_argument("--crops", type=int, default=CROPS)
     parser.add_argument("--preprocess", type=Path)
+    parser.add_argument("--variant", action="append", default=[])
+    parser.add_argument("--calibrate", type=Path)
     parser.add_argument("--trust", action="store_true")
     given = parser.parse_args()
     if given.describe == (given.target is not None):
@@ -30,9 +32,16 @@ def main() -> int:
     def act() -> dict[str, str]:
         if given.describe:
             return describe(given.source, trust=given.trust)
-        return {
-            "report": convert(given.source, given.target, trust=given.trust, crops=given.crops, preprocess=given.preprocess)
-        }
+        report = convert(
+            given.source,
+            given.target,
+            trust=given.trust,
+            crops=given.crops,
+            preprocess=given.preprocess,
+            variants=given.variant,
+            calibrate=given.calibrate,
+        )
+        return {"report": report}
 
     answer = said(given.source, act)
     print(json.dumps(answer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tensign.choice import refusal
@@ -14,19 +15,31 @@ from tensign.proof import report
 from tensign.proof.record import Record
 from tensign.signature import Signature
 from tensign_converters import confined
+from tensign_converters.precision.asked import check_variants
 from tensign_converters.workshop import workshop
 
 ANY_SIZE = (224, 224)  # of pictures, where a Learner may tell its own
 
 
-def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS, preprocess: Path | None = None) -> str:
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    trust: bool,
+    crops: int = CROPS,
+    preprocess: Path | None = None,
+    variants: Sequence[str] = (),
+    calibrate: Path | None = None,
+) -> str:
     """Converts an MLmodel directory, or a bare file of a network; gives a report of a few lines.
 
-    preprocess: a YAML file that declares what pictures the network takes. The model is read as data, and with `trust` loaded,
-    which runs its code. Raises UntrustedModel where only that code could say what the network is and `trust` is False,
-    UnsupportedModel for what has no counterpart, InvalidConfig for a declaration that does not fit, ParityFailed for what
-    predicts something else afterwards, FileExistsError where the target exists.
+    preprocess: a YAML file that declares what pictures the network takes; variants: "fp16", "int8", beside fp32; calibrate: a
+    folder of pictures for the latter. The model is read as data, and with `trust` loaded, which runs its code. Raises
+    UntrustedModel where only that code could say what the network is and `trust` is False, UnsupportedModel for what has no
+    counterpart, InvalidConfig for a declaration, variant or calibration that does not fit, ParityFailed for what predicts
+    something else afterwards, FileExistsError where the target exists.
     """
+    check_variants(variants, calibrate)
     if not source.is_file():
         _check(source, declared=preprocess is not None)
     with workshop(target) as made:
@@ -39,8 +52,10 @@ def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS, prep
             "trust": trust,
             "crops": crops,
             "preprocess": str(preprocess.resolve()) if preprocess else None,
+            "variants": list(variants),
+            "calibrate": str(calibrate.resolve()) if calibrate else None,
         }
-        said = confined.run(job, _readable(source, preprocess), made.resolve())["report"]
+        said = confined.run(job, _readable(source, preprocess, calibrate), made.resolve())["report"]
         draw(made)
     return f"{target}: {Signature.load(target)}\n{said}"
 
@@ -55,11 +70,12 @@ def _check(source: Path, *, declared: bool) -> None:
     Signature.parse(manifest.signature)
 
 
-def _readable(source: Path, preprocess: Path | None) -> list[Path]:
+def _readable(source: Path, preprocess: Path | None, calibrate: Path | None) -> list[Path]:
     """What the confined process may read: of an ONNX file its folder too, where its external data lie."""
     place = source.resolve()
     places = [place.parent if place.suffix == ".onnx" and place.is_file() else place]
-    return [*places, preprocess.resolve().parent] if preprocess else places
+    places += [preprocess.resolve().parent] if preprocess else []
+    return [*places, calibrate.resolve()] if calibrate else places
 
 
 def draw(made: Path) -> None:
@@ -101,7 +117,15 @@ def _check_torch() -> None:
 
 
 def convert_here(
-    source: str, target: str, *, trust: bool, crops: int, preprocess: str | None, confinement: str
+    source: str,
+    target: str,
+    *,
+    trust: bool,
+    crops: int,
+    preprocess: str | None,
+    variants: Sequence[str],
+    calibrate: str | None,
+    confinement: str,
 ) -> dict[str, str]:
     """The conversion itself, in the process that is shut in: reads `source`, writes into the directory `target`.
 
@@ -114,4 +138,13 @@ def convert_here(
     declaration = Declaration.read(Path(preprocess)) if preprocess else None
     found = read_source(Path(source), declaration, trust=trust)
     origin = {"sha256": found.digest, "flavor": found.flavor, "confinement": confinement}
-    return {"report": write_model(found.subject, Path(target), origin=origin, source=found.manifest, crops=crops)}
+    report = write_model(
+        found.subject,
+        Path(target),
+        origin=origin,
+        source=found.manifest,
+        crops=crops,
+        variants=variants,
+        calibrate=Path(calibrate) if calibrate else None,
+    )
+    return {"report": report}

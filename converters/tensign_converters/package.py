@@ -6,7 +6,8 @@ import json
 import platform
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from tensign.proof.record import Proof, Record, digest
 from tensign.proof.rows import example, write_rows
 from tensign.proof.samples import samples
 from tensign.version import __version__
-from tensign_converters.prove import prove
+from tensign_converters.precision.speed import speeds
+from tensign_converters.precision.variants import write_variants
+from tensign_converters.prove import FULL, Converted, prove_all
 from tensign_converters.subject import Subject
 
 EXAMPLE_FILE = "input_example.json"
@@ -40,27 +43,42 @@ def write_model(
     source: ModelManifest | None = None,
     crops: int = CROPS,
     requirements: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    calibrate: Path | None = None,
 ) -> str:
     """Writes, proves and records into the directory `target`; gives a report of a few lines.
 
     origin: where the model came from, kept with the versions; source: the MLmodel that it was, whose input example is tried and
-    comes along; crops: how many pieces of photographs are tried; requirements: what MLflow has to install besides tensign.
-    Raises UnsupportedModel or ParityFailed.
+    comes along; crops: how many pieces of photographs are tried; requirements: what MLflow has to install besides tensign;
+    variants: "fp16", "int8", written and proved beside fp32; calibrate: pictures for the latter.
+    Raises UnsupportedModel or ParityFailed, InvalidConfig where there is nothing to calibrate on.
     """
     model = target / MODEL_FILE
     subject.write(model)
     signature = subject.signature
     saved = saved_example(source, signature) if source else None
-    proved, answers = prove(subject, model, subject.rows or samples(signature, subject.preprocess, saved, crops))
+    varied = write_variants(subject, model, variants, calibrate, saved)
+    written, rows = {FULL: model, **varied.files}, subject.rows or samples(signature, subject.preprocess, saved, crops)
+    proofs, answers = prove_all(subject, written, rows)
+    if varied.files:
+        ratios = speeds(written, Converted(model, subject).feeds([rows[len(rows) - 1]]))
+        proofs = {name: replace(proof, speed=ratios[name]) for name, proof in proofs.items()}
+    proved = proofs[FULL]
     versions = {"tensign": __version__, **subject.versions, **_format(model)}
-    made = {"source": {**origin, "versions": versions}, "parity": {**proved.parity.document(), "against": subject.against}}
+    made: dict[str, Any] = {"source": {**origin, "versions": versions}}
+    if varied.calibrated:
+        made["source"]["calibrated"] = varied.calibrated
+    made["parity"] = {**proved.parity.document(), "against": subject.against}
+    if varied.files:
+        made["variants"] = {name: _told(proof) for name, proof in proofs.items() if name != FULL}
     _write_files(target, subject, source, made, [*requirements, f"tensign[cpu]=={__version__}"])
-    files = {name: digest(target / name) for name in (MODEL_FILE, LABELS_FILE) if (target / name).is_file()}
+    names = [*(file.name for file in written.values()), LABELS_FILE]
+    files = {name: digest(target / name) for name in names if (target / name).is_file()}
     unchecked = (*subject.unchecked, *_unproved(alike=subject.rows is None and _alike(proved)))
     if subject.rows:
         write_rows(subject.rows, target)
-    Record(made["source"], subject.against, unchecked, crops, files, {"fp32": proved}).write(target, answers)
-    return "\n".join(_report(subject, proved, unchecked))
+    Record(made["source"], subject.against, unchecked, crops, files, proofs).write(target, answers)
+    return "\n".join([*_report(subject, proved, unchecked), *_varied(proofs, varied.calibrated)])
 
 
 def _format(model: Path) -> dict[str, int]:
@@ -84,6 +102,25 @@ def _report(subject: Subject, proved: Proof, unchecked: tuple[str, ...]) -> list
     return [f"preprocess: {'; '.join(map(str, (*subject.preprocess.steps, *subject.preprocess.graph)))}", *lines]
 
 
+def _varied(proofs: Mapping[str, Proof], calibrated: str) -> Iterator[str]:
+    for name, proof in proofs.items():
+        if name != FULL:
+            yield f"{name}: {proof.bytes / 1e6:.2f} MB, {proof.speed:.1f} times the images/s of fp32 here, {proof.parity}"
+    if calibrated:
+        yield f"calibrated on: {calibrated}"
+
+
+def _told(proof: Proof) -> dict[str, Any]:
+    """A variant, as the MLmodel tells of it."""
+    parity = proof.parity
+    return {
+        "bytes": proof.bytes,
+        "speed": proof.speed,
+        "max_difference": parity.max_difference,
+        "top1_agreement": parity.top1_agreement,
+    }
+
+
 def _write_files(
     target: Path,
     subject: Subject,
@@ -99,6 +136,8 @@ def _write_files(
         names = json.dumps(head.labels, ensure_ascii=False, indent=0)
         (target / LABELS_FILE).write_text(f"{names}\n", encoding="utf-8")
         flavor["labels"] = LABELS_FILE
+    if varied := {name: f"{Path(MODEL_FILE).stem}.{name}.onnx" for name in made.get("variants", ())}:
+        flavor["variants"] = varied
     if head.threshold is not None:
         flavor["threshold"] = float(head.threshold)
     (target / "requirements.txt").write_text("".join(f"{each}\n" for each in requirements))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers, Differences, Tolerance
 from tensign.proof.record import Proof, gathered, proof, thinned
 from tensign.proof.samples import Sample, Samples
+from tensign_converters.precision.variants import tolerance
 from tensign_converters.subject import Subject
 
 BATCHES = (1, 3, 16)  # rows at a time, in turn
 _ALONE = 24  # rows that are asked by themselves too
 _BESIDE = Tolerance(1e-3, 1e-3)  # what other rows in the batch may change: kernels of other sizes round otherwise
+FULL = "fp32"
 
 
 def prove(subject: Subject, model: Path, rows: Samples) -> tuple[Proof, dict[str, npt.NDArray[Any]]]:
@@ -27,24 +29,38 @@ def prove(subject: Subject, model: Path, rows: Samples) -> tuple[Proof, dict[str
 
     Raises ParityFailed beyond the tolerance.
     """
-    head, tolerance = subject.head, subject.tolerance
-    converted, differences = Converted(model, subject), Differences(head.task, head.threshold)
+    proofs, answers = prove_all(subject, {FULL: model}, rows)
+    return proofs[FULL], answers
+
+
+def prove_all(
+    subject: Subject, files: Mapping[str, Path], rows: Samples
+) -> tuple[dict[str, Proof], dict[str, npt.NDArray[Any]]]:
+    """The same of several precisions of one model, {"fp32": file, ...}; the original is asked once."""
+    head = subject.head
+    converted = {name: Converted(file, subject) for name, file in files.items()}
+    differences = {name: Differences(head.task, head.threshold) for name in files}
     kept: dict[str, list[npt.NDArray[Any]]] = {}
     alone = 0
     for chunk in rows.chunks(BATCHES):
         original = subject.answers(chunk)
-        answers = converted.answers(chunk, list(original.outputs))
-        differences.add(answers, original)
-        if len(chunk) > 1 and alone < _ALONE:
-            alone += len(chunk)
-            _check_rows(converted, chunk, answers)
+        for name, one in converted.items():
+            answers = one.answers(chunk, list(original.outputs))
+            differences[name].add(answers, original)
+            if name == FULL and len(chunk) > 1 and alone < _ALONE:
+                alone += len(chunk)
+                _check_rows(one, chunk, answers)
         for name, output in original.outputs.items():
             kept.setdefault(name, []).append(thinned(output))
-    parity = differences.parity(rows.told, BATCHES)
-    if not tolerance.holds(parity, head.activation):
-        raise ParityFailed(f"the converted model does not predict as the original: {parity}; held against {subject.against}")
-    proved = proof(model.name, tolerance, parity, differences.greatest, [rows.name(row) for row in range(len(rows))])
-    return proved, {name: gathered(chunks) for name, chunks in kept.items()}
+    names, proofs = [rows.name(row) for row in range(len(rows))], {}
+    for name, file in files.items():
+        parity, allowed = differences[name].parity(rows.told, BATCHES), tolerance(subject, name)
+        if not allowed.holds(parity, head.activation):
+            which = "the converted model" if name == FULL else f"its {name} variant"
+            told = f"{which} does not predict as the original: {parity}; allowed is {allowed}; held against {subject.against}"
+            raise ParityFailed(told)
+        proofs[name] = proof(file, allowed, parity, differences[name].greatest, names)
+    return proofs, {name: gathered(chunks) for name, chunks in kept.items()}
 
 
 def _check_rows(converted: Converted, chunk: Sequence[Sample], answers: Answers) -> None:
@@ -77,13 +93,16 @@ class Converted:
 
     def answers(self, chunk: Sequence[Sample], names: Sequence[str]) -> Answers:
         """names: what the signature calls the outputs, and the graph too where there are several."""
-        feeds = {name: self._column([sample[name] for sample in chunk]) for name in chunk[0]}
-        if len(feeds) == 1:
-            feeds = dict(zip(self._inputs, feeds.values(), strict=True))
+        feeds = self.feeds(chunk)
         asked = [*(self._outer[:1] if len(names) == 1 else names), *self._inner]
         given = self._session.run(asked, feeds)
         inner = dict(zip(self._inner, given[len(names) :], strict=True))
         return Answers(dict(zip(names, given, strict=False)), inner.get(LOGITS), inner.get(NETWORK_INPUT))
+
+    def feeds(self, chunk: Sequence[Sample]) -> dict[str, npt.NDArray[Any]]:
+        """Rows as the graph takes them."""
+        feeds = {name: self._column([sample[name] for sample in chunk]) for name in chunk[0]}
+        return dict(zip(self._inputs, feeds.values(), strict=True)) if len(feeds) == 1 else feeds
 
     def _column(self, values: list[Any]) -> npt.NDArray[Any]:
         if self._preprocess is None:

@@ -34,7 +34,8 @@ class Subject:
     signature: of the converted model; write: writes one ONNX file, the same bytes every time;
     answers: what the original says to n rows; preprocess: what the host does before the graph, None where rows reach it as they
     are; against: whose answers those are; unchecked: what no comparison with them can show; rows: what is tried, None for what
-    any model of that signature is tried with; tolerance: beyond which it is refused.
+    any model of that signature is tried with; tolerance: beyond which it is refused; unvaried: why it has no variants in other
+    precisions, empty where it can have them.
     """
 
     signature: Signature
@@ -47,3 +48,4 @@ class Subject:
     unchecked: tuple[str, ...] = ()
     rows: Samples | None = None
     tolerance: Tolerance = FULL_PRECISION
+    unvaried: str = ""

@@ -84,6 +84,14 @@ def refusal(manifest: ModelManifest) -> str:
     return ""
 
 
+def variant_files(manifest: ModelManifest) -> dict[str, Path]:
+    """{"int8": its file, ...} of a converted model, beside fp32. Raises UnsupportedModel where they are not what we write."""
+    declared = manifest.flavors.get("tensign", {}).get("variants", {})
+    if not isinstance(declared, Mapping):
+        raise UnsupportedModel(f"{manifest.path}: wanted variants as a map of files, got {type(declared).__name__}")
+    return {str(name): inside(manifest, file) for name, file in declared.items()}
+
+
 def inside(manifest: ModelManifest, name: Any, *, directory: bool = False) -> Path:
     """A file of the model directory, or a directory where that will do; what leads out of it is refused: UnsupportedModel."""
     file = manifest.path / str(name)

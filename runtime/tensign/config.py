@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tensign.errors import InvalidConfig
 
 MIB = 1 << 20
+VARIANTS = ("fp16", "int8")  # beside fp32, of a model that was converted with them
 ENGINES = ("onnx", "torch", "fastai", "sklearn", "pyfunc")
 MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 89 million on
 
@@ -19,8 +20,9 @@ class ModelConfig:
     device: "auto", "cpu", "cuda" or "cuda:N"; max_batch_size: the largest batch that warm-up tries, in rows;
     max_queue_rows: rows that may wait before QueueFull; max_pixels: the largest picture that is decoded;
     max_decoded_bytes: pictures that wait decoded, all together. engine: which of the model's flavors runs, "auto" the preferred
-    one; trust: code of the model's own may run, in a process of its own; python: the interpreter of that process, "" for this
-    one; max_growth_bytes: memory that process may have beyond twice what it had after warm-up, before it is started afresh.
+    one; variant: which of its precisions, "fp32" or one that it was converted with; trust: code of the model's own may run, in
+    a process of its own; python: the interpreter of that process, "" for this one; max_growth_bytes: memory that process may
+    have beyond twice what it had after warm-up, before it is started afresh.
     """
 
     device: str = "auto"
@@ -29,6 +31,7 @@ class ModelConfig:
     max_pixels: int = MAX_PIXELS
     max_decoded_bytes: int = 1024 * MIB
     engine: str = "auto"
+    variant: str = "fp32"
     trust: bool = False
     python: str = ""
     max_growth_bytes: int = 2048 * MIB

@@ -12,6 +12,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,25 @@ def _once(path: Path, converted: Path, *, trust: bool) -> None:
                 read_mlmodel(converted)
 
 
-def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS, preprocess: Path | None = None) -> str:
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    trust: bool,
+    crops: int = CROPS,
+    preprocess: Path | None = None,
+    variants: Sequence[str] = (),
+    calibrate: Path | None = None,
+) -> str:
     """Runs `python -m tensign_converters` and gives its report back; `target` appears whole or not at all.
 
-    crops: pieces of photographs that the proof tries; preprocess: a YAML file that declares what pictures the network takes.
+    crops: pieces of photographs that the proof tries; preprocess: a YAML file that declares what pictures the network takes;
+    variants: "fp16", "int8", written beside fp32; calibrate: a folder of pictures for the latter.
 
-    Raises UnsupportedModel, UntrustedModel, ParityFailed or an OSError as the child says.
+    Raises UnsupportedModel, UntrustedModel, ParityFailed, InvalidConfig or an OSError as the child says.
     """
-    options = [f"--crops={crops}", *["--trust"] * trust, *[f"--preprocess={preprocess}"] * (preprocess is not None)]
+    options = [f"--crops={crops}", *["--trust"] * trust, *(f"--variant={variant}" for variant in variants)]
+    options += [f"--{name}={file}" for name, file in (("preprocess", preprocess), ("calibrate", calibrate)) if file is not None]
     return str(_asked(source, *options, "--", str(source), str(target)).get("report"))
 
 

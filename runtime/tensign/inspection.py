@@ -30,7 +30,7 @@ def inspected(path: Path) -> dict[str, Any]:
     made = manifest.metadata.get("tensign")
     made = made if isinstance(made, dict) else {}
     facts["metadata"] = {key: value for key, value in manifest.metadata.items() if value is not made}
-    facts |= {key: made[key] for key in ("source", "parity") if key in made}
+    facts |= {key: made[key] for key in ("source", "parity", "variants") if key in made}
     return {key: value for key, value in facts.items() if value not in ({}, [], None)}
 
 

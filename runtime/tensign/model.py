@@ -79,7 +79,7 @@ class Model:
     def load(cls, path: Path | str, config: ModelConfig | None = None, *, name: str = "", version: str = "1") -> Model:
         """Opens an MLmodel directory; ready to infer when it returns."""
         config = config or ModelConfig()
-        plan = ModelPlan.of(path, config.engine)
+        plan = ModelPlan.of(path, config.engine, config.variant)
         if plan.choice.runs and not config.trust:
             raise UntrustedModel(
                 f"{path}: engine {plan.choice.engine} {plan.choice.runs}, with your rights, in a process of its own. If you"

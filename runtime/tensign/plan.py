@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tensign.choice import Choice, chosen, inside
+from tensign.choice import Choice, chosen, inside, variant_files
 from tensign.errors import UnsupportedModel
 from tensign.form import Form
 from tensign.mlmodel import ModelManifest, read_mlmodel
@@ -59,12 +59,18 @@ class ModelPlan:
         return _FORMS.get(str(flavor)) or Form("dict" if self.signature.outputs[0].named else "ndarray")
 
     @classmethod
-    def of(cls, path: Path | str, engine: str = "auto") -> ModelPlan:
-        """Reads an MLmodel directory; engine: that of the flavor to run. Raises ModelNotFound or UnsupportedModel."""
+    def of(cls, path: Path | str, engine: str = "auto", variant: str = "fp32") -> ModelPlan:
+        """Reads an MLmodel directory; engine: that of the flavor to run; variant: which of its precisions.
+
+        Raises ModelNotFound or UnsupportedModel.
+        """
         manifest = read_mlmodel(path)
         signature = Signature.parse(manifest.signature)
+        varied = None if variant == "fp32" else _variant(manifest, variant)
         choice = chosen(manifest, engine)
         assert choice.file is not None
+        if varied and choice.flavor != "tensign":
+            raise UnsupportedModel(f"variant {variant}: is of flavor tensign, and engine {engine} runs {choice.flavor}")
         declared = manifest.flavors[choice.flavor]
         activation, threshold = declared.get("activation", "none"), declared.get("threshold")
         if activation not in ACTIVATIONS or not (threshold is None or _is_number(threshold)):
@@ -83,7 +89,17 @@ class ModelPlan:
             )
         image = image if preprocess or choice.engine == "fastai" else None
         labels = _read_labels(inside(manifest, declared["labels"])) if "labels" in declared else ()
-        return cls(manifest, signature, choice, choice.file, preprocess, image, labels, activation, threshold, task)
+        return cls(manifest, signature, choice, varied or choice.file, preprocess, image, labels, activation, threshold, task)
+
+
+def _variant(manifest: ModelManifest, name: str) -> Path:
+    files = variant_files(manifest)
+    if name not in files:
+        there = ", ".join(["fp32", *files])
+        raise UnsupportedModel(
+            f"{manifest.path}: variant {name[:32]!a}: there is {there}; tensign convert SRC DST --variant writes others"
+        )
+    return files[name]
 
 
 def _is_number(value: Any) -> bool:

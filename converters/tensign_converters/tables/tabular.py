@@ -58,6 +58,7 @@ class Tabular:
                 f"{len(kept)} rows: {agreement.inputs}",
             ),
             Tolerance(TOLERANCE, TOLERANCE),
+            "a model of columns has none: its thresholds and one-hot words do not bear rounding",
         )
 
     def _write(self, target: Path) -> None:

@@ -21,7 +21,7 @@ from tensign.bench.result import Result
 from tensign.bench.session import Session, run
 from tensign.cli import checks
 from tensign.cli.files import found
-from tensign.cli.options import Device, EngineName, Python, Trust
+from tensign.cli.options import Device, EngineName, Python, Trust, Variant
 from tensign.cli.shown import Shown, tables
 from tensign.errors import InvalidConfig
 
@@ -121,6 +121,7 @@ def bench(
     device: Device = "auto",
     trust: Trust = False,
     engine: EngineName = "auto",
+    variant: Variant = "fp32",
     python: Python = "",
 ) -> None:
     """Load a server, or find out how much load it bears: throughput, latencies, batch sizes, stage times.
@@ -166,7 +167,7 @@ def bench(
         loads = [replace(load, rate=level) for level in checks.numbers("--sweep-rates", sweep_rates)]
     pictures = _pictures(images) if load.encoded else []
     targets = [target] if against is None else [target, against]
-    options = ["--device", device, "--engine", engine, "--python", python, *["--trust"] * trust]
+    options = ["--device", device, "--engine", engine, "--variant", variant, "--python", python, *["--trust"] * trust]
     with ExitStack() as stack:
         named = [(_name(one, number, targets), _address(one, options, stack)) for number, one in enumerate(targets)]
         shown = stack.enter_context(Shown(limit_ms=p99_under, quiet=as_json))
@@ -221,7 +222,7 @@ def _check(given: dict[str, str], targets: Sequence[str], kept: Path | None) -> 
     if "against" not in given:
         checks.refuse(given, ["rounds"], "without --against")
     if not any(Path(target).is_dir() for target in targets):
-        checks.refuse(given, ["device", "engine", "trust", "python"], "to a server that runs already")
+        checks.refuse(given, ["device", "engine", "variant", "trust", "python"], "to a server that runs already")
 
 
 def _again(kept: Path, picture: Path | None) -> None:

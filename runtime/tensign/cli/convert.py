@@ -18,7 +18,17 @@ def convert(
     preprocess: Annotated[
         Path | None, typer.Option(metavar="YAML", help="What pictures the network takes, where its file does not say it.")
     ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="Written beside fp32 and proved: fp16, int8; may be given twice.", show_default=False),
+    ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Pictures that int8 is calibrated on, like those to come.")
+    ] = None,
     crops: Annotated[int, typer.Option(min=0, help="Pieces of photographs that the proof tries.")] = conversion.CROPS,
 ) -> None:
     """Turn a model into an MLmodel directory with graph, preprocessing and proof, which MLflow opens too."""
-    print(conversion.convert(source, target, trust=trust, crops=crops, preprocess=preprocess))
+    report = conversion.convert(
+        source, target, trust=trust, crops=crops, preprocess=preprocess, variants=variant or (), calibrate=calibrate
+    )
+    print(report)

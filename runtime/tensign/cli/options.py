@@ -39,6 +39,13 @@ Python = Annotated[
         show_default="this one",
     ),
 ]
+Variant = Annotated[
+    str,
+    typer.Option(
+        envvar="TENSIGN_VARIANT",
+        help="Which precision of a converted model: fp32, or one it was converted with; `tensign inspect` lists them.",
+    ),
+]
 MaxBatch = Annotated[int, typer.Option(envvar="TENSIGN_MAX_BATCH_SIZE", help="Largest batch that warm-up tries, in rows.")]
 CacheDir = Annotated[
     Path,
@@ -48,9 +55,13 @@ CACHE = platformdirs.user_cache_path("tensign") / "models"
 
 
 def load(path: Path, name: str, config: ModelConfig, *, cache: Path) -> Model:
-    """A fastai model is converted first, unless an engine was asked for."""
+    """A fastai model is converted first, unless an engine or a variant, which converting needs pictures for, was asked for."""
     try:
-        directory = conversion.servable(path, trust=config.trust, cache=cache) if config.engine == "auto" else path
+        directory = (
+            conversion.servable(path, trust=config.trust, cache=cache)
+            if (config.engine, config.variant) == ("auto", "fp32")
+            else path
+        )
         return Model.load(directory, config, name=name or read_mlmodel(path).name)
     except TensignError as error:
         raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from None

@@ -21,7 +21,7 @@ from rich.text import Text
 from tensign.classification import named
 from tensign.cli.checks import refuse, typed
 from tensign.cli.files import found, skipped
-from tensign.cli.options import CACHE, CacheDir, Device, EngineName, Python, Trust, load
+from tensign.cli.options import CACHE, CacheDir, Device, EngineName, Python, Trust, Variant, load
 from tensign.client import Answer, Client
 from tensign.config import ModelConfig
 from tensign.errors import InvalidConfig, TensignError, UnsupportedModel
@@ -55,6 +55,7 @@ def predict(
     device: Device = "auto",
     trust: Trust = False,
     engine: EngineName = "auto",
+    variant: Variant = "fp32",
     python: Python = "",
     cache_dir: CacheDir = CACHE,
 ) -> None:
@@ -65,7 +66,7 @@ def predict(
         print(f"{_count(others, 'file')} skipped, no picture suffix", file=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
-    config = ModelConfig(device=device, engine=engine, trust=trust, python=python)
+    config = ModelConfig(device=device, engine=engine, variant=variant, trust=trust, python=python)
     results: Results | None = None
     predicted, failed = 0, list[Row]()
     try:
@@ -102,7 +103,7 @@ def predict(
         raise typer.Exit(1)
 
 
-_OF_SERVERS, _OF_DIRECTORIES = ("model", "tls", "ca", "token"), ("device", "engine", "trust", "python", "cache_dir")
+_OF_SERVERS, _OF_DIRECTORIES = ("model", "tls", "ca", "token"), ("device", "engine", "variant", "trust", "python", "cache_dir")
 
 
 def _refuse_in_vain(context: typer.Context, target: str) -> None:
@@ -123,7 +124,8 @@ def _predictor(
     if Path(target).is_dir():
         loaded = _loaded(Path(target), config, cache)
         try:
-            yield _identity(loaded.name, loaded.digest), partial(_in_process, loaded, top)
+            variant = "" if config.variant == "fp32" else f" {config.variant}"
+            yield _identity(loaded.name, loaded.digest) + variant, partial(_in_process, loaded, top)
         finally:
             loaded.close()
     elif ":" in target:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, load
+from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, Variant, load
 from tensign.config import ModelConfig, ServerConfig
 from tensign.errors import InvalidConfig
 from tensign.mlmodel import read_mlmodel
@@ -47,6 +47,7 @@ def serve(
     device: Device = "auto",
     trust: Trust = False,
     engine: EngineName = "auto",
+    variant: Variant = "fp32",
     python: Python = "",
     max_batch_size: MaxBatch = 64,
     timeout: Annotated[
@@ -64,7 +65,9 @@ def serve(
     """Serve models until SIGTERM or Ctrl-C, then drain."""
     if name and len(name) != len(models):
         raise InvalidConfig(f"--name: {len(name)} for {len(models)} MODEL; give one for each, or none")
-    config = ModelConfig(device=device, max_batch_size=max_batch_size, engine=engine, trust=trust, python=python)
+    config = ModelConfig(
+        device=device, max_batch_size=max_batch_size, engine=engine, variant=variant, trust=trust, python=python
+    )
     if http and http_port is None:
         http_port = _HTTP_PORT if grpc_port else 0
     server = ServerConfig(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tensign.cli.options import Device
+from tensign.cli.options import Device, Variant
 from tensign.config import ModelConfig
 from tensign.proof import report
 from tensign.proof.verification import verify as verified
@@ -17,6 +17,7 @@ from tensign.proof.verification import verify as verified
 def verify(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An MLmodel directory that tensign converted.")],
     device: Device = "auto",
+    variant: Variant = "fp32",
     page: Annotated[
         Path | None, typer.Option("--report", metavar="HTML", help="Write what came of it as a page with pictures.")
     ] = None,
@@ -27,7 +28,7 @@ def verify(
     """
     if page:
         report.check()
-    found = verified(model, ModelConfig(device=device))
+    found = verified(model, ModelConfig(device=device, variant=variant))
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"{model} on {found.device}: {found.parity}")
     console.print(f"held against: {found.record.against}")

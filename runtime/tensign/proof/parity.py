@@ -179,5 +179,9 @@ class Tolerance:
         alike = alike and (parity.top1_agreement is None or parity.top1_agreement >= self.agreement)
         return alike and (activation == "none" or parity.max_difference <= self.difference)
 
+    def __str__(self) -> str:
+        agreement = f", and agreement from {self.agreement:.0%} on" if self.agreement else ""
+        return f"a difference to {self.difference:g}, relative to {self.relative:g}{agreement}"
+
 
 FULL_PRECISION = Tolerance(1e-4, 1e-4)

@@ -57,7 +57,7 @@ def _facts(record: Record) -> str:
 
 def _figures(directory: Path, record: Record, again: Parity | None) -> str:
     columns: dict[str, Mapping[str, str]] = {
-        f"{precision} ({(directory / proof.file).stat().st_size / 1e6:.1f} MB)": _told(proof.parity)
+        f"{precision} ({(directory / proof.file).stat().st_size / 1e6:.1f} MB{_speed(proof)})": _told(proof.parity)
         for precision, proof in record.proofs.items()
     }
     if again:
@@ -65,6 +65,10 @@ def _figures(directory: Path, record: Record, again: Parity | None) -> str:
     rows = [("", *columns)]
     rows += [(label, *(column[label] for column in columns.values())) for label in next(iter(columns.values()))]
     return _table(rows)
+
+
+def _speed(proof: Proof) -> str:
+    return f", {proof.speed:.1f} times the rows/s of fp32 on one thread" if proof.speed else ""
 
 
 def _told(parity: Parity) -> dict[str, str]:

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign.config import ModelConfig
-from tensign.errors import ParityFailed
+from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.example import saved_example
 from tensign.model import Model
 from tensign.plan import ModelPlan
 from tensign.proof.parity import Answers, Differences, Parity
-from tensign.proof.record import Record, digest, padded, thinned
+from tensign.proof.record import RECORD_FILE, Record, digest, padded, thinned
 from tensign.proof.rows import read_rows
 from tensign.proof.samples import Sample, Samples, samples
 
@@ -40,14 +40,18 @@ def verify(path: Path | str, config: ModelConfig | None = None) -> Verified:
     changed = [name for name, known in record.files.items() if not _unchanged(directory / name, known)]
     if changed:
         raise ParityFailed(f"{directory}: not what was proved: {', '.join(changed)} changed since or missing")
-    model = Model.load(directory, config or ModelConfig())
+    config = config or ModelConfig()
+    model = Model.load(directory, config)
     try:
-        parity = _compared(model, tried(model.plan, record.crops), record, expected)
+        proof = record.proofs.get(config.variant)
+        if proof is None:
+            raise UnsupportedModel(f"{directory}: variant {config.variant}: {RECORD_FILE} has no proof of it")
+        parity = _compared(model, tried(model.plan, record.crops), proof.parity.batches, expected)
     finally:
         model.close(5)
-    proof = record.proofs["fp32"]
     if not proof.tolerance.holds(parity, model.plan.activation):
-        raise ParityFailed(f"{directory}: on this machine it does not predict as its original did: {parity}")
+        which = "it" if config.variant == "fp32" else f"its {config.variant} variant"
+        raise ParityFailed(f"{directory}: on this machine {which} does not predict as its original did: {parity}")
     return Verified(record, parity, model.device)
 
 
@@ -61,8 +65,8 @@ def _unchanged(file: Path, known: str) -> bool:
     return file.is_file() and digest(file) == known
 
 
-def _compared(model: Model, rows: Samples, record: Record, expected: dict[str, npt.NDArray[Any]]) -> Parity:
-    plan, batches = model.plan, record.proofs["fp32"].parity.batches
+def _compared(model: Model, rows: Samples, batches: tuple[int, ...], expected: dict[str, npt.NDArray[Any]]) -> Parity:
+    plan = model.plan
     if {len(answers) for answers in expected.values()} != {len(rows)} or set(expected) != {
         out.name for out in plan.signature.outputs
     }:

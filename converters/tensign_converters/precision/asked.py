@@ -1,0 +1,20 @@
+"""Which variants may be asked for: told before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tensign.config import VARIANTS
+from tensign.errors import InvalidConfig
+
+
+def check_variants(names: Sequence[str], calibrate: Path | None) -> None:
+    """Raises InvalidConfig for what nobody could do, before anything is run."""
+    for name in names:
+        if name not in VARIANTS:
+            raise InvalidConfig(f"--variant {name}: wanted {' or '.join(VARIANTS)}; fp32 is always written")
+    if calibrate is not None and "int8" not in names:
+        raise InvalidConfig("--calibrate: only --variant int8 is calibrated")
+    if calibrate is not None and not calibrate.is_dir():
+        raise InvalidConfig(f"--calibrate {calibrate}: wanted a folder of pictures, and there is none")
