@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import site
 import subprocess
 import sys
@@ -35,6 +36,10 @@ def run(job: dict[str, Any], readable: Sequence[Path], *writable: Path) -> dict[
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         variables = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PYTHON")}
         variables |= {"HOME": scratch, "TMPDIR": scratch, "PYTHONUSERBASE": site.getuserbase(), "CUDA_VISIBLE_DEVICES": ""}
+        variables["MPLCONFIGDIR"] = scratch
+        for fonts in Path("~/.cache/matplotlib").expanduser().glob("fontlist*.json"):  # which take a second to find again
+            with contextlib.suppress(OSError):
+                shutil.copy(fonts, scratch)
         places = {"readable": [*map(str, readable)], "writable": [*map(str, writable), scratch], "memory": _MEMORY + 3 * size}
         command = [sys.executable, "-P", *(f"-W{option}" for option in sys.warnoptions), "-m", "tensign_converters.confined"]
         try:

@@ -20,7 +20,8 @@ CPU_SECONDS = 1800
 _NEWUSER, _NEWIPC, _NEWPID, _NEWNET = 0x10000000, 0x08000000, 0x20000000, 0x40000000
 _NO_NEW_PRIVS, _PDEATHSIG = 38, 1  # of prctl
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_READ, _WRITE_FILE, _TRUNCATE = 1 << 2 | 1 << 3, 1 << 1, 1 << 14
+_EXECUTE, _READ, _WRITE_FILE, _TRUNCATE = 1, 1 << 2 | 1 << 3, 1 << 1, 1 << 14
+_MAKE_OTHERS = 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12  # devices, sockets, pipes, and links that lead whoever follows
 _RIGHTS = {1: 1 << 13, 2: 1 << 14, 3: 1 << 15, 4: 1 << 15, 5: 1 << 16}  # version of landlock -> one past its highest right
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc", "/opt", "/nix/store", "/proc", "/sys", "/dev")
 
@@ -101,7 +102,7 @@ def _landlock(libc: ctypes.CDLL, readable: Iterable[Path], writable: Iterable[Pa
     if rules < 0:
         return False
     allowed = [(path, _READ) for path in readable]
-    allowed += [(path, handled & ~1 & ~(1 << 6 | 1 << 9 | 1 << 10 | 1 << 11)) for path in writable]  # no programs, no devices
+    allowed += [(path, handled & ~(_EXECUTE | _MAKE_OTHERS)) for path in writable]
     allowed += [(Path("/dev/null"), _WRITE_FILE | _READ | _TRUNCATE)]
     for path, rights in allowed:
         try:

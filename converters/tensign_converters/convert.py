@@ -36,13 +36,13 @@ def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS, prep
             "do": "convert",
             "source": str(source.resolve()),
             "target": str(made.resolve()),
+            "name": target.name,
             "trust": trust,
             "crops": crops,
             "preprocess": str(preprocess.resolve()) if preprocess else None,
         }
         said = confined.run(job, _readable(source, preprocess), made.resolve())["report"]
-        draw(made)
-    return f"{target}: {Signature.load(target)}\n{said}"
+    return f"{target}: {said}"
 
 
 def _check(source: Path, *, declared: bool) -> None:
@@ -62,13 +62,13 @@ def _readable(source: Path, preprocess: Path | None) -> list[Path]:
     return [*places, preprocess.resolve().parent] if preprocess else places
 
 
-def draw(made: Path) -> None:
-    """The report as a page, where matplotlib is; that keeps a cache in the user's folder, so that it is drawn out here."""
+def draw(made: Path, name: str) -> None:
+    """The report as a page with that name above it, where matplotlib is."""
     try:
         report.check()
     except InvalidConfig:
         return
-    (made / report.FILE).write_text(report.page(made, Record.read(made)[0]), encoding="utf-8")
+    (made / report.FILE).write_text(report.page(made, Record.read(made)[0], name=name), encoding="utf-8")
 
 
 def describe(source: Path, *, trust: bool) -> dict[str, str]:
@@ -101,11 +101,12 @@ def _check_torch() -> None:
 
 
 def convert_here(
-    source: str, target: str, *, trust: bool, crops: int, preprocess: str | None, confinement: str
+    source: str, target: str, *, name: str, trust: bool, crops: int, preprocess: str | None, confinement: str
 ) -> dict[str, str]:
     """The conversion itself, in the process that is shut in: reads `source`, writes into the directory `target`.
 
-    confinement: what holds of this process, kept with the model. Raises as `convert` does.
+    All that is read again of what was written is read here: a stranger's code may have written it. name: of the directory that
+    `target` becomes; confinement: what holds of this process, kept with the model. Raises as `convert` does.
     """
     from tensign_converters.declared.declaration import Declaration
     from tensign_converters.package import write_model
@@ -114,4 +115,7 @@ def convert_here(
     declaration = Declaration.read(Path(preprocess)) if preprocess else None
     found = read_source(Path(source), declaration, trust=trust)
     origin = {"sha256": found.digest, "flavor": found.flavor, "confinement": confinement}
-    return {"report": write_model(found.subject, Path(target), origin=origin, source=found.manifest, crops=crops)}
+    made = Path(target)
+    said = write_model(found.subject, made, origin=origin, source=found.manifest, crops=crops)
+    draw(made, name)
+    return {"report": f"{Signature.load(made)}\n{said}"}
