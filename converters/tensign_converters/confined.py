@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import site
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tensign import errors
-from tensign_converters.confinement import confine
+from tensign_converters.confinement import confine, end_with_parent
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 _SECONDS = 1800
@@ -45,7 +46,7 @@ def run(job: dict[str, Any], readable: Sequence[Path], *writable: Path) -> dict[
         try:
             done = subprocess.run(
                 command,
-                input=json.dumps({"job": job, **places}),
+                input=json.dumps({"job": job, "parent": os.getpid(), **places}),
                 stdout=subprocess.PIPE,
                 text=True,
                 errors="replace",
@@ -82,7 +83,11 @@ def said(source: object, act: Callable[[], dict[str, str]]) -> dict[str, str]:
 
 
 def main() -> None:
+    end_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: whoever started it hears it as well, and ends it
     asked = json.load(sys.stdin)
+    if os.getppid() != asked["parent"]:
+        return
     held = confine([Path(path) for path in asked["readable"]], [Path(path) for path in asked["writable"]], asked["memory"])
     from tensign_converters.convert import convert_here, describe_here  # and with it all that is heavy, or starts threads
 

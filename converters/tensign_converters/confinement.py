@@ -49,7 +49,7 @@ def confine(readable: Sequence[Path], writable: Sequence[Path], memory: int) -> 
     libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     namespaces = _unshare(libc, _NEWNET | _NEWIPC | _NEWPID)
     (holds if namespaces else lacks).append("no network")
-    _continue_in_a_child(libc)
+    _continue_in_a_child()
     (holds if namespaces else lacks).append("nothing outlives it")
     files = _landlock(libc, [*map(Path, _SYSTEM), *_python(), *readable], writable)
     (holds if files else lacks).append("no files but the model's, Python's and the system's, no programs")
@@ -67,6 +67,11 @@ def confine(readable: Sequence[Path], writable: Sequence[Path], memory: int) -> 
     return Confinement(tuple(holds), tuple(lacks))
 
 
+def end_with_parent(number: signal.Signals) -> None:
+    """Has this process sent that signal once the one that started it is gone."""
+    ctypes.CDLL(None).prctl(_PDEATHSIG, number, 0, 0, 0)
+
+
 def _unshare(libc: ctypes.CDLL, namespaces: int) -> bool:
     if os.geteuid() == 0 and libc.unshare(namespaces) == 0:
         return True
@@ -81,13 +86,13 @@ def _unshare(libc: ctypes.CDLL, namespaces: int) -> bool:
     return True
 
 
-def _continue_in_a_child(libc: ctypes.CDLL) -> None:
+def _continue_in_a_child() -> None:
     """The first process of the new PID namespace, with whose end all end that it left; the caller stays and waits."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-    libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent(signal.SIGKILL)
 
 
 def _landlock(libc: ctypes.CDLL, readable: Iterable[Path], writable: Iterable[Path]) -> bool:

@@ -88,8 +88,13 @@ def _asked(source: Path, *arguments: str) -> dict[str, Any]:
     # -P: without it a yaml.py in the current directory, which may be the model's own, would be imported for the real one.
     # -W ignore: warnings of torch and fastai are not our user's to mend.
     command = [sys.executable, "-P", "-W", "ignore", "-m", "tensign_converters", *arguments]
-    child = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    lines = child.stdout.strip().splitlines()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            lines = child.communicate()[0].strip().splitlines()
+        except BaseException:  # a signal; killed, it would leave what it has begun
+            child.terminate()
+            child.wait()
+            raise
     try:
         said = dict(json.loads(lines[-1]))
     except (IndexError, TypeError, ValueError, RecursionError):
