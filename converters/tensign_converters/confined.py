@@ -25,15 +25,15 @@ _MEMORY = 12 << 30  # and three times the model's files
 
 
 def run(job: dict[str, Any], readable: Sequence[Path], *writable: Path) -> dict[str, Any]:
-    """Has a confined process do `job`, "convert" or "describe" and the arguments of that, and gives what it said.
+    """Has a confined process do `job`, "convert", "describe" or "beside" and the arguments of that, and gives what it said.
 
     readable: the source, and what else it may read.
 
     Raises the TensignError that it names, or UnsupportedModel where it ended without a word.
     """
     source = readable[0]
-    files = [source] if source.is_file() else source.rglob("*")
-    size = sum(file.stat().st_size for file in files if file.is_file())
+    files = [file for place in readable for file in (place, *place.rglob("*")) if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         variables = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PYTHON")}
         variables |= {"HOME": scratch, "TMPDIR": scratch, "PYTHONUSERBASE": site.getuserbase(), "CUDA_VISIBLE_DEVICES": ""}
@@ -89,10 +89,14 @@ def main() -> None:
     if os.getppid() != asked["parent"]:
         return
     held = confine([Path(path) for path in asked["readable"]], [Path(path) for path in asked["writable"]], asked["memory"])
-    from tensign_converters.convert import convert_here, describe_here  # and with it all that is heavy, or starts threads
+    from tensign_converters.convert import (
+        beside_here,
+        convert_here,
+        describe_here,
+    )  # and with it all that is heavy, or starts threads
 
     job = asked["job"]
-    acts: dict[str, Callable[..., dict[str, str]]] = {"convert": convert_here, "describe": describe_here}
+    acts: dict[str, Callable[..., dict[str, str]]] = {"convert": convert_here, "describe": describe_here, "beside": beside_here}
     act = acts[job.pop("do")]
     print(json.dumps(said(job["source"], lambda: act(**job, confinement=str(held)))), flush=True)
 

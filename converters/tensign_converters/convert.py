@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tensign.choice import refusal
 from tensign.conversion import CROPS
-from tensign.errors import InvalidConfig, UnsupportedModel
+from tensign.errors import InvalidConfig, ModelNotFound, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.proof import report
 from tensign.proof.record import Record
 from tensign.signature import Signature
 from tensign_converters import confined
+from tensign_converters.declared.declaration import Declaration, plain
 from tensign_converters.workshop import workshop
 
 ANY_SIZE = (224, 224)  # of pictures, where a Learner may tell its own
@@ -27,8 +31,13 @@ def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS, prep
     UnsupportedModel for what has no counterpart, InvalidConfig for a declaration that does not fit, ParityFailed for what
     predicts something else afterwards, FileExistsError where the target exists.
     """
+    if not source.exists():
+        raise ModelNotFound(
+            f"{source}: no such file or directory; give a directory that MLflow wrote, or the file of a network"
+        )
     if not source.is_file():
         _check(source, declared=preprocess is not None)
+    declared = {"called": preprocess.name, "document": plain(preprocess)} if preprocess else None
     with workshop(target) as made:
         _check_torch()
         print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
@@ -39,9 +48,9 @@ def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS, prep
             "name": target.name,
             "trust": trust,
             "crops": crops,
-            "preprocess": str(preprocess.resolve()) if preprocess else None,
+            "declared": declared,
         }
-        said = confined.run(job, _readable(source, preprocess), made.resolve())["report"]
+        said = confined.run(job, readable(source), made.resolve())["report"]
     return f"{target}: {said}"
 
 
@@ -55,11 +64,28 @@ def _check(source: Path, *, declared: bool) -> None:
     Signature.parse(manifest.signature)
 
 
-def _readable(source: Path, preprocess: Path | None) -> list[Path]:
-    """What the confined process may read: of an ONNX file its folder too, where its external data lie."""
+def readable(source: Path) -> list[Path]:
+    """What the confined process may read: with an ONNX file its external data, whose names such a process reads first."""
     place = source.resolve()
-    places = [place.parent if place.suffix == ".onnx" and place.is_file() else place]
-    return [*places, preprocess.resolve().parent] if preprocess else places
+    if place.suffix != ".onnx" or not place.is_file():
+        return [place]
+    named = confined.run({"do": "beside", "source": str(place)}, [place])["files"]
+    return [place, *(file for name in json.loads(named) if (file := _beside(place, name)))]
+
+
+def _beside(place: Path, name: str) -> Path | None:
+    try:
+        file = (place.parent / name).resolve()
+        return file if file.is_file() and file.is_relative_to(place.parent) else None
+    except (OSError, RuntimeError, ValueError):  # no name that a file could have, or links in a circle
+        return None
+
+
+def beside_here(source: str, *, confinement: str) -> dict[str, str]:
+    """{"files": a JSON list of the names of an ONNX file's external data}, in the process that is shut in."""
+    from tensign_converters.onnxfiles.file import external_files
+
+    return {"files": json.dumps(external_files(Path(source)))}
 
 
 def draw(made: Path, name: str) -> None:
@@ -97,22 +123,22 @@ def describe_here(source: str, *, trust: bool, confinement: str) -> dict[str, st
 
 def _check_torch() -> None:
     if importlib.util.find_spec("torch") is None:
-        raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'")
+        raise UnsupportedModel("converting needs torch: pip install 'tensign[cpu,convert]'")
 
 
 def convert_here(
-    source: str, target: str, *, name: str, trust: bool, crops: int, preprocess: str | None, confinement: str
+    source: str, target: str, *, name: str, trust: bool, crops: int, declared: Mapping[str, Any] | None, confinement: str
 ) -> dict[str, str]:
     """The conversion itself, in the process that is shut in: reads `source`, writes into the directory `target`.
 
     All that is read again of what was written is read here: a stranger's code may have written it. name: of the directory that
-    `target` becomes; confinement: what holds of this process, kept with the model. Raises as `convert` does.
+    `target` becomes; declared: the map of a declaration, and what errors call it; confinement: what holds of this process, kept
+    with the model. Raises as `convert` does.
     """
-    from tensign_converters.declared.declaration import Declaration
     from tensign_converters.package import write_model
     from tensign_converters.source import read_source
 
-    declaration = Declaration.read(Path(preprocess)) if preprocess else None
+    declaration = Declaration.parse(declared["document"], Path(), declared["called"]) if declared else None
     found = read_source(Path(source), declaration, trust=trust)
     origin = {"sha256": found.digest, "flavor": found.flavor, "confinement": confinement}
     made = Path(target)
