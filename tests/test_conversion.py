@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,8 @@ import pytest
 import yaml
 
 from conftest import CPU, SHARED
+from hostile_pickles import call, dict_of, named, text, zipped
+from hostile_pickles import mlmodel as hostile_mlmodel
 from tensign import conversion
 from tensign.client import Client
 from tensign.conversion import convert, servable
@@ -153,7 +158,7 @@ def test_serving_converts_once_into_a_cache_keyed_by_content(fixture_dir: Callab
     first = servable(source, trust=True, cache=tmp_path)
     written = (first / "MLmodel").stat().st_mtime_ns
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [first.name]
-    assert servable(source, trust=False, cache=tmp_path) == first  # what was trusted once needs no code to run again
+    assert servable(source, trust=True, cache=tmp_path) == first
     assert (first / "MLmodel").stat().st_mtime_ns == written
 
 
@@ -172,14 +177,61 @@ def test_two_servers_that_start_at_once_convert_once(
 
     monkeypatch.setattr(conversion, "convert", played)
     cache.mkdir()
-    (cache / f".{read_mlmodel(source).digest}-{conversion.FORMAT}-killed").mkdir()
+    (cache / f".{read_mlmodel(source).digest}-trusted-{conversion.FORMAT}-killed").mkdir()
     with ThreadPoolExecutor(4) as pool:
         paths = list(pool.map(lambda _: servable(source, trust=True, cache=cache), range(4)))
     assert len(converted) == 1 and set(paths) == set(converted)
     for file in cache.glob("*.lock"):
         file.unlink()
-    assert servable(source, trust=False, cache=cache) == converted[0]
+    assert servable(source, trust=True, cache=cache) == converted[0]
     assert not list(cache.glob("*.lock"))  # what is there needs no writing: the cache may be part of an image
+
+
+def test_what_was_made_with_trust_is_not_served_without(
+    mlmodel: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, made = mlmodel(flavors={"pytorch": {}}), []
+
+    def played(source: Path, target: Path, *, trust: bool) -> str:
+        made.append(trust)
+        target.mkdir()
+        (target / "MLmodel").touch()
+        return ""
+
+    monkeypatch.setattr(conversion, "convert", played)
+    paths = [servable(source, trust=trust, cache=tmp_path / "cache") for trust in (True, False, True, False)]
+    assert made == [True, False] and paths[0] != paths[1] and paths[2:] == paths[:2]
+
+
+@pytest.mark.parametrize("error", [UnsupportedModel, ParityFailed])
+def test_that_a_trusted_network_cannot_be_converted_is_remembered_until_somebody_deletes_it(
+    mlmodel: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[UnsupportedModel],
+) -> None:
+    source, cache, tried = mlmodel(flavors={"pytorch": {}}), tmp_path / "cache", []
+
+    def played(source: Path, target: Path, *, trust: bool) -> str:
+        tried.append(trust)
+        raise error("of a class of its own")
+
+    monkeypatch.setattr(conversion, "convert", played)
+    for _ in range(3):
+        assert servable(source, trust=True, cache=cache) == source
+    (refusal,) = cache.glob("*.refused")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"of a class of its own; it runs as it is, in a process of its own; to try again, delete {refusal}"
+    ] * 3
+    assert tried == [True]
+    for times in (1, 2):
+        with pytest.raises(error, match="of a class of its own"):
+            servable(source, trust=False, cache=cache)
+        assert tried.count(False) == times
+    refusal.write_text('{"error')  # by a server that was killed
+    servable(source, trust=True, cache=cache)
+    assert tried.count(True) == 2
 
 
 def test_a_model_that_is_served_as_it_is_is_not_converted(mean_model: Path, tmp_path: Path) -> None:
@@ -269,3 +321,19 @@ def test_predictions_beyond_the_tolerance_are_refused(
             bias.add_(torch.tensor([30.0, 0.0]))
         with pytest.raises(ParityFailed, match="does not predict as the original: greatest difference"):
             prove(subject, model, rows)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_conversion_that_is_ended_leaves_no_file_and_no_process(number: signal.Signals, tmp_path: Path) -> None:
+    """The model's own code would run for ten minutes. The pipe of stderr closes once the last process is gone."""
+    program = "import sys, time; print('running', file=sys.stderr, flush=True); time.sleep(600)"
+    content = zipped(call(named("builtins", "exec"), text(program), dict_of({})))
+    source = hostile_mlmodel(tmp_path / "source", content)
+    command = [sys.executable, "-m", "tensign", "convert", str(source), str(tmp_path / "out"), "--trust"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert "running\n" in iter(running.stderr.readline, "")
+        running.send_signal(number)
+        running.stderr.read()
+    assert running.returncode == (143 if number == signal.SIGTERM else -number)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -139,6 +139,8 @@ WRONG = [
     ("divide: 0", "divide: wanted a number above 0, got 0"),
     ("divide: -1", "divide: wanted a number above 0, got -1"),
     ("divide: '255'", 'divide: wanted a number above 0, got the text "255"'),
+    ("divide: 1e-3", 'got the text "1e-3": YAML takes 1e-3 for text, write 1.0e-3'),
+    ("mean: 0\nstd: [1, -2.5E3, 1]", "above 0, got a list of 3: YAML takes -2.5E3 for text, write -2.5e+3"),
     ("divide: true", "divide: wanted a number above 0, got true"),
     ("divide: .inf", "divide: wanted a number above 0, got inf"),
     ("divide: 1.0e-60", "divide: wanted a number above 0, got 1e-60"),

@@ -198,3 +198,38 @@ def test_what_outlives_the_conversion_is_ended(tmp_path: Path) -> None:
     source = mlmodel(tmp_path / "source", zipped(call(named("builtins", "exec"), text(program), dict_of({}))))
     with pytest.raises(UnsupportedModel, match="left one"):
         convert(source, tmp_path / "out", trust=True)
+
+
+DRAWS = """
+import os
+from tensign.proof import record, report
+write = record.Record.write
+def linked(self, directory, answers):
+    write(self, directory, answers)
+    try:
+        os.symlink(%(theirs)r, directory / "conversion.html")
+    except OSError as error:
+        os.environ["SAID"] = type(error).__name__
+record.Record.write = linked
+report.page = lambda *_, name, **__: f"{name}: drawn inside, link: {os.environ.get('SAID', 'GRANTED')}"
+"""
+
+
+def test_all_that_is_written_of_a_trusted_file_is_written_shut_in(tmp_path: Path) -> None:
+    """The model's code laid a link where the page would be drawn, and holds whoever draws it."""
+    pytest.importorskip("matplotlib")
+    theirs = tmp_path / "theirs"
+    theirs.write_text("theirs")
+    run = call(named("builtins", "exec"), text(DRAWS % {"theirs": str(theirs)}), dict_of({}))
+    weight = parameter(tensor(tuple_of(number(2), number(3)), tuple_of(number(3), number(1)), of=storage(count=6)))
+    layers = {
+        "0": module("torch.nn.modules.pooling", "AdaptiveAvgPool2d", output_size=number(1)),
+        "1": module("torch.nn.modules.flatten", "Flatten"),
+        "2": linear(_parameters=dict_of({"weight": weight, "bias": b"N"})),
+    }
+    network = module("torch.nn.modules.container", "Sequential", _modules=dict_of(layers))
+    weights = np.array([[1, 0, 0], [0, 1, -1]], np.float32)
+    source = mlmodel(tmp_path / "source", zipped(run + b"0" + learner(network), storages=(weights.tobytes(),)))
+    convert(source, tmp_path / "out", trust=True, crops=2)
+    assert (tmp_path / "out" / "conversion.html").read_text() == "out: drawn inside, link: PermissionError"
+    assert theirs.read_text() == "theirs"

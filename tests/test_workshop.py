@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tensign.errors import UnsupportedModel
 from tensign_converters.workshop import workshop
 
 
@@ -33,3 +36,16 @@ def test_a_target_that_is_there_or_comes_meanwhile_is_not_touched(tmp_path: Path
     with pytest.raises(FileExistsError, match="give a directory that does not"), workshop(target):
         pass
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["birds", "birds/mine"]
+
+
+@pytest.mark.parametrize(
+    "lay", [lambda place: place.symlink_to("/etc/passwd"), os.mkfifo, Path.mkdir], ids=["link", "pipe", "folder"]
+)
+def test_what_is_no_plain_file_never_appears(lay: Callable[[Path], None], tmp_path: Path) -> None:
+    with (
+        pytest.raises(UnsupportedModel, match=r"wanted plain files alone.*conversion\.html"),
+        workshop(tmp_path / "birds") as made,
+    ):
+        (made / "MLmodel").touch()
+        lay(made / "conversion.html")
+    assert not list(tmp_path.iterdir())

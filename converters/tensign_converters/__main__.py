@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from tensign.conversion import CROPS
 from tensign_converters.confined import said
+from tensign_converters.confinement import end_with_parent
 from tensign_converters.convert import convert, describe
 
 
@@ -43,9 +46,19 @@ def main() -> int:
         )
         return {"report": report}
 
+    end_with_parent(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     answer = said(given.source, act)
     print(json.dumps(answer))
     return 2 if "error" in answer else 0
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    """Once: a second signal would leave behind what the first has taken away."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import signal
 import site
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tensign import errors
-from tensign_converters.confinement import confine
+from tensign_converters.confinement import confine, end_with_parent
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 _SECONDS = 1800
@@ -23,24 +25,28 @@ _MEMORY = 12 << 30  # and three times the model's files
 
 
 def run(job: dict[str, Any], readable: Sequence[Path], *writable: Path) -> dict[str, Any]:
-    """Has a confined process do `job`, "convert" or "describe" and the arguments of that, and gives what it said.
+    """Has a confined process do `job`, "convert", "describe" or "beside" and the arguments of that, and gives what it said.
 
     readable: the source, and what else it may read.
 
     Raises the TensignError that it names, or UnsupportedModel where it ended without a word.
     """
     source = readable[0]
-    files = [source] if source.is_file() else source.rglob("*")
-    size = sum(file.stat().st_size for file in files if file.is_file())
+    files = [file for place in readable for file in (place, *place.rglob("*")) if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         variables = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PYTHON")}
         variables |= {"HOME": scratch, "TMPDIR": scratch, "PYTHONUSERBASE": site.getuserbase(), "CUDA_VISIBLE_DEVICES": ""}
+        variables["MPLCONFIGDIR"] = scratch
+        for fonts in Path("~/.cache/matplotlib").expanduser().glob("fontlist*.json"):  # which take a second to find again
+            with contextlib.suppress(OSError):
+                shutil.copy(fonts, scratch)
         places = {"readable": [*map(str, readable)], "writable": [*map(str, writable), scratch], "memory": _MEMORY + 3 * size}
         command = [sys.executable, "-P", *(f"-W{option}" for option in sys.warnoptions), "-m", "tensign_converters.confined"]
         try:
             done = subprocess.run(
                 command,
-                input=json.dumps({"job": job, **places}),
+                input=json.dumps({"job": job, "parent": os.getpid(), **places}),
                 stdout=subprocess.PIPE,
                 text=True,
                 errors="replace",
@@ -77,12 +83,20 @@ def said(source: object, act: Callable[[], dict[str, str]]) -> dict[str, str]:
 
 
 def main() -> None:
+    end_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: whoever started it hears it as well, and ends it
     asked = json.load(sys.stdin)
+    if os.getppid() != asked["parent"]:
+        return
     held = confine([Path(path) for path in asked["readable"]], [Path(path) for path in asked["writable"]], asked["memory"])
-    from tensign_converters.convert import convert_here, describe_here  # and with it all that is heavy, or starts threads
+    from tensign_converters.convert import (
+        beside_here,
+        convert_here,
+        describe_here,
+    )  # and with it all that is heavy, or starts threads
 
     job = asked["job"]
-    acts: dict[str, Callable[..., dict[str, str]]] = {"convert": convert_here, "describe": describe_here}
+    acts: dict[str, Callable[..., dict[str, str]]] = {"convert": convert_here, "describe": describe_here, "beside": beside_here}
     act = acts[job.pop("do")]
     print(json.dumps(said(job["source"], lambda: act(**job, confinement=str(held)))), flush=True)
 

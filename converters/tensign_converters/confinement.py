@@ -20,7 +20,8 @@ CPU_SECONDS = 1800
 _NEWUSER, _NEWIPC, _NEWPID, _NEWNET = 0x10000000, 0x08000000, 0x20000000, 0x40000000
 _NO_NEW_PRIVS, _PDEATHSIG = 38, 1  # of prctl
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_READ, _WRITE_FILE, _TRUNCATE = 1 << 2 | 1 << 3, 1 << 1, 1 << 14
+_EXECUTE, _READ, _WRITE_FILE, _TRUNCATE = 1, 1 << 2 | 1 << 3, 1 << 1, 1 << 14
+_MAKE_OTHERS = 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12  # devices, sockets, pipes, and links that lead whoever follows
 _RIGHTS = {1: 1 << 13, 2: 1 << 14, 3: 1 << 15, 4: 1 << 15, 5: 1 << 16}  # version of landlock -> one past its highest right
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc", "/opt", "/nix/store", "/proc", "/sys", "/dev")
 
@@ -48,7 +49,7 @@ def confine(readable: Sequence[Path], writable: Sequence[Path], memory: int) -> 
     libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     namespaces = _unshare(libc, _NEWNET | _NEWIPC | _NEWPID)
     (holds if namespaces else lacks).append("no network")
-    _continue_in_a_child(libc)
+    _continue_in_a_child()
     (holds if namespaces else lacks).append("nothing outlives it")
     files = _landlock(libc, [*map(Path, _SYSTEM), *_python(), *readable], writable)
     (holds if files else lacks).append("no files but the model's, Python's and the system's, no programs")
@@ -66,6 +67,11 @@ def confine(readable: Sequence[Path], writable: Sequence[Path], memory: int) -> 
     return Confinement(tuple(holds), tuple(lacks))
 
 
+def end_with_parent(number: signal.Signals) -> None:
+    """Has this process sent that signal once the one that started it is gone."""
+    ctypes.CDLL(None).prctl(_PDEATHSIG, number, 0, 0, 0)
+
+
 def _unshare(libc: ctypes.CDLL, namespaces: int) -> bool:
     if os.geteuid() == 0 and libc.unshare(namespaces) == 0:
         return True
@@ -80,13 +86,13 @@ def _unshare(libc: ctypes.CDLL, namespaces: int) -> bool:
     return True
 
 
-def _continue_in_a_child(libc: ctypes.CDLL) -> None:
+def _continue_in_a_child() -> None:
     """The first process of the new PID namespace, with whose end all end that it left; the caller stays and waits."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-    libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent(signal.SIGKILL)
 
 
 def _landlock(libc: ctypes.CDLL, readable: Iterable[Path], writable: Iterable[Path]) -> bool:
@@ -101,7 +107,7 @@ def _landlock(libc: ctypes.CDLL, readable: Iterable[Path], writable: Iterable[Pa
     if rules < 0:
         return False
     allowed = [(path, _READ) for path in readable]
-    allowed += [(path, handled & ~1 & ~(1 << 6 | 1 << 9 | 1 << 10 | 1 << 11)) for path in writable]  # no programs, no devices
+    allowed += [(path, handled & ~(_EXECUTE | _MAKE_OTHERS)) for path in writable]
     allowed += [(Path("/dev/null"), _WRITE_FILE | _READ | _TRUNCATE)]
     for path, rights in allowed:
         try:

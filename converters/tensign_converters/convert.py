@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tensign.choice import refusal
 from tensign.conversion import CROPS
-from tensign.errors import InvalidConfig, UnsupportedModel
+from tensign.errors import InvalidConfig, ModelNotFound, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.proof import report
 from tensign.proof.record import Record
 from tensign.signature import Signature
 from tensign_converters import confined
+from tensign_converters.declared.declaration import Declaration, plain
 from tensign_converters.precision.asked import check_variants
 from tensign_converters.workshop import workshop
 
@@ -40,8 +43,13 @@ def convert(
     something else afterwards, FileExistsError where the target exists.
     """
     check_variants(variants, calibrate)
+    if not source.exists():
+        raise ModelNotFound(
+            f"{source}: no such file or directory; give a directory that MLflow wrote, or the file of a network"
+        )
     if not source.is_file():
         _check(source, declared=preprocess is not None)
+    declared = {"called": preprocess.name, "document": plain(preprocess)} if preprocess else None
     with workshop(target) as made:
         _check_torch()
         print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
@@ -49,15 +57,16 @@ def convert(
             "do": "convert",
             "source": str(source.resolve()),
             "target": str(made.resolve()),
+            "name": target.name,
             "trust": trust,
             "crops": crops,
-            "preprocess": str(preprocess.resolve()) if preprocess else None,
+            "declared": declared,
             "variants": list(variants),
             "calibrate": str(calibrate.resolve()) if calibrate else None,
         }
-        said = confined.run(job, _readable(source, preprocess, calibrate), made.resolve())["report"]
-        draw(made)
-    return f"{target}: {Signature.load(target)}\n{said}"
+        pictures = [calibrate.resolve()] if calibrate else []
+        said = confined.run(job, [*readable(source), *pictures], made.resolve())["report"]
+    return f"{target}: {said}"
 
 
 def _check(source: Path, *, declared: bool) -> None:
@@ -70,21 +79,37 @@ def _check(source: Path, *, declared: bool) -> None:
     Signature.parse(manifest.signature)
 
 
-def _readable(source: Path, preprocess: Path | None, calibrate: Path | None) -> list[Path]:
-    """What the confined process may read: of an ONNX file its folder too, where its external data lie."""
+def readable(source: Path) -> list[Path]:
+    """What the confined process may read: with an ONNX file its external data, whose names such a process reads first."""
     place = source.resolve()
-    places = [place.parent if place.suffix == ".onnx" and place.is_file() else place]
-    places += [preprocess.resolve().parent] if preprocess else []
-    return [*places, calibrate.resolve()] if calibrate else places
+    if place.suffix != ".onnx" or not place.is_file():
+        return [place]
+    named = confined.run({"do": "beside", "source": str(place)}, [place])["files"]
+    return [place, *(file for name in json.loads(named) if (file := _beside(place, name)))]
 
 
-def draw(made: Path) -> None:
-    """The report as a page, where matplotlib is; that keeps a cache in the user's folder, so that it is drawn out here."""
+def _beside(place: Path, name: str) -> Path | None:
+    try:
+        file = (place.parent / name).resolve()
+        return file if file.is_file() and file.is_relative_to(place.parent) else None
+    except (OSError, RuntimeError, ValueError):  # no name that a file could have, or links in a circle
+        return None
+
+
+def beside_here(source: str, *, confinement: str) -> dict[str, str]:
+    """{"files": a JSON list of the names of an ONNX file's external data}, in the process that is shut in."""
+    from tensign_converters.onnxfiles.file import external_files
+
+    return {"files": json.dumps(external_files(Path(source)))}
+
+
+def draw(made: Path, name: str) -> None:
+    """The report as a page with that name above it, where matplotlib is."""
     try:
         report.check()
     except InvalidConfig:
         return
-    (made / report.FILE).write_text(report.page(made, Record.read(made)[0]), encoding="utf-8")
+    (made / report.FILE).write_text(report.page(made, Record.read(made)[0], name=name), encoding="utf-8")
 
 
 def describe(source: Path, *, trust: bool) -> dict[str, str]:
@@ -113,38 +138,42 @@ def describe_here(source: str, *, trust: bool, confinement: str) -> dict[str, st
 
 def _check_torch() -> None:
     if importlib.util.find_spec("torch") is None:
-        raise UnsupportedModel("converting needs torch and fastai: pip install 'tensign[cpu,convert]'")
+        raise UnsupportedModel("converting needs torch: pip install 'tensign[cpu,convert]'")
 
 
 def convert_here(
     source: str,
     target: str,
     *,
+    name: str,
     trust: bool,
     crops: int,
-    preprocess: str | None,
+    declared: Mapping[str, Any] | None,
     variants: Sequence[str],
     calibrate: str | None,
     confinement: str,
 ) -> dict[str, str]:
     """The conversion itself, in the process that is shut in: reads `source`, writes into the directory `target`.
 
-    confinement: what holds of this process, kept with the model. Raises as `convert` does.
+    All that is read again of what was written is read here: a stranger's code may have written it. name: of the directory that
+    `target` becomes; declared: the map of a declaration, and what errors call it; confinement: what holds of this process, kept
+    with the model. Raises as `convert` does.
     """
-    from tensign_converters.declared.declaration import Declaration
     from tensign_converters.package import write_model
     from tensign_converters.source import read_source
 
-    declaration = Declaration.read(Path(preprocess)) if preprocess else None
+    declaration = Declaration.parse(declared["document"], Path(), declared["called"]) if declared else None
     found = read_source(Path(source), declaration, trust=trust)
     origin = {"sha256": found.digest, "flavor": found.flavor, "confinement": confinement}
-    report = write_model(
+    made = Path(target)
+    said = write_model(
         found.subject,
-        Path(target),
+        made,
         origin=origin,
         source=found.manifest,
         crops=crops,
         variants=variants,
         calibrate=Path(calibrate) if calibrate else None,
     )
-    return {"report": report}
+    draw(made, name)
+    return {"report": f"{Signature.load(made)}\n{said}"}

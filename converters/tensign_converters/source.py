@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tensign.choice import choices
+from tensign.choice import choices, inside
 from tensign.errors import InvalidConfig, TensignError, UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.proof.record import digest
@@ -132,7 +132,7 @@ def read_learner(manifest: ModelManifest, *, trust: bool) -> Recording:
     from tensign_converters.learners import exported, learner
 
     flavor = manifest.flavors["fastai"]
-    file = _inside(manifest, str(flavor.get("data", "model.fastai")))
+    file = inside(manifest, flavor.get("data", "model.fastai"))
     written = str(flavor.get("fastai_version", "an unknown version"))[:40]
     if not trust:
         return _read(file, written)
@@ -157,11 +157,3 @@ def _read(file: Path, written: str) -> Recording:
             f"{file.name}: read as data, without running its code: {error}. If you trust where it comes from, say so:"
             " --trust loads it, which runs whatever code it holds, in a confined process of its own."
         ) from None
-
-
-def _inside(manifest: ModelManifest, name: str) -> Path:
-    """A file of the model directory; a name that leads out of it is refused."""
-    file = manifest.path / name
-    if ".." in Path(name).parts or not file.resolve().is_relative_to(manifest.path.resolve()):
-        raise UnsupportedModel(f'the MLmodel names "{name[:100]}", which is no file of the directory')
-    return file

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from tensign.errors import UnsupportedModel
 
 
 @contextlib.contextmanager
 def workshop(target: Path) -> Iterator[Path]:
     """A directory that becomes `target` at the end, and is gone where the making fails.
 
-    Raises FileExistsError where there is a target already, at the start or by the end.
+    Raises FileExistsError where there is a target already, at the start or by the end, UnsupportedModel where anything but
+    plain files was made.
     """
     if target.exists():
         raise FileExistsError(f"{target} exists; give a directory that does not")
@@ -22,9 +26,18 @@ def workshop(target: Path) -> Iterator[Path]:
     try:
         made.chmod(0o755)
         yield made
+        _check(made)
         _put(made, target)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _check(made: Path) -> None:
+    """A stranger's code may have made them: a link would lead whoever opens it elsewhere, and a pipe would hold him."""
+    with os.scandir(made) as entries:
+        odd = sorted(entry.name for entry in entries if not entry.is_file(follow_symlinks=False))
+    if odd:
+        raise UnsupportedModel(f"wanted plain files alone in what was converted, got also {', '.join(odd)[:300]!a}")
 
 
 def _put(made: Path, target: Path) -> None:

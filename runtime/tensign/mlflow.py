@@ -170,7 +170,7 @@ def _save(read: Read, target: Path, model: Any, signature: ModelSignature | None
             crops=crops,
             requirements=[f"mlflow=={mlflow.__version__}"],
         )
-        draw(made)
+        draw(made, target.name)
         written = Model.load(str(made))
         model.flavors |= written.flavors
         model.signature = written.signature

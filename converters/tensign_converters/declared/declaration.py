@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensign.config import MAX_PIXELS
 from tensign.document import NotYaml, parse
@@ -16,8 +16,10 @@ from tensign.notation import parse_specs
 from tensign.preprocess import PreprocessSpec
 from tensign_converters.declared.keys import Keys, nearest, shown
 from tensign_converters.declared.labels import read_labels, read_text
-from tensign_converters.steps import Normalize, Scale
 from tensign_converters.subject import Head
+
+if TYPE_CHECKING:
+    from tensign_converters.steps import Normalize, Scale
 
 _CHANNELS = {"RGB": 3, "L": 1}
 _MOVED = {("RGB", "NCHW"): ["NHWC to NCHW"], ("L", "NCHW"): ["NHW to N1HW"], ("L", "NHWC"): ["NHW to NHW1"]}
@@ -53,11 +55,7 @@ class Declaration:
     @classmethod
     def read(cls, file: Path) -> Declaration:
         """A YAML file of these keys; a file of labels that it names lies in its directory. Raises InvalidConfig."""
-        try:
-            document = parse(read_text(file))
-        except NotYaml as error:
-            raise InvalidConfig(f"{file.name}: {error}") from None
-        return cls.parse(document, file.parent, file.name)
+        return cls.parse(_document(file), file.parent, file.name)
 
     @classmethod
     def parse(cls, document: Any, folder: Path, called: str = "the declaration") -> Declaration:
@@ -104,6 +102,8 @@ class Declaration:
 
     def graph_steps(self) -> tuple[Scale | Normalize, ...]:
         """The float steps as torch modules, on [B,C,h,w]."""
+        from tensign_converters.steps import Normalize, Scale  # torch is not there where a declaration is only checked
+
         scale = () if self.divide is None else (Scale(self.divide),)
         return scale if self.mean is None else (*scale, Normalize(self.mean, self.std))
 
@@ -132,6 +132,20 @@ class Declaration:
         several = self.activation == "sigmoid" or self.threshold is not None
         task = "segmentation" if len(shape) == 4 else "multilabel" if several else "classification"
         return Head(task, self.activation, 1, self.labels, self.threshold)
+
+
+def plain(file: Path) -> dict[str, Any]:
+    """A YAML file as the map that Declaration.parse takes, checked, its labels read in. Raises InvalidConfig."""
+    document = _document(file)
+    labels = Declaration.parse(document, file.parent, file.name).labels
+    return {**document, **({"labels": list(labels)} if labels else {})}
+
+
+def _document(file: Path) -> Any:
+    try:
+        return parse(read_text(file))
+    except NotYaml as error:
+        raise InvalidConfig(f"{file.name}: {error}") from None
 
 
 def _steps(keys: Keys) -> tuple[HostStep, ...]:

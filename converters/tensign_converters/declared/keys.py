@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tensign.errors import InvalidConfig
+
+_EXPONENT = re.compile(r"([-+]?\d{1,20})(\.\d{1,20})?[eE]([-+]?)(\d{1,3})", re.ASCII)
 
 
 class Keys:
@@ -27,7 +30,7 @@ class Keys:
             return default
         value = self._document[key]
         if not fits(value):
-            raise self.refused(key, f"wanted {wanted}, got {shown(value)}")
+            raise self.refused(key, f"wanted {wanted}, got {shown(value)}{_rewritten(value)}")
         return value
 
     def choice(self, key: str, known: Sequence[str], default: str) -> str:
@@ -39,6 +42,15 @@ class Keys:
     def refused(self, key: str, why: str) -> InvalidConfig:
         """The error of one key."""
         return InvalidConfig(f"{self.place}: {key}: {why}")
+
+
+def _rewritten(value: Any) -> str:
+    """What to write for the first number that YAML reads as text, for want of a point or of the exponent's sign."""
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, str) and (found := _EXPONENT.fullmatch(each)):
+            whole, fraction, sign, exponent = found.groups()
+            return f": YAML takes {each} for text, write {whole}{fraction or '.0'}e{sign or '+'}{exponent}"
+    return ""
 
 
 def nearest(key: str, known: Sequence[str]) -> str:

@@ -54,6 +54,18 @@ def read_onnx(file: Path) -> ModelProto:
     return model
 
 
+def external_files(file: Path) -> list[str]:
+    """The names that its external data have there, unchecked; none of a file that read_onnx refuses as no ONNX."""
+    if file.stat().st_size >= _MAX_BYTES:
+        return []
+    try:
+        model = onnx.load(file, format="protobuf", load_external_data=False)
+    except Exception:  # of protobuf
+        return []
+    entries = (entry for tensor in _tensors(model) if uses_external_data(tensor) for entry in tensor.external_data)
+    return sorted({entry.value for entry in entries if entry.key == "location"})
+
+
 def lifted(model: ModelProto) -> ModelProto:
     """The model at OPSET and IR_VERSION where onnx can convert it, else as it came. Raises UnsupportedModel below OLDEST."""
     came = opset(model)

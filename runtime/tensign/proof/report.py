@@ -36,10 +36,13 @@ def check() -> None:
         raise InvalidConfig("report: needs matplotlib: pip install 'tensign[plot]'") from None
 
 
-def page(directory: Path, record: Record, again: Parity | None = None) -> str:
-    """The page of a converted model; again: what came of verifying it. Raises InvalidConfig without matplotlib."""
+def page(directory: Path, record: Record, again: Parity | None = None, name: str = "") -> str:
+    """The page of a converted model. again: what came of verifying it; name: of the model, where not its own.
+
+    Raises InvalidConfig without matplotlib.
+    """
     check()
-    name = escape(ModelPlan.of(directory).manifest.name)
+    name = escape(name or ModelPlan.of(directory).manifest.name)
     parts = [f"<h1>{name}: converted, and the same?</h1>", _facts(record), _figures(directory, record, again)]
     for precision, proof in record.proofs.items():
         parts += [f"<h2>{escape(precision)}: how far each of {proof.parity.rows} rows differs</h2>", _histogram(proof)]
