@@ -147,18 +147,21 @@ Cases = dict[str, tuple[bytes, str]]
 
 
 def _expressions() -> Cases:
-    refused = "a size that is no arithmetic"
+    """Sizes that are reckoned: torch hands them to sympy, which evaluates them as Python; here none is read."""
     inert = program(guards_code=[EVIL], range_constraints={name: {"min_val": 2, "max_val": None} for name in ("s0", EVIL)})
     return {
-        "a call": (archive(program(values={"x": meta(EVIL, 2)})), refused),
-        "an attribute": (archive(program(values={"x": meta("s0.__class__", 2)})), refused),
-        "a function of Python's": (archive(program(values={"x": meta("eval(s0)", 2)})), refused),
-        "a text": (archive(program(values={"x": meta("Symbol('s0, s1')", 2)})), refused),
-        "no text": (archive(program(graph={"sym_int_values": {"n": {"as_expr": {"expr_str": ["s0"]}}}})), refused),
-        "of a value that nobody uses": (archive(program(graph={"sym_int_values": {"n": sizes(EVIL)[0]}})), refused),
+        "a call": (archive(program(values={"x": meta(EVIL, 2)})), ""),
+        "an attribute": (archive(program(values={"x": meta("s0.__class__", 2)})), ""),
+        "a function of Python's": (archive(program(values={"x": meta("eval(s0)", 2)})), ""),
+        "no end to match": (archive(program(values={"x": meta("a" * 200 + "!", 2)})), ""),
+        "no text": (archive(program(graph={"sym_int_values": {"n": {"as_expr": {"expr_str": ["s0"]}}}})), ""),
+        "of a value that nobody uses": (archive(program(graph={"sym_int_values": {"n": sizes(EVIL)[0]}})), ""),
+        "of a step": (archive(program(node("torch.ops.aten.view.default", [
+            argument("self", ref("x")), argument("size", {"as_sym_ints": [{"as_expr": {"expr_str": EVIL}}]}),
+        ], "ran"))), "none that is known"),
         "of a weight": (archive(weights={"weight": payload() | {"tensor_meta": meta(EVIL, 2)}}), "no count"),
         "guards and ranges": (archive(inert), ""),
-    }
+    }  # fmt: skip
 
 
 def _targets() -> Cases:
