@@ -211,6 +211,16 @@ def _arguments() -> Cases:
     deep: Json = ref("x")
     for _ in range(400):
         deep = {"as_optional_tensor": deep}
+    def number(name: str) -> Json:
+        return {"as_sym_int": {"as_name": name}}
+
+    rows = node("torch.ops.aten.sym_size.int", [argument("self", ref("x")), argument("dim", {"as_int": 0})])
+    squares = [rows | {"outputs": [{"as_sym_int": {"as_name": "n0"}}]}]
+    for index in range(60):
+        twice = [argument("a", number(f"n{index}")), argument("b", number(f"n{index}"))]
+        squares.append(node("_operator.mul", twice) | {"outputs": [{"as_sym_int": {"as_name": f"n{index + 1}"}}]})
+    given = {"constant_input": {"name": "more", "value": {"as_string": "%99999999999d"}}}
+    formatted = node("_operator.mod", [argument("a", number("more")), argument("b", {"as_int": 1})], "ran")
     percent = [argument("a", {"as_string": "%99999999999d"}), argument("b", {"as_int": 1})]
     return {
         "an operator": (neg({"as_operator": "torch.os.system"}), "gets a operator"),
@@ -224,6 +234,8 @@ def _arguments() -> Cases:
         "that the operator does not have": (neg(ref("x"), "out"), "an argument that it does not have"),
         "a value of later": (neg(ref("z")), "no earlier one gave"),
         "a value of nowhere": (neg(ref("__builtins__")), "no earlier one gave"),
+        "a size that squares itself": (archive(program(*squares)), "mul gives a size beyond 2**63"),
+        "an input's text for a size": (archive(program(formatted, inputs=[P_WEIGHT, X, given])), "mod of other than sizes"),
         "text for a size": (archive(program(node("_operator.mod", percent, "ran"))), "of other than sizes"),
         "a list for a size": (
             archive(
