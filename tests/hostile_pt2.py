@@ -211,6 +211,7 @@ def _arguments() -> Cases:
     deep: Json = ref("x")
     for _ in range(400):
         deep = {"as_optional_tensor": deep}
+
     def number(name: str) -> Json:
         return {"as_sym_int": {"as_name": name}}
 
@@ -273,6 +274,25 @@ def _signatures() -> Cases:
     }
     named_tuple = {"type": "evil.Evil", "context": json.dumps({"class_name": "Evil", "fqn": "os.system"}), "children_spec": []}
     grow = node("torch.ops.aten.add_.Tensor", [argument("self", ref("p_weight")), argument("other", ref("y"))], "grown")
+    through = {
+        "a name of it": [node("torch.ops.aten.detach.default", [argument("self", ref("p_weight"))], "alias")],
+        "a dropout of it": [
+            node(
+                "torch.ops.aten.dropout.default",
+                [argument("input", ref("p_weight")), argument("p", {"as_float": 0.5}), argument("train", {"as_bool": False})],
+                "alias",
+            )
+        ],
+        "a part of a name of it": [
+            node("torch.ops.aten.t.default", [argument("self", ref("p_weight"))], "turned"),
+            node(
+                "torch.ops.aten.select.int",
+                [argument("self", ref("turned")), argument("dim", {"as_int": 0}), argument("index", {"as_int": 1})],
+                "alias",
+            ),
+        ],
+    }
+    add = node("torch.ops.aten.add_.Tensor", [argument("self", ref("alias")), argument("other", ref("alias"))], "grown")
     drop = node(
         "torch.ops.aten.dropout.default",
         [argument("input", ref("y")), argument("p", {"as_float": 0.5}), argument("train", {"as_bool": True})],
@@ -295,6 +315,14 @@ def _signatures() -> Cases:
         "a tree of a factory": (archive(program(spec=evil)), ""),
         "a tree of a named tuple": (archive(program(spec=named_tuple)), ""),
         "a tree of text": (archive(program(spec=TOUCH)), ""),
+        **{
+            f"it changes a weight by {name}": (archive(program(*steps, add)), "changes one of the program's own tensors")
+            for name, steps in through.items()
+        },
+        "it changes a copy of a weight": (
+            archive(program(node("torch.ops.aten.clone.default", [argument("self", ref("p_weight"))], "alias"), add)),
+            "",
+        ),
         "it changes a weight": (archive(program(grow)), "exported in training mode"),
         "it drops at random": (archive(program(drop)), "exported in training mode"),
         "it keeps a buffer": (archive(program(outputs=[mutation, Z])), "exported in training mode"),
