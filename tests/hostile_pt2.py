@@ -147,18 +147,21 @@ Cases = dict[str, tuple[bytes, str]]
 
 
 def _expressions() -> Cases:
-    refused = "a size that is no arithmetic"
+    """Sizes that are reckoned: torch hands them to sympy, which evaluates them as Python; here none is read."""
     inert = program(guards_code=[EVIL], range_constraints={name: {"min_val": 2, "max_val": None} for name in ("s0", EVIL)})
     return {
-        "a call": (archive(program(values={"x": meta(EVIL, 2)})), refused),
-        "an attribute": (archive(program(values={"x": meta("s0.__class__", 2)})), refused),
-        "a function of Python's": (archive(program(values={"x": meta("eval(s0)", 2)})), refused),
-        "a text": (archive(program(values={"x": meta("Symbol('s0, s1')", 2)})), refused),
-        "no text": (archive(program(graph={"sym_int_values": {"n": {"as_expr": {"expr_str": ["s0"]}}}})), refused),
-        "of a value that nobody uses": (archive(program(graph={"sym_int_values": {"n": sizes(EVIL)[0]}})), refused),
+        "a call": (archive(program(values={"x": meta(EVIL, 2)})), ""),
+        "an attribute": (archive(program(values={"x": meta("s0.__class__", 2)})), ""),
+        "a function of Python's": (archive(program(values={"x": meta("eval(s0)", 2)})), ""),
+        "no end to match": (archive(program(values={"x": meta("a" * 200 + "!", 2)})), ""),
+        "no text": (archive(program(graph={"sym_int_values": {"n": {"as_expr": {"expr_str": ["s0"]}}}})), ""),
+        "of a value that nobody uses": (archive(program(graph={"sym_int_values": {"n": sizes(EVIL)[0]}})), ""),
+        "of a step": (archive(program(node("torch.ops.aten.view.default", [
+            argument("self", ref("x")), argument("size", {"as_sym_ints": [{"as_expr": {"expr_str": EVIL}}]}),
+        ], "ran"))), "none that is known"),
         "of a weight": (archive(weights={"weight": payload() | {"tensor_meta": meta(EVIL, 2)}}), "no count"),
         "guards and ranges": (archive(inert), ""),
-    }
+    }  # fmt: skip
 
 
 def _targets() -> Cases:
@@ -208,6 +211,17 @@ def _arguments() -> Cases:
     deep: Json = ref("x")
     for _ in range(400):
         deep = {"as_optional_tensor": deep}
+
+    def number(name: str) -> Json:
+        return {"as_sym_int": {"as_name": name}}
+
+    rows = node("torch.ops.aten.sym_size.int", [argument("self", ref("x")), argument("dim", {"as_int": 0})])
+    squares = [rows | {"outputs": [{"as_sym_int": {"as_name": "n0"}}]}]
+    for index in range(60):
+        twice = [argument("a", number(f"n{index}")), argument("b", number(f"n{index}"))]
+        squares.append(node("_operator.mul", twice) | {"outputs": [{"as_sym_int": {"as_name": f"n{index + 1}"}}]})
+    given = {"constant_input": {"name": "more", "value": {"as_string": "%99999999999d"}}}
+    formatted = node("_operator.mod", [argument("a", number("more")), argument("b", {"as_int": 1})], "ran")
     percent = [argument("a", {"as_string": "%99999999999d"}), argument("b", {"as_int": 1})]
     return {
         "an operator": (neg({"as_operator": "torch.os.system"}), "gets a operator"),
@@ -221,6 +235,8 @@ def _arguments() -> Cases:
         "that the operator does not have": (neg(ref("x"), "out"), "an argument that it does not have"),
         "a value of later": (neg(ref("z")), "no earlier one gave"),
         "a value of nowhere": (neg(ref("__builtins__")), "no earlier one gave"),
+        "a size that squares itself": (archive(program(*squares)), "mul gives a size beyond 2**63"),
+        "an input's text for a size": (archive(program(formatted, inputs=[P_WEIGHT, X, given])), "mod of other than sizes"),
         "text for a size": (archive(program(node("_operator.mod", percent, "ran"))), "of other than sizes"),
         "a list for a size": (
             archive(
@@ -258,6 +274,25 @@ def _signatures() -> Cases:
     }
     named_tuple = {"type": "evil.Evil", "context": json.dumps({"class_name": "Evil", "fqn": "os.system"}), "children_spec": []}
     grow = node("torch.ops.aten.add_.Tensor", [argument("self", ref("p_weight")), argument("other", ref("y"))], "grown")
+    through = {
+        "a name of it": [node("torch.ops.aten.detach.default", [argument("self", ref("p_weight"))], "alias")],
+        "a dropout of it": [
+            node(
+                "torch.ops.aten.dropout.default",
+                [argument("input", ref("p_weight")), argument("p", {"as_float": 0.5}), argument("train", {"as_bool": False})],
+                "alias",
+            )
+        ],
+        "a part of a name of it": [
+            node("torch.ops.aten.t.default", [argument("self", ref("p_weight"))], "turned"),
+            node(
+                "torch.ops.aten.select.int",
+                [argument("self", ref("turned")), argument("dim", {"as_int": 0}), argument("index", {"as_int": 1})],
+                "alias",
+            ),
+        ],
+    }
+    add = node("torch.ops.aten.add_.Tensor", [argument("self", ref("alias")), argument("other", ref("alias"))], "grown")
     drop = node(
         "torch.ops.aten.dropout.default",
         [argument("input", ref("y")), argument("p", {"as_float": 0.5}), argument("train", {"as_bool": True})],
@@ -280,6 +315,14 @@ def _signatures() -> Cases:
         "a tree of a factory": (archive(program(spec=evil)), ""),
         "a tree of a named tuple": (archive(program(spec=named_tuple)), ""),
         "a tree of text": (archive(program(spec=TOUCH)), ""),
+        **{
+            f"it changes a weight by {name}": (archive(program(*steps, add)), "changes one of the program's own tensors")
+            for name, steps in through.items()
+        },
+        "it changes a copy of a weight": (
+            archive(program(node("torch.ops.aten.clone.default", [argument("self", ref("p_weight"))], "alias"), add)),
+            "",
+        ),
         "it changes a weight": (archive(program(grow)), "exported in training mode"),
         "it drops at random": (archive(program(drop)), "exported in training mode"),
         "it keeps a buffer": (archive(program(outputs=[mutation, Z])), "exported in training mode"),

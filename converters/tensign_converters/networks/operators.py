@@ -10,10 +10,15 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
+from tensign.errors import UnsupportedModel
+
+_LARGEST = 1 << 63  # of sizes: torch's own are smaller
+_NUMBERS = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
 _ATEN = frozenset(
     """
     relu relu6 elu selu celu gelu silu mish leaky_relu prelu hardswish hardsigmoid hardtanh hardshrink softshrink softplus
@@ -66,8 +71,20 @@ _SIZES: dict[str, Callable[..., Any]] = {  # what programs reckon with sizes, wh
 
 
 def size_function(target: str) -> Callable[..., Any] | None:
-    """A function of numbers, as a program names it: "_operator.floordiv"."""
-    return _SIZES.get(target)
+    """A function of numbers, as a program names it: "_operator.floordiv".
+
+    What it gives raises UnsupportedModel when called with other than numbers, and for a size beyond torch's, which would grow
+    from step to step.
+    """
+    return partial(_sized, found) if (found := _SIZES.get(target)) else None
+
+
+def _sized(function: Callable[..., Any], *given: Any) -> Any:
+    if not all(isinstance(each, _NUMBERS) for each in given):
+        raise UnsupportedModel(f"{function.__name__} of other than sizes")
+    if isinstance(answer := function(*given), int) and abs(answer) >= _LARGEST:
+        raise UnsupportedModel(f"{function.__name__} gives a size beyond 2**63")
+    return answer
 
 
 def asserts(target: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,12 +20,14 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call; results: the names its answer gets, nested as the answer is; over: names that no later step asks for."""
+    """One call; results: the names its answer gets, nested as the answer is; changed: names of the tensors that it writes to;
+    over: names that no later step asks for."""
 
     callee: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     results: Any
+    changed: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
 
 
@@ -51,11 +53,17 @@ class Program(nn.Module):
             _hold(self.tensors, path, tensor)
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Raises UnsupportedModel for a step that would write to the tensors held here, under whatever name."""
         held = dict(self.tensors.named_parameters()) | dict(self.tensors.named_buffers())
         values: dict[str, Any] = {name: held[path] for name, path in self.lifted.items()}
         values.update(self.constants)
         values.update(zip(self.taken, inputs, strict=True))
+        memory = {_memory(tensor) for tensor in held.values()} - {None}
         for step in self.steps:
+            if any(_memory(values[name]) in memory for name in step.changed):
+                raise UnsupportedModel(
+                    f"{step.callee} changes one of the program's own tensors: it would not answer alike twice"
+                )
             args = [_filled(each, values) for each in step.args]
             kwargs = {name: _filled(each, values) for name, each in step.kwargs.items()}
             _name(step.results, step.callee(*args, **kwargs), values)
@@ -65,6 +73,12 @@ class Program(nn.Module):
         return answers[0] if len(answers) == 1 else answers
 
 
+def _memory(tensor: Tensor) -> int | None:
+    """Where a tensor's numbers lie, the same for all views; None of a tensor that has none, such as torch.export traces."""
+    real = type(tensor) in (Tensor, nn.Parameter) and tensor.numel()
+    return tensor.untyped_storage().data_ptr() if real else None
+
+
 def _ended(steps: list[Step], given: list[str]) -> list[Step]:
     """The same steps, each with the names that it is the last to ask for."""
     wanted, ended = set(given), []
@@ -72,7 +86,7 @@ def _ended(steps: list[Step], given: list[str]) -> list[Step]:
         mentioned = dict.fromkeys([*_names([*step.args, *step.kwargs.values()]), *_results(step.results)])
         over = tuple(name for name in mentioned if name not in wanted)
         wanted.update(over)
-        ended.append(Step(step.callee, step.args, step.kwargs, step.results, over))
+        ended.append(replace(step, over=over))
     return ended[::-1]
 
 

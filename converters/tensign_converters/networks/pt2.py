@@ -6,7 +6,6 @@ Layouts: torch 2.9's and later, 2.8's with the weights in one pickle, and the fl
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,18 +23,6 @@ from tensign_converters.pickles.members import Members
 _MAJOR = 8
 _FLAT = "serialized_exported_program.json"
 _COMPILED = ("data/aotinductor/", "data/executorch/", "data/mtia/")
-# What torch writes of sizes: numbers, symbols, arithmetic, and functions of sympy's and of its own.
-_EXPRESSION = re.compile(r"(\w+|\d+\.\d+|'\w+'|[-+*/%(),=<>&|~ ])*", re.ASCII)
-_WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_SYMBOL = re.compile(r"[a-z]{1,4}\d+|e\d*", re.ASCII)
-_WORDS = frozenset(
-    """
-    Symbol Integer Float Rational Add Mul Pow Max Min Mod Abs Eq Ne Lt Le Gt Ge And Or Not Piecewise ceiling floor oo int_oo
-    FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift PowByNatural FloatPow
-    FloatTrueDiv IntTrueDiv TruncToFloat TruncToInt RoundToInt RoundDecimal ToFloat Identity
-    positive nonnegative integer real evaluate True False
-    """.split()
-)
 
 
 def is_pt2(names: list[str]) -> bool:
@@ -64,7 +51,6 @@ def _read(members: Members) -> tuple[Program, tuple[TensorSpec, ...], tuple[Tens
             f"a program of schema {str(version.get('major'))[:20]}, wanted {_MAJOR}, torch 2.5's and later: export it again"
         )
     graph_module = field(document, "graph_module", dict)
-    _check_expressions(document)
     program = read_program(graph_module, tensors)
     known = field(field(graph_module, "graph", dict), "tensor_values", dict)
     inputs = tuple(_spec(name, known.get(name)) for name in program.taken)
@@ -134,18 +120,3 @@ def _output_names(graph_module: dict[str, Any], count: int) -> list[str]:
         return []
     fits = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
     return names if fits else []
-
-
-def _check_expressions(document: Any) -> None:
-    """Raises UnsupportedModel for a size that is no arithmetic: torch would hand it to sympy, which evaluates it as Python."""
-    rest = [document]
-    while rest:
-        each = rest.pop()
-        if isinstance(each, dict):
-            text = each.get("expr_str", "")
-            words = set(_WORD.findall(text)) if isinstance(text, str) and _EXPRESSION.fullmatch(text) else {""}
-            if not all(word in _WORDS or _SYMBOL.fullmatch(word) for word in words):
-                raise UnsupportedModel(f"a size that is no arithmetic: {str(text)[:100]!a}")
-            rest.extend(each.values())
-        elif isinstance(each, list):
-            rest.extend(each)

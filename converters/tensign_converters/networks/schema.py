@@ -107,13 +107,15 @@ class _Reader:
             _trains(f"{target} trains")
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
+        written: list[str] = []
         for index, argument in enumerate(schema.arguments):
             if argument.name not in values:
                 continue
             value = values[argument.name]
-            changed = argument.alias_info is not None and argument.alias_info.is_write
-            if changed and isinstance(value, Ref) and value.name in self.lifted:
-                _trains(f"{target} changes its {self.lifted[value.name]}")
+            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(value, Ref):
+                if value.name in self.lifted:
+                    _trains(f"{target} changes its {self.lifted[value.name]}")
+                written.append(value.name)
             if argument.kwarg_only or len(args) != index:
                 kwargs[argument.name] = value
             else:
@@ -121,7 +123,7 @@ class _Reader:
         if len(outputs) != len(schema.returns):
             raise UnsupportedModel(f"{target} gives {len(schema.returns)} values, not {len(outputs)}")
         results = [self._result(*each) for each in outputs]
-        return Step(operator, tuple(args), kwargs, results[0] if len(results) == 1 else results)
+        return Step(operator, tuple(args), kwargs, results[0] if len(results) == 1 else results, tuple(written))
 
     def _argument(self, kind: str, value: Any, target: str) -> Any:
         if kind in ("as_tensor", "as_sym_int", "as_sym_float", "as_sym_bool"):
