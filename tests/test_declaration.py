@@ -116,6 +116,8 @@ def test_head(tmp_path: Path, text: str, shape: tuple[int, ...], wanted: Any) ->
         ("activation: softmax", (-1, 3, 4), "or, for each pixel, [n,classes,H,W]; the network gives [-1, 3, 4]"),
         ("{activation: softmax, layout: NHWC}", (-1, 8, 8, 3), "they tell which axis of a network of NHWC"),
         ("{labels: [a, b, c], layout: NHWC}", (-1, 8, 8, 3), "3 labels are declared, the network gives [-1, 8, 8, 3]"),
+        ("{labels: [a, b, c], layout: NHWC}", (-1, 3, 8, 3), "axis 1 and axis 3 of what the network gives, [-1, 3, 8, 3], fit"),
+        ("{labels: [a, b, c], layout: NHWC}", (-1, -1, -1, 3), "axis 1 and axis 3 of what the network gives"),
     ],
 )
 def test_head_that_does_not_fit_the_network(tmp_path: Path, text: str, shape: tuple[int, ...], wanted: str) -> None:
@@ -142,6 +144,14 @@ WRONG = [
     ("divide: true", "divide: wanted a number above 0, got true"),
     ("divide: .inf", "divide: wanted a number above 0, got inf"),
     ("divide: 1.0e-60", "divide: wanted a number above 0, got 1e-60"),
+    ("divide: 1e-3", 'divide: wanted a number above 0, got the text "1e-3"; the number is written 1.0e-3'),
+    ("divide: 2.5E4", 'got the text "2.5E4"; the number is written 2.5e+4'),
+    ("mean: 1e-3\nstd: 1", 'got the text "1e-3"; the number is written 1.0e-3'),
+    ("mean: [0.5, 1e-3, 2e-3]\nstd: 1", 'got a list of 3, in it the text "1e-3"; the number is written 1.0e-3'),
+    ("divide: 255\nmode: RGB\ndivide: 1", "line 3: a key that stands twice"),
+    ("{divide: 255, 'divide': 255}", "line 1: a key that stands twice"),
+    ("arguments: &a {x: 1}\nsteps: [*a, {op: &b [*a], op: 2}]", "line 2: a key that stands twice"),
+    ("steps:\n- op: resize\n  height: 8\n  width: 8\n  height: 9", "line 5: a key that stands twice"),
     ("mean: .nan\nstd: 1", "mean: wanted one number, or a list of 3, got nan"),
     ("mean: [1, 2]\nstd: 1", "mean: wanted one number, or a list of 3, got a list of 2"),
     ("mean: [1, 2, x]\nstd: 1", "mean: wanted one number, or a list of 3"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tensign.errors import InvalidConfig
+
+_EXPONENT = re.compile(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", re.ASCII)  # YAML's numbers have a point and a sign there
 
 
 class Keys:
@@ -52,7 +55,19 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return f'the text "{value[:60]}"'
+        return f'the text "{value[:60]}"{_as_number(value)}'
     if isinstance(value, Mapping):
         return f"a map of {len(value)}"
-    return f"a list of {len(value)}" if isinstance(value, Sequence) else str(value)[:60]
+    if isinstance(value, Sequence):
+        meant = (shown(each) for each in value if isinstance(each, str) and _as_number(each))
+        return ", ".join([f"a list of {len(value)}", *[f"in it {text}" for text in list(meant)[:1]]])
+    return str(value)[:60]
+
+
+def _as_number(text: str) -> str:
+    """How a number is written that YAML took for a text."""
+    found = _EXPONENT.fullmatch(text[:60])
+    if not found:
+        return ""
+    whole, part, sign, power = found.groups()
+    return f"; the number is written {whole}{part if part and part != '.' else '.0'}e{sign or '+'}{power}"
