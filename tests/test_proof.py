@@ -50,7 +50,6 @@ def test_the_same_signature_is_tried_with_the_same_rows() -> None:
         ([-1, 1, 40, 48], "float64", (1, 40, 48)),
         ([-1, 40, 48, 1], "float32", (40, 48, 1)),
         ([-1, 7], "float32", (7,)),
-        ([-1, -1], "int64", (16,)),
     ],
 )
 def test_rows_have_the_signatures_shape_and_type(shape: list[int], dtype: str, of_one_row: tuple[int, ...]) -> None:
@@ -60,10 +59,19 @@ def test_rows_have_the_signatures_shape_and_type(shape: list[int], dtype: str, o
     assert len({row.tobytes() for row in rows}) == len(rows)
 
 
-def test_open_sides_are_tried_in_two_sizes_that_share_no_chunk() -> None:
-    rows = samples(signed(tensor("uint8", [-1, -1, -1, 3])), crops=6)
-    assert {sample["input-0"].shape for sample in rows} == {(224, 224, 3), (160, 256, 3)}
+@pytest.mark.parametrize(
+    ("shape", "dtype", "of_one_row"),
+    [
+        ([-1, -1, -1, 3], "uint8", {(224, 224, 3), (160, 256, 3)}),
+        ([-1, 5, -1], "float32", {(5, 16), (5, 32)}),
+        ([-1, -1], "int64", {(16,), (32,)}),
+    ],
+)
+def test_open_axes_are_tried_in_two_lengths_that_share_no_chunk(shape: list[int], dtype: str, of_one_row: Any) -> None:
+    rows = samples(signed(tensor(dtype, shape)), crops=8)
+    assert {sample["input-0"].shape for sample in rows} == of_one_row
     chunks = list(rows.chunks((2, 4)))
+    assert all(max(len(chunk) for chunk in chunks if chunk[0]["input-0"].shape == each) > 1 for each in of_one_row)
     assert sum(map(len, chunks)) == len(rows)
     assert all(len({sample["input-0"].shape for sample in chunk}) == 1 for chunk in chunks)
 

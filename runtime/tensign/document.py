@@ -18,13 +18,16 @@ class NotYaml(ValueError):
     """What is wrong, and in which line, without the text: the file may be a link to what is nobody's business."""
 
 
-def parse(text: str) -> Any:
-    """Plain data of one YAML document. Raises NotYaml."""
+def parse(text: str, *, once: bool = False) -> Any:
+    """Plain data of one YAML document; once: a key that stands twice in a map is refused, else the last one counts.
+
+    Raises NotYaml.
+    """
     try:
         _check_depth(text)
         loader = _Loader(text)
         try:
-            return _construct(loader)
+            return _construct(loader, once)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -64,13 +67,29 @@ def _check_depth(text: str) -> None:
             raise yaml.constructor.ConstructorError(problem="nested too deep", problem_mark=event.start_mark)
 
 
-def _construct(loader: Any) -> Any:
+def _construct(loader: Any, once: bool) -> Any:
     root = loader.get_single_node()
     if root is None:
         return None
     if _size(root, {}, 0) > _MAX_NODES:  # before merge keys are resolved, which would copy what aliases stand for
         raise yaml.constructor.ConstructorError(problem=f"aliases make it more than {_MAX_NODES} values")
+    if once:
+        _check_keys(root, set())
     return loader.construct_document(root)
+
+
+def _check_keys(node: yaml.Node, known: set[int]) -> None:
+    """Raises ConstructorError for a key that stands twice in one map."""
+    if id(node) in known or not isinstance(node, yaml.CollectionNode):
+        return
+    known.add(id(node))
+    names = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if (key.tag, key.value) in names:
+            raise yaml.constructor.ConstructorError(problem="a key that stands twice", problem_mark=key.start_mark)
+        names.add((key.tag, key.value))
+    for child in node.value:
+        _check_keys(child[1] if isinstance(child, tuple) else child, known)
 
 
 def _size(node: yaml.Node, known: dict[int, int], depth: int) -> int:

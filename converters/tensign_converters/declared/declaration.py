@@ -128,7 +128,14 @@ class Declaration:
         if len(shape) == 4 and self.layout == "NHWC" and not named:
             raise UnsupportedModel("labels: are wanted, since they tell which axis of a network of NHWC the classes are on")
         if named and shape[1] not in (-1, len(self.labels)):
-            raise UnsupportedModel(f"{len(self.labels)} labels are declared, the network gives {list(shape)}")
+            raise UnsupportedModel(
+                f"{len(self.labels)} labels are declared, the network gives {list(shape)}; wanted the classes on axis 1"
+            )
+        if named and self.layout == "NHWC" and shape[3:] == (len(self.labels),):
+            raise UnsupportedModel(
+                f"{len(self.labels)} labels are declared, and axis 1 and axis 3 of what the network gives, {list(shape)}, fit"
+                " them: classes are wanted on axis 1; export a network that gives them there, for pictures of another size"
+            )
         several = self.activation == "sigmoid" or self.threshold is not None
         task = "segmentation" if len(shape) == 4 else "multilabel" if several else "classification"
         return Head(task, self.activation, 1, self.labels, self.threshold)
@@ -143,7 +150,7 @@ def plain(file: Path) -> dict[str, Any]:
 
 def _document(file: Path) -> Any:
     try:
-        return parse(read_text(file))
+        return parse(read_text(file), once=True)
     except NotYaml as error:
         raise InvalidConfig(f"{file.name}: {error}") from None
 

@@ -30,7 +30,7 @@ class Keys:
             return default
         value = self._document[key]
         if not fits(value):
-            raise self.refused(key, f"wanted {wanted}, got {shown(value)}{_rewritten(value)}")
+            raise self.refused(key, f"wanted {wanted}, got {shown(value)}")
         return value
 
     def choice(self, key: str, known: Sequence[str], default: str) -> str:
@@ -44,15 +44,6 @@ class Keys:
         return InvalidConfig(f"{self.place}: {key}: {why}")
 
 
-def _rewritten(value: Any) -> str:
-    """What to write for the first number that YAML reads as text, for want of a point or of the exponent's sign."""
-    for each in value if isinstance(value, list) else [value]:
-        if isinstance(each, str) and (found := _EXPONENT.fullmatch(each)):
-            whole, fraction, sign, exponent = found.groups()
-            return f": YAML takes {each} for text, write {whole}{fraction or '.0'}e{sign or '+'}{exponent}"
-    return ""
-
-
 def nearest(key: str, known: Sequence[str]) -> str:
     """Which of the known ones was meant, or all of them where none is near."""
     close = difflib.get_close_matches(key[:100], known, 1, cutoff=0.5)
@@ -64,7 +55,19 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "nothing", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return f'the text "{value[:60]}"'
+        return f'the text "{value[:60]}"{_as_number(value)}'
     if isinstance(value, Mapping):
         return f"a map of {len(value)}"
-    return f"a list of {len(value)}" if isinstance(value, Sequence) else str(value)[:60]
+    if isinstance(value, Sequence):
+        meant = (shown(each) for each in value if isinstance(each, str) and _as_number(each))
+        return ", ".join([f"a list of {len(value)}", *[f"in it {text}" for text in list(meant)[:1]]])
+    return str(value)[:60]
+
+
+def _as_number(text: str) -> str:
+    """How a number is written that YAML took for a text."""
+    found = _EXPONENT.fullmatch(text[:60])
+    if not found:
+        return ""
+    whole, part, sign, power = found.groups()
+    return f"; the number is written {whole}{part if part and part != '.' else '.0'}e{sign or '+'}{power}"

@@ -22,7 +22,7 @@ from tensign.specs import ColumnSpec, Spec, TensorSpec
 
 _NOISE = 2
 _ANY_SIZES = ((224, 224), (160, 256))  # height and width, where the signature leaves them open
-_ANY_LENGTH = 16  # of other open axes
+_ANY_LENGTHS = (16, 32)  # of other open axes
 _SUFFIXES = (".jpg", ".png", ".webp", ".bmp")
 _PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "_demo" / "pictures"
 
@@ -103,13 +103,19 @@ def samples(
         files = [file for file in photographs() if _suits(preprocess, specs[0], file)]
         add("photographs as files", [(file.name, partial(_named, specs[0], file)) for file in files])
     if pictured:
-        whole = [(f"{file.name}, whole", partial(_picture, specs[0], n, -1)) for n, file in enumerate(photographs())]
-        add("photographs as arrays", whole)
         names = [file.name for file in photographs()]
-        add("crops", [(f"crop {n} of {names[n % len(names)]}", partial(_picture, specs[0], n, n)) for n in range(crops)])
+        whole = zip(names, _halves(len(names)), strict=True)
+        add("photographs as arrays", [(f"{name}, whole", partial(_picture, specs[0], n, h, -1)) for name, (n, h) in whole])
+        made = [(f"crop {n} of {names[n % len(names)]}", partial(_picture, specs[0], n, h, n)) for n, h in _halves(crops)]
+        add("crops", made)
     count = _NOISE if pictured else crops
-    add("rows of noise", [(f"noise {n}", partial(_noise, specs, n)) for n in range(count)])
+    add("rows of noise", [(f"noise {n}", partial(_noise, specs, n, half)) for n, half in _halves(count)])
     return Samples(tuple(makers), ", ".join(kinds))
+
+
+def _halves(count: int) -> list[tuple[int, int]]:
+    """Each number and its half, 0 or 1: open axes are of one length in each, so that rows of it make whole batches."""
+    return [(number, 2 * number // count) for number in range(count)]
 
 
 def _named(spec: Spec, value: Any) -> Sample:
@@ -131,22 +137,22 @@ def _pixels(spec: Spec) -> tuple[str, int] | None:
     return ("NHWC", 0) if len(spec.shape) == 3 and spec.dtype == np.uint8 else None
 
 
-def _size(spec: Spec, number: int) -> tuple[int, int]:
-    """Height and width of picture `number`; open ones differ from picture to picture."""
+def _size(spec: Spec, half: int) -> tuple[int, int]:
+    """Height and width of a picture; open ones differ from half to half."""
     layout, _ = _pixels(spec) or ("NHWC", 0)
     sides = spec.shape[1:3] if layout == "NHWC" else spec.shape[2:4]
-    height, width = (side if side != -1 else open_ for side, open_ in zip(sides, _ANY_SIZES[number % 2], strict=True))
+    height, width = (side if side != -1 else open_ for side, open_ in zip(sides, _ANY_SIZES[half], strict=True))
     return height, width
 
 
-def _picture(spec: Spec, number: int, crop: int) -> Sample:
+def _picture(spec: Spec, number: int, half: int, crop: int) -> Sample:
     """Photograph `number`, or, where `crop` is not negative, a piece of it cut anywhere, as the tensor wants it.
 
     Floats are between 0 and 1, of every other crop centred and scaled as networks are often trained.
     """
     found = _pixels(spec)
     layout, channels = found or ("NHWC", 0)
-    height, width = _size(spec, number)
+    height, width = _size(spec, half)
     files = photographs()
     whole = _opened(files[number % len(files)]).convert("RGB" if channels == 3 else "L")
     box: tuple[int, int, int, int] | None = None
@@ -168,15 +174,15 @@ def _opened(file: Path) -> PIL.Image.Image:
     return decode(file.read_bytes(), max_pixels=MAX_PIXELS)
 
 
-def _noise(specs: Sequence[Spec], number: int) -> Sample:
+def _noise(specs: Sequence[Spec], number: int, half: int) -> Sample:
     random = np.random.default_rng([18, number])
-    return {spec.name: _random(spec, random, number) for spec in specs}
+    return {spec.name: _random(spec, random, half) for spec in specs}
 
 
-def _random(spec: Spec, random: np.random.Generator, number: int) -> Any:
+def _random(spec: Spec, random: np.random.Generator, half: int) -> Any:
     assert isinstance(spec, TensorSpec)
-    sides = iter(_size(spec, number)) if _pixels(spec) else iter(())
-    shape = [axis if axis != -1 else next(sides, _ANY_LENGTH) for axis in spec.shape[1:]]
+    sides = iter(_size(spec, half)) if _pixels(spec) else iter(())
+    shape = [axis if axis != -1 else next(sides, _ANY_LENGTHS[half]) for axis in spec.shape[1:]]
     if spec.dtype.kind == "f":
         return random.standard_normal(shape).astype(spec.dtype)
     if spec.dtype.kind == "b":
