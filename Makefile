@@ -67,7 +67,7 @@ release-check:  ## build sdist and wheel, use the wheel in a fresh environment a
 	@.ci/environment full
 	@.ci/release-check
 
-bench:  ## every figure of the README: footprint, fidelity, what serving costs (needs h2load; a quarter of an hour)
+bench:  ## every figure of the README: footprint, fidelity, what serving costs, rivals (needs h2load; an hour and a quarter)
 	@.ci/environment full
 	build/full/bin/python benchmarks/footprint.py
 	build/full/bin/python benchmarks/fidelity.py
@@ -76,6 +76,7 @@ bench:  ## every figure of the README: footprint, fidelity, what serving costs (
 	build/full/bin/python benchmarks/generator.py
 	build/full/bin/python benchmarks/manifest.py
 	build/full/bin/python benchmarks/invocations.py
+	build/full/bin/python benchmarks/rivals.py
 
 soak:  ## a million rows with identities, an hour's mixed requests: every row accounted for, the server flat (three minutes)
 	@.ci/environment full

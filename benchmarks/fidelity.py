@@ -24,9 +24,11 @@ from tensign.conversion import convert
 from tensign.errors import UnsupportedModel
 from tensign.model import Model
 from tensign.plan import ModelPlan
+from tensign.proof.parity import NETWORK_INPUT
 from tensign.rpc.codec import decode_response
 from tensign.testing import serving
-from tensign_converters.graph import INPUT, NETWORK_INPUT, with_inner_outputs
+from tensign_converters.graph import INPUT
+from tensign_converters.prove import with_inner_outputs
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 
@@ -46,7 +48,7 @@ def network_input(path: Path, golden: dict[str, npt.NDArray[Any]], images: list[
     """Of every 17th row and column of the tensor that the network receives, in normalised units."""
     plan = ModelPlan.of(path)
     assert plan.preprocess is not None
-    session = onnxruntime.InferenceSession(with_inner_outputs(plan.file), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(with_inner_outputs(plan.file)[0], providers=["CPUExecutionProvider"])
     worst = 0.0
     for suffix, pixels in (
         ("", plan.preprocess.arrays(golden["inputs"])),

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from tensign.client import Client
-from tensign.demo import MODEL, pictures
+from tensign.demo import MODEL
+from tensign.proof.samples import photographs
 
 ROUNDS = 5
 
@@ -42,7 +43,7 @@ def ready_and_memory() -> tuple[float, float]:
     assert address is not None
     ready = time.perf_counter() - started
     with Client(address[1]) as client:
-        for _ in client.stream(pictures() * 13):
+        for _ in client.stream(photographs() * 13):
             pass
     status = Path(f"/proc/{server.pid}/status").read_text()
     resident = re.search(r"VmRSS:\s+(\d+) kB", status)

@@ -31,7 +31,8 @@ import models
 from tensign.bench.machine import machine, versions
 from tensign.child import ready
 from tensign.client import Client
-from tensign.demo import MODEL, pictures
+from tensign.demo import MODEL
+from tensign.proof.samples import photographs
 
 RESULTS = Path(__file__).parent / "results" / "invocations.json"
 CONCURRENCY = (1, 8)
@@ -114,7 +115,7 @@ def compared(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     assert "python_function" in (path / "MLmodel").read_text(), f"{path} is of an older version: remove it"
     pixels = np.random.default_rng(0).integers(0, 256, (1, 300, 300, 3), dtype=np.uint8)
     body = json.dumps({"inputs": pixels.tolist()}).encode()
-    picture = json.dumps({"inputs": [base64.b64encode(pictures()[0].read_bytes()).decode()]}).encode()
+    picture = json.dumps({"inputs": [base64.b64encode(photographs()[0].read_bytes()).decode()]}).encode()
     with ExitStack() as stack:
         theirs = stack.enter_context(mlflow_serving(path))
         ours = stack.enter_context(ready(path, "--device", "cpu"))

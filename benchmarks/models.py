@@ -1,27 +1,31 @@
 """The models that benchmarks serve, made when they are asked for: MLmodel directories with an `onnx` flavor.
 
 mean: the mean of each colour, near-free, so that the server is what costs. resnet18: torchvision's, weights drawn from a
-fixed seed, cast and normalisation inside the graph; accuracy is not the point. Both uint8 [-1,300,300,3].
+fixed seed, cast and normalisation inside the graph; accuracy is not the point. Both uint8 [-1,300,300,3]. thumbnail: mean,
+which also takes files, resized to that.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import onnx
 import yaml
 from onnx import TensorProto, helper
 
+from tensign.preprocess import PreprocessSpec, Resize
+
 MODELS = Path(__file__).parent / "results" / "scratch" / "models"
 
 
 def make(name: str) -> Path:
-    """Path of the MLmodel directory called "mean" or "resnet18"."""
+    """Path of the MLmodel directory called "mean", "resnet18" or "thumbnail"."""
     target = MODELS / name
     if not (target / "MLmodel").exists():
         target.mkdir(parents=True, exist_ok=True)
-        classes = {"mean": _mean, "resnet18": _resnet18}[name](target / "model.onnx")
+        classes = {"mean": _mean, "resnet18": _resnet18, "thumbnail": _mean}[name](target / "model.onnx")
         _describe(target, classes)
     return target
 
@@ -42,17 +46,17 @@ def _resnet18(file: Path) -> int:
     import torch
     from torchvision.models import resnet18
 
-    from tensign_converters import graph
-    from tensign_converters.heads import Head
-    from tensign_converters.learned import rebuilt
+    from tensign_converters.learners import export
+    from tensign_converters.learners.learned import rebuilt
+    from tensign_converters.learners.transforms import COLOUR, Preprocessing
     from tensign_converters.steps import Normalize, Scale
-    from tensign_converters.transforms import COLOUR, Preprocessing
+    from tensign_converters.subject import Head
 
     torch.manual_seed(0)
     steps = (Scale(255.0), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     preprocessing = Preprocessing(COLOUR, (), steps, (300, 300), (300, 300))
     head = Head("classification", "softmax", -1, (), None)
-    graph.export(rebuilt(resnet18(weights=None).eval(), preprocessing, head, (1000,), {}), file)
+    export.export(rebuilt(resnet18(weights=None).eval(), preprocessing, head, (1000,), {}), file)
     return 1000
 
 
@@ -61,7 +65,7 @@ def _describe(target: Path, classes: int) -> None:
         "inputs": [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 300, 300, 3]}}],
         "outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, classes]}}],
     }
-    document = {
+    document: dict[str, Any] = {
         "artifact_path": target.name,
         "flavors": {
             "onnx": {"data": "model.onnx", "onnx_version": onnx.__version__},
@@ -69,4 +73,7 @@ def _describe(target: Path, classes: int) -> None:
         },
         "signature": {part: json.dumps(specs) for part, specs in signature.items()},
     }
+    if target.name == "thumbnail":
+        resize = PreprocessSpec((Resize(300, 300, "squish"),))
+        document["metadata"] = {"tensign": {"preprocess": resize.document()}}
     (target / "MLmodel").write_text(yaml.safe_dump(document))

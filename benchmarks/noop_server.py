@@ -1,7 +1,7 @@
 """The least a Python gRPC server can be: grpcio takes the message, protobuf parses it, a fixed answer goes back.
 
-It is the floor beneath every figure of ours. `python benchmarks/noop_server.py threads|aio [--raw]` prints its address;
-`--raw` skips protobuf's parsing.
+It is the floor beneath every figure of ours. `python benchmarks/noop_server.py threads|aio [--raw] [--port N]` prints its
+address; `--raw` skips protobuf's parsing.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ def handlers(mode: str, raw: bool) -> grpc.GenericRpcHandler:
     )
 
 
-async def serve_aio(handler: grpc.GenericRpcHandler) -> None:
+async def serve_aio(handler: grpc.GenericRpcHandler, port: int) -> None:
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((handler,))
-    print(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True)
+    print(f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}", flush=True)
     await server.start()
     await server.wait_for_termination()
 
 
-def serve_threads(handler: grpc.GenericRpcHandler) -> None:
+def serve_threads(handler: grpc.GenericRpcHandler, port: int) -> None:
     server = grpc.server(ThreadPoolExecutor(64), options=OPTIONS)
     server.add_generic_rpc_handlers((handler,))
-    print(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", flush=True)
+    print(f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}", flush=True)
     server.start()
     server.wait_for_termination()
 
@@ -76,8 +76,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mode", choices=["threads", "aio"])
     parser.add_argument("--raw", action="store_true")
+    parser.add_argument("--port", type=int, default=0)
     given = parser.parse_args()
     if given.mode == "aio":
-        asyncio.run(serve_aio(handlers("aio", given.raw)))
+        asyncio.run(serve_aio(handlers("aio", given.raw), given.port))
     else:
-        serve_threads(handlers("threads", given.raw))
+        serve_threads(handlers("threads", given.raw), given.port)

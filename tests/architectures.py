@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,17 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import fastai.vision.all as fastai
 
-    from tensign.demo import pictures
-    from tensign_converters import graph, parity
-    from tensign_converters.learned import learn
-    from tensign_converters.learner import record
+    from tensign.proof.parity import Parity
+    from tensign.proof.samples import photographs, samples
+    from tensign.signature import Signature
+    from tensign_converters.learners import export
+    from tensign_converters.learners.learned import learn
+    from tensign_converters.learners.learner import record
+    from tensign_converters.prove import prove
 
 NAMES = ("bird", "cat", "dog")
 SIZE = 96
+SIGNED = (120, 160)  # height and width in the signature
 
 ARCHITECTURES: dict[str, Callable[[Any], Any]] = {
     "xresnet18": lambda dls: fastai.Learner(dls, fastai.xresnet18(n_out=3)),
@@ -56,7 +60,7 @@ class Measured:
     seconds: float
     nodes: int
     difference: float
-    proved: parity.Parity
+    proved: Parity
 
 
 def measure(name: str) -> Measured:
@@ -66,15 +70,16 @@ def measure(name: str) -> Measured:
         warnings.simplefilter("ignore")  # fastai's and the exporter's own
         learner = ARCHITECTURES[name](_loaders(segments=name.startswith("unet")))
         _calibrate(learner)
-        learned = learn(record(learner, {}), (120, 160))
+        learned = learn(record(learner, {}), SIGNED)
         file = Path(folder, "model.onnx")
         started = time.perf_counter()
-        graph.export(learned, file)
+        export.export(learned, file)
         seconds = time.perf_counter() - started
-        proved = parity.prove(learned, file, (120, 160), "fp32", crops=24)
+        subject = learned.subject(_signature(learned.shape))
+        proof, _ = prove(subject, file, samples(subject.signature, subject.preprocess, crops=24))
         nodes = len(onnx.load(file).graph.node)
     count = sum(each.numel() for each in learned.network.parameters())
-    return Measured(name, count, seconds, nodes, proved.relative_logit_difference, proved)
+    return Measured(name, count, seconds, nodes, proof.parity.relative_difference, proof.parity)
 
 
 def _loaders(*, segments: bool) -> Any:
@@ -85,7 +90,7 @@ def _loaders(*, segments: bool) -> Any:
         item_tfms=fastai.Resize(SIZE),
         batch_tfms=[*fastai.aug_transforms(), fastai.Normalize.from_stats(*fastai.imagenet_stats, cuda=False)],
     )
-    return block.dataloaders(pictures(), bs=4, num_workers=0, device="cpu")
+    return block.dataloaders(photographs(), bs=4, num_workers=0, device="cpu")
 
 
 def _calibrate(learner: Any) -> None:
@@ -94,7 +99,7 @@ def _calibrate(learner: Any) -> None:
     Bottlenecks add a quarter of what they compute: at full strength 16 random ones in a row amplify rounding so much that
     torch's own float32 is 1.6e-4 from its float64.
     """
-    crops = list(parity.arrays(pictures(), (SIZE, SIZE), "RGB", 40))
+    crops = [sample["input-0"] for sample in samples(_signature((3,)), crops=40)]
     network = learner.model.eval()
     for module in network.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -108,6 +113,13 @@ def _calibrate(learner: Any) -> None:
     network.eval()
 
 
+def _signature(shape: Sequence[int]) -> Signature:
+    specs = {"inputs": ("uint8", [-1, *SIGNED, 3]), "outputs": ("float32", [-1, *shape])}
+    return Signature.parse(
+        {part: [{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": axes}}] for part, (dtype, axes) in specs.items()}
+    )
+
+
 def main(names: list[str]) -> int:
     print(
         "| network | parameters | export s | nodes | logits, relative | spread of logits | top-1 |\n"
@@ -118,7 +130,7 @@ def main(names: list[str]) -> int:
         agreement = one.proved.top1_agreement
         print(
             f"| {name} | {one.parameters / 1e6:.1f} M | {one.seconds:.1f} | {one.nodes} | {one.difference:.1e}"
-            f" | {one.proved.logit_spread:.2f} | {agreement if agreement is None else f'{agreement:.1%}'} |",
+            f" | {one.proved.spread:.2f} | {agreement if agreement is None else f'{agreement:.1%}'} |",
             flush=True,
         )
     print(f"\nlargest memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")

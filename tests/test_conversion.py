@@ -41,9 +41,9 @@ def converted(tmp_path_factory: pytest.TempPathFactory, fixture_dir: Callable[[s
     """The converted directory of a fixture, converted once."""
 
     @cache
-    def once(name: str, weights: str = "fp32", trust: bool = False) -> Path:
+    def once(name: str, trust: bool = False) -> Path:
         target = tmp_path_factory.mktemp("converted") / name
-        convert(fixture_dir(name), target, trust=trust, weights=weights)
+        convert(fixture_dir(name), target, trust=trust, crops=16)
         return target
 
     return once
@@ -84,11 +84,13 @@ def _only_row(response: Any) -> npt.NDArray[np.float32]:
 @pytest.mark.parametrize("name", ALL)
 def test_the_networks_input_and_logits_are_the_frameworks_own(converted: Callable[..., Path], name: str) -> None:
     """Probabilities saturate, and a wrong preprocessing can hide behind 1.000; these cannot."""
-    from tensign_converters.graph import INPUT, LOGITS, NETWORK_INPUT, with_inner_outputs
+    from tensign.proof.parity import LOGITS, NETWORK_INPUT
+    from tensign_converters.graph import INPUT
+    from tensign_converters.prove import with_inner_outputs
 
     plan, expected = ModelPlan.of(converted(name)), golden(name)
     assert plan.preprocess is not None
-    session = onnxruntime.InferenceSession(with_inner_outputs(plan.file), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(with_inner_outputs(plan.file)[0], providers=["CPUExecutionProvider"])
     encoded = [image.read_bytes() for image in golden_images(name)]
     for suffix, pixels in (
         ("", plan.preprocess.arrays(expected["inputs"])),
@@ -146,24 +148,6 @@ def test_the_stream_gives_the_frameworks_decoded_labels(converted: Callable[...,
     assert labels == [str(label) for label in golden(name)["decoded_images"]]
 
 
-@pytest.mark.parametrize("name", LOADABLE[:1])
-def test_weights_stored_as_fp16_make_the_file_smaller_within_their_tolerance(converted: Callable[..., Path], name: str) -> None:
-    from tensign_converters.graph import INPUT, NETWORK_INPUT, with_inner_outputs
-
-    full, half = converted(name), converted(name, "fp16")
-    assert (half / "model.onnx").stat().st_size < (full / "model.onnx").stat().st_size
-    model = Model.load(half, CPU)
-    difference = np.abs(model.infer(golden(name)["inputs"])["output-0"] - golden(name)["outputs"]).max()
-    model.close()
-    assert 0 < difference <= 5e-3
-    pixels = ModelPlan.of(half).preprocess.arrays(golden(name)["inputs"])  # type: ignore[union-attr]
-    exact, same = (
-        onnxruntime.InferenceSession(with_inner_outputs(path / "model.onnx")).run([NETWORK_INPUT], {INPUT: pixels})[0]
-        for path in (full, half)
-    )
-    np.testing.assert_array_equal(exact, same)  # the preprocessing is not rounded
-
-
 def test_serving_converts_once_into_a_cache_keyed_by_content(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
     source = fixture_dir("faces-fastai-2.8")
     first = servable(source, trust=True, cache=tmp_path)
@@ -207,9 +191,9 @@ def test_a_model_that_is_served_as_it_is_is_not_converted(mean_model: Path, tmp_
 def test_with_trust_the_original_is_loaded_where_it_can_be_and_read_as_data_where_not(
     converted: Callable[..., Path], name: str
 ) -> None:
-    against = read_mlmodel(converted(name, "fp32", True)).metadata["tensign"]["parity"]["against"]
+    against = read_mlmodel(converted(name, True)).metadata["tensign"]["parity"]["against"]
     assert (against == "the original Learner") == (name in LOADABLE)
-    plan, same = ModelPlan.of(converted(name)), ModelPlan.of(converted(name, "fp32", True))
+    plan, same = ModelPlan.of(converted(name)), ModelPlan.of(converted(name, True))
     assert plan.preprocess == same.preprocess and plan.labels == same.labels
     assert plan.file.read_bytes() == same.file.read_bytes()  # data and code tell of the same network
 
@@ -233,9 +217,9 @@ def test_a_network_that_onnx_cannot_express_is_refused_with_the_reason(tmp_path:
         warnings.simplefilter("ignore")
         import torch
 
-        from tensign_converters import graph
-        from tensign_converters.learned import learn
-        from tensign_converters.recording import Loss, Recording
+        from tensign_converters.learners import export
+        from tensign_converters.learners.learned import learn
+        from tensign_converters.learners.recording import Loss, Recording
 
     class Chooses(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -244,7 +228,7 @@ def test_a_network_that_onnx_cannot_express_is_refused_with_the_reason(tmp_path:
     loss = Loss("torch.nn.modules.loss.MSELoss")
     chooses = Recording(Chooses(), (), (), ("PILImage", "TensorFloat"), (), loss, 1, {}, False, None)
     with pytest.raises(UnsupportedModel, match="the network cannot be exported to ONNX: "):
-        graph.export(learn(chooses, (8, 8)), tmp_path / "model.onnx")
+        export.export(learn(chooses, (8, 8)), tmp_path / "model.onnx")
 
 
 def test_a_signature_that_the_learner_contradicts_is_refused(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
@@ -267,16 +251,21 @@ def test_predictions_beyond_the_tolerance_are_refused(
         warnings.simplefilter("ignore")
         import torch
 
-        from tensign_converters import graph, parity
-        from tensign_converters.learned import learn
-        from tensign_converters.learner import load
+        from tensign.proof.samples import samples
+        from tensign_converters.learners import export
+        from tensign_converters.learners.learned import learn
+        from tensign_converters.learners.learner import load
+        from tensign_converters.prove import prove
 
         learned = learn(load(fixture_dir("faces-fastai-2.8") / "model.fastai", "2.8.12"), (300, 300))
         model = tmp_path / "model.onnx"
-        graph.export(learned, model)
-        assert parity.prove(learned, model, (300, 300), "fp32").max_difference <= 1e-5
+        export.export(learned, model)
+        manifest = read_mlmodel(fixture_dir("faces-fastai-2.8"))
+        subject = learned.subject(Signature.parse(manifest.signature))
+        rows = samples(subject.signature, subject.preprocess, crops=6)
+        assert prove(subject, model, rows)[0].parity.max_difference <= 1e-5
         *_, bias = learned.network.parameters()
         with torch.no_grad():
             bias.add_(torch.tensor([30.0, 0.0]))
         with pytest.raises(ParityFailed, match="does not predict as the original: greatest difference"):
-            parity.prove(learned, model, (300, 300), "fp32")
+            prove(subject, model, rows)

@@ -16,10 +16,10 @@ with warnings.catch_warnings():
     import torch
 
 from tensign.errors import UnsupportedModel, UntrustedModel
-from tensign_converters import allowed
-from tensign_converters.exported import read_export
-from tensign_converters.learner import load
-from tensign_converters.rebuild import read_module
+from tensign_converters.learners.exported import read_export
+from tensign_converters.learners.learner import load
+from tensign_converters.pickles import allowed
+from tensign_converters.pickles.rebuild import read_module
 
 ARCHITECTURES = (
     "resnet34",

@@ -17,10 +17,11 @@ with warnings.catch_warnings():
     import torch
 
     from tensign_converters import graph
-    from tensign_converters.heads import Head
-    from tensign_converters.learned import rebuilt
+    from tensign_converters.learners import export
+    from tensign_converters.learners.learned import rebuilt
+    from tensign_converters.learners.transforms import COLOUR, Preprocessing
     from tensign_converters.steps import IdentityWarp, Normalize, Scale
-    from tensign_converters.transforms import COLOUR, Preprocessing
+    from tensign_converters.subject import Head
 
 
 def exported(target: Path) -> onnx.ModelProto:
@@ -29,7 +30,7 @@ def exported(target: Path) -> onnx.ModelProto:
     warp = IdentityWarp((40, 48), (32, 32), mode="bilinear", pad_mode="reflection", align_corners=True)
     steps = Preprocessing(COLOUR, (), (Scale(255), warp, Normalize([0.5] * 3, [0.25] * 3)), (40, 48), (32, 32))
     head = Head("classification", "softmax", 1, (), None)
-    graph.export(rebuilt(network.append(torch.nn.Flatten()).eval(), steps, head, (8,), {}), target)
+    export.export(rebuilt(network.append(torch.nn.Flatten()).eval(), steps, head, (8,), {}), target)
     return onnx.load(target)
 
 

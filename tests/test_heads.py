@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ import pytest
 
 from conftest import CPU
 from tensign.client import Client
-from tensign.demo import pictures
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.model import Model
+from tensign.proof.samples import photographs
 from tensign.signature import Signature
 from tensign.testing import serving
 
@@ -26,12 +25,12 @@ with warnings.catch_warnings():
     fastai = pytest.importorskip("fastai.vision.all")
     import torch
 
-    from tensign_converters.exported import read_export
-    from tensign_converters.heads import head
-    from tensign_converters.learned import learn
-    from tensign_converters.learner import record
+    from tensign_converters.learners.exported import read_export
+    from tensign_converters.learners.heads import head
+    from tensign_converters.learners.learned import learn
+    from tensign_converters.learners.learner import record
+    from tensign_converters.learners.recording import Loss, Recording
     from tensign_converters.package import write_model
-    from tensign_converters.recording import Loss, Recording
 
 HEIGHT, WIDTH = 60, 72
 
@@ -115,7 +114,7 @@ def network(case: Case) -> torch.nn.Module:
 
 
 def learner(case: Case) -> Any:
-    items = pictures()
+    items = photographs()
     block = fastai.DataBlock(
         (fastai.ImageBlock, case.block()),
         get_y=case.target,
@@ -127,24 +126,24 @@ def learner(case: Case) -> Any:
     return fastai.Learner(loaders, network(case), loss_func=case.loss())
 
 
-def document(shape: list[int]) -> dict[str, Any]:
+def document(shape: list[int], *channels: int) -> dict[str, Any]:
     """An MLmodel's signature for pictures of 50x90 pixels."""
 
-    def part(dtype: str, shape: list[int]) -> str:
-        return json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}])
+    def part(dtype: str, shape: list[int]) -> list[dict[str, Any]]:
+        return [{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": shape}}]
 
-    return {"signature": {"inputs": part("uint8", [-1, 50, 90, 3]), "outputs": part("float32", shape)}}
+    return {"inputs": part("uint8", [-1, 50, 90, *channels]), "outputs": part("float32", shape)}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_head_answers_as_get_preds(name: str, tmp_path: Path) -> None:
-    case, files = CASES[name], pictures()
+    case, files = CASES[name], photographs()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fastai's and the exporter's own
         learn_ = learner(case)
         learned = learn(record(learn_, {}), (50, 90))
         shape = [-1, case.outputs, HEIGHT, WIDTH] if case.segments else [-1, case.outputs]
-        write_model(learned, tmp_path, size=(50, 90), weights="fp32", source=document(shape), origin={})
+        write_model(learned.subject(Signature.parse(document(shape, 3))), tmp_path, origin={}, crops=6)
         with learn_.no_bar():
             expected = np.asarray(learn_.get_preds(dl=learn_.dls.test_dl(files, num_workers=0))[0])
     model = Model.load(tmp_path, CPU)
@@ -159,10 +158,6 @@ def test_a_head_answers_as_get_preds(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(output, wanted, rtol=0, atol=1e-5)
     assert np.ptp(expected, axis=0).max() > 1e-3  # the pictures differ to it
     _told_as_it_should(case, answers[0], expected[0])
-
-
-def _signature(source: dict[str, Any]) -> Signature:
-    return Signature.parse({part: json.loads(tensors) for part, tensors in source["signature"].items()})
 
 
 def _told_as_it_should(case: Case, answer: Any, expected: Any) -> None:
@@ -189,11 +184,12 @@ def test_a_head_read_as_data_is_the_live_one(name: str, tmp_path: Path) -> None:
         live.export(tmp_path / "model.fastai")
         there, read = (learn(one, (50, 90)) for one in (record(live, {}), read_export(tmp_path / "model.fastai", {})))
         assert (read.head, read.preprocessing.spec()) == (there.head, there.preprocessing.spec())
-        np.testing.assert_allclose(read.logits(pictures()[:2]), there.logits(pictures()[:2]), rtol=0, atol=1e-5)
+        for mine, its in zip(read.answers(photographs()[:2]), there.answers(photographs()[:2]), strict=True):
+            np.testing.assert_allclose(mine, its, rtol=0, atol=1e-5)
 
 
 def test_a_grey_learner_takes_files_arrays_and_pillow_images(tmp_path: Path) -> None:
-    files, size = pictures(), (50, 90)
+    files, size = photographs(), (50, 90)
     torch.manual_seed(1)
     body = (fastai.ConvLayer(1, 8), fastai.AdaptiveAvgPool(2), fastai.Flatten(), torch.nn.Linear(32, 3))
     with warnings.catch_warnings():
@@ -206,12 +202,12 @@ def test_a_grey_learner_takes_files_arrays_and_pillow_images(tmp_path: Path) -> 
         ).dataloaders(files, bs=2, num_workers=0, device="cpu")
         grey = fastai.Learner(loaders, torch.nn.Sequential(*body))
         learned = learn(record(grey, {}), size)
-        source = document([-1, 3])
+        source = document([-1, 3], 3)
         with pytest.raises(UnsupportedModel, match=r"a Learner of PILImageBW takes uint8 \[-1,H,W\], the signature is"):
-            learned.check(_signature(source))
-        source["signature"]["inputs"] = source["signature"]["inputs"].replace(", 3]", "]")
-        learned.check(_signature(source))
-        write_model(learned, tmp_path, size=size, weights="fp32", source=source, origin={})
+            learned.check(Signature.parse(source))
+        source = document([-1, 3])
+        learned.check(Signature.parse(source))
+        write_model(learned.subject(Signature.parse(source)), tmp_path, origin={}, crops=6)
         with grey.no_bar():
             expected = np.asarray(grey.get_preds(dl=loaders.test_dl(files, num_workers=0))[0])
     opened = PIL.Image.open(files[0])

@@ -49,9 +49,9 @@ warnings.simplefilter("ignore")
 resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]),) * 2)
 import torch
 from tensign.errors import TensignError
-from tensign_converters.exported import read_export
-from tensign_converters.heads import head
-from tensign_converters.transforms import preprocessing
+from tensign_converters.learners.exported import read_export
+from tensign_converters.learners.heads import head
+from tensign_converters.learners.transforms import preprocessing
 for file in sorted(Path(sys.argv[1]).iterdir()):
     start = time.process_time()
     try:

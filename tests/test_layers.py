@@ -15,8 +15,8 @@ CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 LAYERS = (
     {"errors", "version", "document", "form", "_pb"},
     {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget"},
-    {"coltypes", "preprocess", "notation", "admission", "jsontext"},
-    {"coltext"},
+    {"coltypes", "hoststeps", "notation", "admission", "jsontext"},
+    {"coltext", "preprocess"},
     {"values"},
     {"params"},
     {"specs"},
@@ -27,13 +27,13 @@ LAYERS = (
     {"slots", "conversion", "inspection"},
     {"batcher", "signing"},
     {"model"},
-    {"repository", "pyfunc"},
+    {"repository", "pyfunc", "proof"},
     {"rpc", "http"},
     {"server"},
     {"client", "child", "testing", "results"},
     {"bench"},
     {"demo"},
-    {"cli"},
+    {"cli", "mlflow"},
     {"__main__"},
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -46,20 +46,21 @@ HOMES = {
     "google": {"rpc", "_pb"},
     "starlette": {"http"},
     "uvicorn": {"http"},
+    "prometheus_client": {"http"},
     "onnxruntime": {"engines"},
     "torch": {"engines"},
     "fastai": {"engines"},
     "sklearn": {"engines"},
     "skops": {"engines"},
     "pandas": {"engines", "http"},
-    "mlflow": set(),
-    "PIL": {"client", "decode", "preprocess"},
+    "mlflow": {"mlflow"},
+    "PIL": {"client", "decode", "hoststeps", "preprocess", "proof"},
     "simplejpeg": {"decode"},
     "pyarrow": {"results", "http"},
     "yaml": {"document"},
-    "matplotlib": {"bench"},
+    "matplotlib": {"bench", "proof"},
     "typer": {"cli"},
-    "tensign_converters": set(),
+    "tensign_converters": {"mlflow"},
 }
 
 SOURCES = sorted(path for path in RUNTIME.rglob("*.py") if path.name != "__init__.py" or path.parent != RUNTIME)
@@ -97,13 +98,31 @@ def test_every_module_has_a_layer() -> None:
 
 
 def test_only_the_learner_file_of_the_converters_imports_fastai() -> None:
-    importers = {path.name for path in CONVERTERS.glob("*.py") if any(name.split(".")[0] == "fastai" for name in imports(path))}
+    importers = {
+        path.name for path in CONVERTERS.rglob("*.py") if any(name.split(".")[0] == "fastai" for name in imports(path))
+    }
     assert importers == {"learner.py"}
 
 
-@pytest.mark.parametrize("module", ["tensign", "tensign.signature", "tensign.mlmodel", "tensign_converters.convert"])
+PACKAGES = ("declared", "pickles", "learners", "networks", "onnxfiles", "tables", "precision")  # of the converters
+MAY_IMPORT = {"networks": {"declared", "learners", "pickles"}, "learners": {"pickles"}, "onnxfiles": {"declared"}}
+ABOVE = {"source", "convert", "package", "confined", "live", "__main__"}  # what puts the packages to use
+
+
+def test_packages_of_the_converters_import_what_lies_below() -> None:
+    for path in CONVERTERS.rglob("*/*.py"):
+        here = path.parent.name
+        tops = {name.split(".")[1] for name in imports(path) if name.startswith("tensign_converters.")}
+        for there in tops - {here}:
+            allowed = there not in ABOVE and (there not in PACKAGES or there in MAY_IMPORT.get(here, set()))
+            assert allowed, f"{here}/{path.name} imports {there}"
+
+
+@pytest.mark.parametrize(
+    "module", ["tensign", "tensign.signature", "tensign.mlmodel", "tensign.mlflow", "tensign_converters.convert"]
+)
 def test_importing_loads_none_of_the_heavy_libraries(module: str) -> None:
-    heavy = {"grpc", "starlette", "uvicorn", "torch", "onnxruntime", "fastai", "onnx", "mlflow"}
+    heavy = {"grpc", "starlette", "uvicorn", "prometheus_client", "torch", "onnxruntime", "fastai", "onnx", "mlflow"}
     program = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -18,7 +18,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
 from tensign.engines.onnx import text
 from tensign.errors import UnsupportedModel
-from tensign_converters.sklearngraph import converted
+from tensign_converters.tables.sklearngraph import converted
 
 TEXTS = pd.DataFrame({"t": ["a", "b", "b", "c", "é", "b"]}, dtype=object)
 NUMBERS = pd.DataFrame({"x": [1.0, 2.5, -3.0, 0.0, 1.0, np.nan]})

@@ -18,7 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from tables import NUMBERS, column, patients, saved
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest
-from tensign_converters.original import read_original
+from tensign_converters.tables.original import read_original
 
 TARGET = [{"name": "target", "type": "long", "required": True}]
 TABLE = patients(60)[NUMBERS]

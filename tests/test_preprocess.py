@@ -243,8 +243,8 @@ SIZES = [(64, 64), (40, 30), (31, 57), (101, 64), (64, 151), (7, 5), (301, 199),
 @pytest.mark.parametrize(("kind", "options"), TRANSFORMS, ids=lambda part: str(part))
 def test_pixels_are_fastais(kind: str, options: dict[str, Any]) -> None:
     vision = pytest.importorskip("fastai.vision.all")  # whose warnings on import it swallows
-    from tensign_converters.learner import _transform
-    from tensign_converters.transforms import preprocessing
+    from tensign_converters.learners.learner import _transform
+    from tensign_converters.learners.transforms import preprocessing
 
     transform = getattr(vision, kind)(**options)
     spec = preprocessing("PILImage", [_transform(transform)], [], (64, 64)).spec()

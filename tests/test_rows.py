@@ -18,9 +18,9 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OneHotEncod
 
 from tables import NUMBERS, patients, risk, saved
 from tensign.errors import UnsupportedModel
-from tensign_converters.known import known_values
-from tensign_converters.original import read_original
-from tensign_converters.rows import ROWS, Rows, rows
+from tensign_converters.tables.known import known_values
+from tensign_converters.tables.original import read_original
+from tensign_converters.tables.rows import ROWS, Rows, rows
 
 TARGET = [{"name": "target", "type": "long", "required": True}]
 

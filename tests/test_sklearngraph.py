@@ -55,10 +55,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 from tables import NUMBERS, patients, risk, saved
 from tensign.errors import UnsupportedModel
-from tensign_converters.agreement import agree
-from tensign_converters.columns import exported
-from tensign_converters.original import read_original, single_threaded
-from tensign_converters.rows import rows
+from tensign_converters.tables.agreement import agree
+from tensign_converters.tables.columns import exported
+from tensign_converters.tables.original import read_original, single_threaded
+from tensign_converters.tables.rows import rows
 
 TARGET = [{"name": "target", "type": "long", "required": True}]
 TEXT = [{"name": "target", "type": "string", "required": True}]
@@ -244,8 +244,9 @@ def test_the_same_estimator_gives_the_same_bytes_in_any_process(tmp_path: Path) 
     refused = {"IsNaN": ["chol", "peak"], "missing": ["thal"]}
     content, _ = exported(original.estimator, original.signature, "predict", refused)
     program = (
-        "import hashlib, sys; from tensign.mlmodel import read_mlmodel; from tensign_converters.original import read_original;"
-        "from tensign_converters.columns import exported; o = read_original(read_mlmodel(sys.argv[1]), trust=True);"
+        "import hashlib, sys; from tensign.mlmodel import read_mlmodel;"
+        "from tensign_converters.tables.original import read_original;"
+        "from tensign_converters.tables.columns import exported; o = read_original(read_mlmodel(sys.argv[1]), trust=True);"
         f"print(hashlib.sha256(exported(o.estimator, o.signature, 'predict', {refused})[0]).hexdigest())"
     )
     command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "model")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,28 +26,23 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from conftest import CPU, tensor
 from tables import NUMBERS, column, patients, risk, saved, with_example
 from tensign.client import Client
-from tensign.errors import ModelFailed, UnsupportedModel, UntrustedModel
+from tensign.errors import ModelFailed, ParityFailed, UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.model import Model
+from tensign.proof.verification import verify
 from tensign.pyfunc import PyFuncModel
 from tensign.testing import running
-from tensign_converters.tabular import Tabular, read_tabular
+from tensign_converters.package import write_model
+from tensign_converters.tables.tabular import Tabular, read_tabular
 
 AGE = [column("age", patients(9).age)]
 TARGET = [{"name": "target", "type": "long", "required": True}]
 
 
-def written(target: Path, tabular: Tabular, flavor: str = "tensign") -> Path:
+def written(target: Path, tabular: Tabular) -> Path:
     """As an MLmodel directory."""
     target.mkdir()
-    tabular.subject.write(target / "model.onnx")
-    document = {
-        "flavors": {"tensign": {"model": "model.onnx"}} if flavor == "tensign" else {"onnx": {"data": "model.onnx"}},
-        "signature": dict(tabular.subject.signature),
-        "metadata": {"tensign": {"source": {"versions": dict(tabular.subject.versions)}}},
-        "saved_input_example_info": tabular.save_example(target),
-    }
-    (target / "MLmodel").write_text(yaml.safe_dump(document))
+    write_model(tabular.subject(), target, origin={"flavor": "sklearn"})
     return target
 
 
@@ -111,13 +107,13 @@ def test_the_golden_answers_over_http_in_the_form_of_the_original(heart: Heart) 
 
 def test_the_golden_probabilities_and_the_proof(heart: Heart) -> None:
     samples = heart.table.to_dict("records")
-    answers = heart.tabular.subject.answers(samples)
-    np.testing.assert_allclose(answers["inner/probabilities"], heart.golden["probabilities"], atol=1e-5)
+    answers = heart.tabular.subject().answers(samples)
+    assert answers.outputs["target"].tolist() == heart.golden["outputs"]
     agreement = heart.tabular.prove()
     assert agreement.rows >= 400 and agreement.top1_agreement == 1 and agreement.max_difference < 1e-12
     assert agreement.answers > 300 and agreement.at_threshold == 0 and agreement.refusals == 3
-    assert heart.tabular.subject.against.startswith("the original Pipeline of ColumnTransformer, ")
-    assert len(heart.tabular.samples) == agreement.rows
+    assert heart.tabular.subject().against.startswith("the original Pipeline of ColumnTransformer, ")
+    assert verify(heart.path, CPU).parity.equal_values == 1.0
 
 
 def test_the_graph_is_one_of_columns(heart: Heart) -> None:
@@ -149,12 +145,6 @@ def test_missing_text_is_no_category(heart: Heart) -> None:
 def test_mlflow_gets_the_array_that_the_original_gave(heart: Heart) -> None:
     answer = PyFuncModel(heart.path).predict(heart.table)
     assert isinstance(answer, np.ndarray) and answer.tolist() == heart.golden["outputs"]
-
-
-def test_an_onnx_flavor_serves_the_same_file(heart: Heart, tmp_path: Path) -> None:
-    model = Model.load(written(tmp_path / "model", heart.tabular, "onnx"), CPU)
-    assert model.infer(heart.table)["target"].tolist() == heart.golden["outputs"]
-    model.close()
 
 
 def test_a_pickle_needs_trust(fixture_dir: Callable[[str], Path]) -> None:
@@ -208,8 +198,7 @@ def test_tensors_in_and_probabilities_out(tmp_path: Path) -> None:
     manifest = saved(tmp_path / "source", forest, pd.DataFrame(), [], signature=signature, flavors=flavors)
     tabular, model = converted(manifest, tmp_path / "model")
     np.testing.assert_array_equal(model.infer(x)["output-0"], forest.predict_proba(x))
-    assert tabular.subject.head.labels == ("no", "yes") and tabular.subject.head.task == "classification"
-    assert tabular.save_example(tmp_path) is None
+    assert tabular.subject().head.labels == ("no", "yes") and tabular.subject().head.task == "classification"
     model.close()
 
 
@@ -231,3 +220,13 @@ def test_signatures_that_no_graph_has(tmp_path: Path, inputs: list[Any], outputs
     signature = {"inputs": inputs, "outputs": outputs}
     with pytest.raises(UnsupportedModel, match=text):
         read_tabular(saved(tmp_path / "source", None, pd.DataFrame(), [], signature=signature), trust=True)
+
+
+def test_labels_that_are_not_the_originals_are_no_proof(heart: Heart, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    shutil.copytree(heart.path, path)
+    with np.load(path / "proof.npz") as kept:
+        turned = {name: 1 - array for name, array in kept.items()}
+    np.savez(path / "proof.npz", **turned)
+    with pytest.raises(ParityFailed, match=r"0\.0% of labels and whole numbers equal"):
+        verify(path, CPU)

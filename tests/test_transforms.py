@@ -23,10 +23,12 @@ with warnings.catch_warnings():
     fastai = pytest.importorskip("fastai.vision.all")
     import torch
 
-    from tensign_converters import graph, learner
-    from tensign_converters.learned import example, network_input
-    from tensign_converters.recording import Opaque, Transform
-    from tensign_converters.transforms import Preprocessing, preprocessing
+    from tensign_converters import graph
+    from tensign_converters.learners import learner
+    from tensign_converters.learners.learned import example, network_input
+    from tensign_converters.learners.recording import Transform
+    from tensign_converters.learners.transforms import Preprocessing, preprocessing
+    from tensign_converters.pickles.plain import Opaque
 
 SIZES = [(64, 64), (40, 30), (31, 57), (101, 64), (64, 151), (7, 5), (301, 199), (80, 48)]  # width, height
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

@@ -15,8 +15,8 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from conftest import tensor
 from tensign.errors import UnsupportedModel
 from tensign.signature import Signature
-from tensign_converters.columns import exported
-from tensign_converters.trees import Tree, _rounded_down
+from tensign_converters.tables.columns import exported
+from tensign_converters.tables.trees import Tree, _rounded_down
 
 
 def predicted(estimator: Any, x: npt.NDArray[np.float64]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""`python -m tensign_converters SRC DST [--trust] [--weights fp16]`: prints one line of JSON, the report or the error.
+"""`python -m tensign_converters SRC DST [--trust] [--preprocess YAML]`: prints one line of JSON, the report or the error.
 
 With `--describe` and no DST, that line tells the inputs and outputs of the Learner.
 """
@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from tensign.conversion import CROPS
 from tensign_converters.confined import said
 from tensign_converters.convert import convert, describe
 
@@ -19,8 +20,9 @@ def main() -> int:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path, nargs="?")
     parser.add_argument("--describe", action="store_true")
+    parser.add_argument("--crops", type=int, default=CROPS)
+    parser.add_argument("--preprocess", type=Path)
     parser.add_argument("--trust", action="store_true")
-    parser.add_argument("--weights", default="fp32")
     given = parser.parse_args()
     if given.describe == (given.target is not None):
         parser.error("give DST, or --describe")
@@ -28,7 +30,9 @@ def main() -> int:
     def act() -> dict[str, str]:
         if given.describe:
             return describe(given.source, trust=given.trust)
-        return {"report": convert(given.source, given.target, trust=given.trust, weights=given.weights)}
+        return {
+            "report": convert(given.source, given.target, trust=given.trust, crops=given.crops, preprocess=given.preprocess)
+        }
 
     answer = said(given.source, act)
     print(json.dumps(answer))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,20 @@ _SECONDS = 1800
 _MEMORY = 12 << 30  # and three times the model's files
 
 
-def run(job: dict[str, Any], readable: Path, *writable: Path) -> dict[str, Any]:
+def run(job: dict[str, Any], readable: Sequence[Path], *writable: Path) -> dict[str, Any]:
     """Has a confined process do `job`, "convert" or "describe" and the arguments of that, and gives what it said.
+
+    readable: the source, and what else it may read.
 
     Raises the TensignError that it names, or UnsupportedModel where it ended without a word.
     """
-    size = sum(file.stat().st_size for file in readable.rglob("*") if file.is_file())
+    source = readable[0]
+    files = [source] if source.is_file() else source.rglob("*")
+    size = sum(file.stat().st_size for file in files if file.is_file())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         variables = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PYTHON")}
         variables |= {"HOME": scratch, "TMPDIR": scratch, "PYTHONUSERBASE": site.getuserbase(), "CUDA_VISIBLE_DEVICES": ""}
-        places = {"readable": str(readable), "writable": [*map(str, writable), scratch], "memory": _MEMORY + 3 * size}
+        places = {"readable": [*map(str, readable)], "writable": [*map(str, writable), scratch], "memory": _MEMORY + 3 * size}
         command = [sys.executable, "-P", *(f"-W{option}" for option in sys.warnoptions), "-m", "tensign_converters.confined"]
         try:
             done = subprocess.run(
@@ -45,12 +49,12 @@ def run(job: dict[str, Any], readable: Path, *writable: Path) -> dict[str, Any]:
                 timeout=_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            raise errors.UnsupportedModel(f"{readable}: not converted within {_SECONDS} s") from None
+            raise errors.UnsupportedModel(f"{source}: not converted within {_SECONDS} s") from None
     try:
         answer = dict(json.loads(done.stdout.strip().splitlines()[-1]))
     except (IndexError, TypeError, ValueError, RecursionError):
         ended = f"ended with status {done.returncode} and said nothing; it may have wanted more memory than it may have"
-        raise errors.UnsupportedModel(f"{readable}: the confined converter {ended}") from None
+        raise errors.UnsupportedModel(f"{source}: the confined converter {ended}") from None
     if "error" in answer:
         kind = getattr(errors, str(answer["error"]), None)
         if isinstance(kind, type) and issubclass(kind, errors.TensignError):
@@ -74,7 +78,7 @@ def said(source: object, act: Callable[[], dict[str, str]]) -> dict[str, str]:
 
 def main() -> None:
     asked = json.load(sys.stdin)
-    held = confine([Path(asked["readable"])], [Path(path) for path in asked["writable"]], asked["memory"])
+    held = confine([Path(path) for path in asked["readable"]], [Path(path) for path in asked["writable"]], asked["memory"])
     from tensign_converters.convert import convert_here, describe_here  # and with it all that is heavy, or starts threads
 
     job = asked["job"]

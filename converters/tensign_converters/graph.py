@@ -1,57 +1,48 @@
-"""Learned -> ONNX: cast, transpose, float steps, network and activation in one graph, any number of rows."""
+"""A torch network -> one ONNX file, any number of rows, the same bytes every time."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.learned import Learned, example, network_input
 
 OPSET, IR_VERSION = 20, 10  # what ONNX Runtime 1.18 and later read
 INPUT, OUTPUT = "image", "output"
-NETWORK_INPUT, LOGITS = "network_input", "logits"  # inner tensors that keep their names, for proof and diagnosis
-_WORTH_HALVING = 4096  # elements; what is smaller saves nothing, and biases keep their precision
 
 
-class Graph(nn.Module):
-    """uint8 pixels [B,h,w,3] or [B,h,w] -> float32 [B,...], with the network's input and its logits besides."""
+def write(
+    network: nn.Module,
+    inputs: Mapping[str, tuple[Tensor, Mapping[int, str]]],
+    outputs: Sequence[str],
+    target: Path,
+    inner: Sequence[str] = (),
+) -> None:
+    """Writes a network as one ONNX file, any number of rows, the same bytes every time.
 
-    def __init__(self, learned: Learned) -> None:
-        super().__init__()
-        self.preprocessing, self.head = learned.preprocessing, learned.head
-        self.steps = nn.ModuleList(learned.preprocessing.graph_steps)
-        self.network = learned.network
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x = network_input(self.preprocessing, pixels)
-        logits = self.network(x)
-        return self.head.activate(logits), x + 0, logits  # + 0: a tensor of its own name
-
-
-def export(learned: Learned, target: Path) -> None:
-    """Writes one ONNX file, any number of rows; NETWORK_INPUT and LOGITS are inner tensors of it. The same model gives the
-    same bytes.
-
-    Raises UnsupportedModel for a network that the exporter cannot follow.
+    network: its forward takes `*inputs`; inputs: by name, in its order, an example of at least 2 rows and the names of other
+    axes that stay open; outputs: what the first of the tensors that forward gives are called, inner: what the rest are, which
+    become inner tensors. Raises UnsupportedModel for a network that the exporter cannot follow.
     """
-    with warnings.catch_warnings(), _plain_tensors(learned.network):
+    shapes = tuple(
+        {0: torch.export.Dim("rows"), **{axis: torch.export.Dim(name) for axis, name in axes.items()}}
+        for _, axes in inputs.values()
+    )
+    with warnings.catch_warnings(), _plain_tensors(network):
         warnings.simplefilter("ignore")  # the exporter's own
         try:
             program = torch.onnx.export(
-                Graph(learned).eval(),
-                (example(learned.preprocessing, 2),),
-                input_names=[INPUT],
-                output_names=[OUTPUT, NETWORK_INPUT, LOGITS],
-                dynamic_shapes={"pixels": {0: torch.export.Dim("rows")}},
+                network.eval(),
+                tuple(given for given, _ in inputs.values()),
+                input_names=list(inputs),
+                output_names=[*outputs, *inner],
+                dynamic_shapes=(shapes,),  # one entry: what *inputs takes
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -62,12 +53,17 @@ def export(learned: Learned, target: Path) -> None:
     assert program is not None
     model = program.model_proto
     model.ir_version = IR_VERSION
-    for value in [value for value in model.graph.output if value.name in (NETWORK_INPUT, LOGITS)]:
+    for value in [value for value in model.graph.output if value.name in inner]:
         model.graph.output.remove(value)
         model.graph.value_info.append(value)
     for node in model.graph.node:  # the exporter's notes name files of the machine it ran on
         del node.metadata_props[:]
         node.doc_string = ""
+    save(model, target)
+
+
+def save(model: onnx.ModelProto, target: Path) -> None:
+    """Checks and writes it, the same bytes every time. Raises UnsupportedModel for what one file cannot hold."""
     if (size := model.ByteSize()) >= onnx.checker.MAXIMUM_PROTOBUF:
         raise UnsupportedModel(f"the graph takes {size} bytes; one file holds less than {onnx.checker.MAXIMUM_PROTOBUF}")
     onnx.checker.check_model(model, full_check=True)
@@ -90,30 +86,3 @@ def _plain_tensors(network: nn.Module) -> Iterator[None]:
     finally:
         for parent, name, child in swapped:
             setattr(parent, name, child)
-
-
-def store_as_fp16(file: Path) -> None:
-    """Halves the file: the network's large initializers are stored as fp16 behind a Cast, which the runtime folds at load."""
-    model = onnx.load(file)
-    graph = model.graph
-    casts = []
-    for tensor in graph.initializer:
-        of_the_network = not tensor.name.startswith("steps.")  # the preprocessing stays exact
-        if not of_the_network or tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _WORTH_HALVING:
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}_fp16"))
-        casts.append(helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
-    for cast in reversed(casts):
-        graph.node.insert(0, cast)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, file)
-
-
-def with_inner_outputs(file: Path) -> bytes:
-    """The serialized model with NETWORK_INPUT and LOGITS as outputs again."""
-    model = onnx.load(file)
-    for value in model.graph.value_info:
-        if value.name in (NETWORK_INPUT, LOGITS):
-            model.graph.output.append(value)
-    return model.SerializeToString()

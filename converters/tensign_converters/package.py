@@ -1,83 +1,121 @@
-"""Learned -> an MLmodel directory, proof included: a `tensign` flavor, and a `python_function` flavor that MLflow opens."""
+"""Subject -> an MLmodel directory, proof included: a `tensign` flavor, and a `python_function` flavor that MLflow opens."""
 
 from __future__ import annotations
 
 import json
 import platform
+import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import onnx
 import yaml
 
-from tensign.preprocess import PreprocessSpec
+from tensign.choice import inside
+from tensign.conversion import CROPS
+from tensign.errors import UnsupportedModel
+from tensign.example import saved_example
+from tensign.mlmodel import ModelManifest
+from tensign.proof.record import Proof, Record, digest
+from tensign.proof.rows import example, write_rows
+from tensign.proof.samples import samples
 from tensign.version import __version__
-from tensign_converters.graph import IR_VERSION, OPSET, export, store_as_fp16
-from tensign_converters.learned import Learned
-from tensign_converters.parity import prove
+from tensign_converters.prove import prove
+from tensign_converters.subject import Subject
 
+EXAMPLE_FILE = "input_example.json"
 MODEL_FILE, LABELS_FILE = "model.onnx", "labels.json"
-_KEPT = ("artifact_path", "run_id", "signature")  # what stays true of the model when its files change
+_KEPT = ("artifact_path", "run_id", "saved_input_example_info")  # what stays true of the model when its files change
+_EXAMPLE_FILES = ("artifact_path", "serving_input_path")
 
 
 def write_model(
-    learned: Learned,
+    subject: Subject,
     target: Path,
     *,
-    size: tuple[int, int],
-    weights: str,
-    source: Mapping[str, Any],
     origin: Mapping[str, Any],
+    source: ModelManifest | None = None,
+    crops: int = CROPS,
+    requirements: Sequence[str] = (),
 ) -> str:
-    """Exports, proves and writes into the directory `target`; gives a report of three lines.
+    """Writes, proves and records into the directory `target`; gives a report of a few lines.
 
-    size: height and width in the signature; source: the original's MLmodel document, or one that has its signature;
-    origin: where the model came from, kept with the versions. Raises UnsupportedModel or ParityFailed.
+    origin: where the model came from, kept with the versions; source: the MLmodel that it was, whose input example is tried and
+    comes along; crops: how many pieces of photographs are tried; requirements: what MLflow has to install besides tensign.
+    Raises UnsupportedModel or ParityFailed.
     """
     model = target / MODEL_FILE
-    spec = learned.preprocessing.spec()
-    export(learned, model)
-    if weights == "fp16":
-        store_as_fp16(model)
-    proved = prove(learned, model, size, weights)
-    versions = {"tensign": __version__, **learned.versions, "opset": OPSET, "ir": IR_VERSION}
-    proof = {"source": {**origin, "versions": versions}, "parity": {**proved.document(), "against": learned.against}}
-    _write_files(target, learned, spec, weights, source, proof)
-    return f"preprocess: {'; '.join(map(str, (*spec.steps, *spec.graph)))}\nparity: {proved}\nagainst: {learned.against}"
+    subject.write(model)
+    signature = subject.signature
+    saved = saved_example(source, signature) if source else None
+    proved, answers = prove(subject, model, subject.rows or samples(signature, subject.preprocess, saved, crops))
+    versions = {"tensign": __version__, **subject.versions, **_format(model)}
+    made = {"source": {**origin, "versions": versions}, "parity": {**proved.parity.document(), "against": subject.against}}
+    _write_files(target, subject, source, made, [*requirements, f"tensign[cpu]=={__version__}"])
+    files = {name: digest(target / name) for name in (MODEL_FILE, LABELS_FILE) if (target / name).is_file()}
+    unchecked = (*subject.unchecked, *_unproved(alike=subject.rows is None and _alike(proved)))
+    if subject.rows:
+        write_rows(subject.rows, target)
+    Record(made["source"], subject.against, unchecked, crops, files, {"fp32": proved}).write(target, answers)
+    return "\n".join(_report(subject, proved, unchecked))
+
+
+def _format(model: Path) -> dict[str, int]:
+    written = onnx.load(model, load_external_data=False)
+    opset = next(each.version for each in written.opset_import if each.domain in ("", "ai.onnx"))
+    return {"opset": opset, "ir": written.ir_version}
+
+
+def _unproved(*, alike: bool) -> tuple[str, ...]:
+    return ("other execution providers than the CPU's", *["much: answers hardly differ from row to row"] * alike)
+
+
+def _alike(proved: Proof) -> bool:
+    return proved.parity.spread < 100 * max(proved.tolerance.relative, proved.parity.relative_difference)
+
+
+def _report(subject: Subject, proved: Proof, unchecked: tuple[str, ...]) -> list[str]:
+    lines = [f"parity: {proved.parity}", f"against: {subject.against}", f"not checked: {'; '.join(unchecked)}"]
+    if subject.preprocess is None:
+        return lines
+    return [f"preprocess: {'; '.join(map(str, (*subject.preprocess.steps, *subject.preprocess.graph)))}", *lines]
 
 
 def _write_files(
     target: Path,
-    learned: Learned,
-    preprocess: PreprocessSpec,
-    weights: str,
-    source: Mapping[str, Any],
-    proof: Mapping[str, Any],
+    subject: Subject,
+    source: ModelManifest | None,
+    made: Mapping[str, Any],
+    requirements: list[str],
 ) -> None:
-    flavor: dict[str, Any] = {"tensign_version": __version__, "model": MODEL_FILE, "weights": weights}
-    flavor |= {"task": learned.head.task, "activation": learned.head.activation}
-    if learned.head.labels:
-        names = json.dumps(learned.head.labels, ensure_ascii=False, indent=0)
+    head = subject.head
+    flavor: dict[str, Any] = {"tensign_version": __version__, "model": MODEL_FILE, "activation": head.activation}
+    if head.task:
+        flavor["task"] = head.task
+    if head.labels:
+        names = json.dumps(head.labels, ensure_ascii=False, indent=0)
         (target / LABELS_FILE).write_text(f"{names}\n", encoding="utf-8")
         flavor["labels"] = LABELS_FILE
-    if learned.head.threshold is not None:
-        flavor["threshold"] = float(learned.head.threshold)
-    requirement = f"tensign[cpu]=={__version__}"
-    (target / "requirements.txt").write_text(f"{requirement}\n")
+    if head.threshold is not None:
+        flavor["threshold"] = float(head.threshold)
+    (target / "requirements.txt").write_text("".join(f"{each}\n" for each in requirements))
     python = platform.python_version()
     _write_yaml(target / "python_env.yaml", {"python": python, "dependencies": ["-r requirements.txt"]})
     conda = {
         "name": "tensign-env",
         "channels": ["conda-forge"],
-        "dependencies": [f"python={python}", "pip", {"pip": [requirement]}],
+        "dependencies": [f"python={python}", "pip", {"pip": requirements}],
     }
     _write_yaml(target / "conda.yaml", conda)
-    metadata = dict(source.get("metadata") or {})
-    metadata["tensign"] = {"preprocess": preprocess.document(), **proof}
-    document = {key: source[key] for key in _KEPT if source.get(key) is not None}
+    known = source.document if source else {}
+    metadata = dict(known.get("metadata") or {})
+    metadata["tensign"] = {**({"preprocess": subject.preprocess.document()} if subject.preprocess else {}), **made}
+    document = {key: known[key] for key in _KEPT if known.get(key) is not None}
     document |= {
+        "signature": {part: specs and json.dumps(specs) for part, specs in subject.signature.document().items()},
         "flavors": {
             "tensign": flavor,
             "python_function": {
@@ -90,7 +128,28 @@ def _write_files(
         "model_uuid": uuid.uuid4().hex,
         "utc_time_created": str(datetime.now(UTC).replace(tzinfo=None)),
     }
+    _take_example(source, document, target)
+    if subject.rows and subject.signature.columnar and "saved_input_example_info" not in document:  # zeros may be refused
+        (target / EXAMPLE_FILE).write_text(json.dumps(example(subject.rows)), encoding="utf-8")
+        document["saved_input_example_info"] = {"artifact_path": EXAMPLE_FILE, "pandas_orient": "split", "type": "dataframe"}
     _write_yaml(target / "MLmodel", document)
+
+
+def _take_example(source: ModelManifest | None, document: dict[str, Any], target: Path) -> None:
+    """Copies the saved input example; where it is not whole, the document does not mention it."""
+    info = document.get("saved_input_example_info")
+    if source is None or not isinstance(info, Mapping):
+        document.pop("saved_input_example_info", None)
+        return
+    for key in _EXAMPLE_FILES:
+        if key in info:
+            try:
+                file = inside(source, info[key])
+            except UnsupportedModel:
+                document.pop("saved_input_example_info", None)
+                return
+            if file.parent.resolve() == source.path.resolve() and not (target / file.name).exists():
+                shutil.copyfile(file, target / file.name)
 
 
 def _write_yaml(file: Path, document: Mapping[str, Any]) -> None:

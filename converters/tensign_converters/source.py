@@ -1,23 +1,135 @@
-"""A fastai flavor's file -> Recording: as data where that can be, by loading it where the operator trusts it."""
+"""An MLmodel directory, or a bare file of a network -> Subject: read as data where that can be, loaded where it is trusted."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from tensign.errors import TensignError, UnsupportedModel, UntrustedModel
-from tensign.mlmodel import ModelManifest
-from tensign_converters.recording import Recording
+from tensign.choice import choices
+from tensign.errors import InvalidConfig, TensignError, UnsupportedModel, UntrustedModel
+from tensign.mlmodel import ModelManifest, read_mlmodel
+from tensign.proof.record import digest
+from tensign.signature import Signature
+from tensign_converters.declared.declaration import Declaration
+from tensign_converters.learners.recording import Recording
+from tensign_converters.subject import Subject
 
 
-def read_source(manifest: ModelManifest, *, trust: bool) -> Recording:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is converted. manifest: None of a bare file; flavor: which of its flavors; digest: SHA-256 of what was read."""
+
+    subject: Subject
+    manifest: ModelManifest | None
+    flavor: str
+    digest: str
+
+
+def read_source(path: Path, declaration: Declaration | None, *, trust: bool) -> Source:
+    """Raises UntrustedModel where only the model's own code could say what it is, UnsupportedModel for what has no counterpart,
+    InvalidConfig where the declaration does not fit."""
+    if path.is_file():
+        return Source(_bare(path, declaration, trust=trust), None, "file", digest(path))
+    manifest = read_mlmodel(path)
+    flavor = next((name for name in _FLAVORS if name in manifest.flavors), "")
+    if not flavor:
+        raise UnsupportedModel(f"flavors {', '.join(map(str, manifest.flavors))}: none of {', '.join(_FLAVORS)} to convert")
+    return Source(_FLAVORS[flavor](manifest, declaration, trust), manifest, flavor, manifest.digest)
+
+
+def _bare(file: Path, declaration: Declaration | None, *, trust: bool) -> Subject:
+    """A file beside which nobody says what it takes."""
+    if declaration is None:
+        raise UnsupportedModel(f"{file.name}: nothing says what pictures it takes: declare that, --preprocess YAML")
+    if file.suffix == ".onnx":
+        return _folded(file, declaration)
+    return _torch(file, None, declaration, trust=trust)
+
+
+def _torch(file: Path, signature: Signature | None, declaration: Declaration | None, *, trust: bool) -> Subject:
+    from tensign_converters.networks.module import pictures_subject, tensors_subject
+    from tensign_converters.networks.network import read_network
+
+    said = declaration or Declaration()
+    network = read_network(file, trust=trust, architecture=said.architecture or "", arguments=said.arguments)
+    if declaration is not None:
+        return pictures_subject(network, signature, declaration)
+    if signature is None:
+        raise UnsupportedModel("the model has no signature: tensign sign writes one")
+    return tensors_subject(network, signature)
+
+
+def _folded(file: Path, declaration: Declaration) -> Subject:
+    from tensign_converters.onnxfiles.folding import folded
+
+    return folded(file, declaration)
+
+
+def _from_pytorch(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
+    signature = Signature.parse(manifest.signature)
+    return _torch(_file(manifest, "pytorch"), signature, declaration, trust=trust)
+
+
+def _from_onnx(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
+    if declaration is None:
+        raise UnsupportedModel("needs no conversion, it is served as it is; --preprocess YAML gives it pictures")
+    return _folded(_file(manifest, "onnx"), declaration)
+
+
+def _from_sklearn(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
+    from tensign_converters.tables.tabular import read_tabular
+
+    if declaration is not None:
+        raise InvalidConfig("--preprocess: is of pictures, and a scikit-learn model takes columns")
+    return read_tabular(manifest, trust=trust).subject()
+
+
+def _from_fastai(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
+    if declaration is not None:
+        raise InvalidConfig("--preprocess: a Learner says itself how its pictures are prepared")
+    return _learner(manifest, Signature.parse(manifest.signature), trust=trust)
+
+
+def _file(manifest: ModelManifest, flavor: str) -> Path:
+    """The file of that flavor. Raises UnsupportedModel."""
+    choice = next(choice for choice in choices(manifest) if choice.flavor == flavor)
+    if choice.file is None:
+        raise UnsupportedModel(f"{flavor}: {choice.refused}")
+    return choice.file
+
+
+_FLAVORS = {"fastai": _from_fastai, "pytorch": _from_pytorch, "sklearn": _from_sklearn, "onnx": _from_onnx}
+
+
+def _learner(manifest: ModelManifest, signature: Signature, *, trust: bool) -> Subject:
+    from tensign_converters.learners.learned import learn
+
+    size = picture_size(signature)
+    learned = learn(read_learner(manifest, trust=trust), size)
+    learned.check(signature)
+    return learned.subject(signature)
+
+
+def picture_size(signature: Signature) -> tuple[int, int]:
+    """Height and width of the signature's one uint8 [-1,H,W,3] or [-1,H,W] input; -1 where they are open."""
+    if len(signature.inputs) == len(signature.outputs) == 1:
+        spec = signature.inputs[0]
+        if spec.dtype == "uint8" and len(spec.shape) in (3, 4) and spec.shape[3:] in ((), (3,)):
+            return spec.shape[1], spec.shape[2]
+    raise UnsupportedModel(
+        f"wanted a signature of one input uint8 [-1,H,W,3] or, grey, [-1,H,W], and one output, got {signature}"
+    )
+
+
+def read_learner(manifest: ModelManifest, *, trust: bool) -> Recording:
     """With `trust` the original is loaded, which runs its code, and is there for the proof; what cannot be loaded is still
     read as data.
 
     Raises UntrustedModel where only the file's own code could say what the network is, UnsupportedModel for what is broken
     or has no counterpart here.
     """
-    from tensign_converters import exported, learner
+    from tensign_converters.learners import exported, learner
 
     flavor = manifest.flavors["fastai"]
     file = _inside(manifest, str(flavor.get("data", "model.fastai")))
@@ -36,7 +148,7 @@ def read_source(manifest: ModelManifest, *, trust: bool) -> Recording:
 
 
 def _read(file: Path, written: str) -> Recording:
-    from tensign_converters import exported, learner
+    from tensign_converters.learners import exported, learner
 
     try:
         return exported.read_export(file, learner.versions(written))

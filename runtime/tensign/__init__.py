@@ -4,7 +4,8 @@
 what goes wrong is in `tensign.errors`. Public is what `__all__` names, modules included; anything else may change unannounced.
 
 For who reads the code: a request's way is rpc/service, rpc/codec, model (signature, preprocess), batcher, engines/onnx, and
-back. A file imports only lower layers; tests/test_layers.py lists them. `tensign.pyfunc` is MLflow's way in.
+back. A file imports only lower layers; tests/test_layers.py lists them. `tensign.pyfunc` is MLflow's way into a model that
+`tensign.mlflow` or a conversion wrote.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from tensign import errors
 from tensign.version import __version__
 
 if TYPE_CHECKING:
-    from tensign import classification, client, config, conversion, mlmodel, model, preprocess, signature, testing
+    from tensign import classification, client, config, conversion, mlflow, mlmodel, model, preprocess, signature, testing
     from tensign.client import AsyncClient, Client
     from tensign.mlmodel import ModelManifest, read_mlmodel
     from tensign.model import Model
@@ -34,6 +35,7 @@ __all__ = [
     "config",
     "conversion",
     "errors",
+    "mlflow",
     "mlmodel",
     "model",
     "preprocess",

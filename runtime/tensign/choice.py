@@ -12,6 +12,7 @@ from tensign.errors import UnsupportedModel
 from tensign.mlmodel import ModelManifest
 
 SERVED_FLAVORS = {"tensign": "model", "onnx": "data"}  # flavor -> the key that names its ONNX file, the preferred first
+CONVERTED_FLAVORS = ("fastai", "pytorch", "sklearn", "onnx")  # onnx: where its pictures are declared
 _PICKLE = "unpickles {}, which runs the model's own code"
 
 
@@ -63,7 +64,7 @@ def chosen(manifest: ModelManifest, engine: str = "auto") -> Choice:
         raise UnsupportedModel(f"{what}{'; '.join(map(str, known)) or 'the MLmodel has no flavor'}")
     choice = able[0]
     if choice.asked and engine == "auto":
-        raise UnsupportedModel(refusal(manifest) or _CONVERT)
+        raise UnsupportedModel(_CONVERT)
     if choice.refused:
         raise UnsupportedModel(choice.refused)
     return choice
@@ -77,8 +78,9 @@ _CONVERT = (
 
 def refusal(manifest: ModelManifest) -> str:
     """Why a model cannot be converted, and what to do; empty where it can."""
-    if "fastai" not in manifest.flavors:
-        return f"flavors {', '.join(map(str, manifest.flavors))}: only fastai models are converted; see which run as they are"
+    if not any(flavor in manifest.flavors for flavor in CONVERTED_FLAVORS):
+        known = f"{', '.join(CONVERTED_FLAVORS[:-1])} and {CONVERTED_FLAVORS[-1]}"
+        return f"flavors {', '.join(map(str, manifest.flavors))}: only {known} are converted; see which run as they are"
     return ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import fcntl
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -18,24 +19,42 @@ from tensign import errors
 from tensign.choice import SERVED_FLAVORS
 from tensign.mlmodel import read_mlmodel
 
-WEIGHTS = ("fp32", "fp16")
-FORMAT = 2  # of what converters write; another number, and every cached model is converted again
+log = logging.getLogger(__name__)
+
+CROPS = 200
+_FIRST_CONVERTED = ("fastai", "pytorch")  # by serve and predict, unless an engine is asked for
+FORMAT = 3  # of what converters write; another number, and every cached model is converted again
 
 
 def servable(path: Path, *, trust: bool, cache: Path) -> Path:
-    """`path` itself, but for a fastai model the directory it was converted to.
+    """`path` itself, but for a fastai or pytorch model the directory it was converted to.
 
-    Raises UntrustedModel when converting would run the model's code and `trust` is False, and what `convert` raises.
+    Raises UntrustedModel when converting would run the model's code and `trust` is False, and what `convert` raises; where a
+    pytorch model cannot be converted and is trusted, its own engine runs it as it is.
     """
     manifest = read_mlmodel(path)
-    if "fastai" not in manifest.flavors or any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
+    flavor = next((flavor for flavor in _FIRST_CONVERTED if flavor in manifest.flavors), None)
+    if flavor is None or any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
         return path
     converted = cache / f"{manifest.digest}-{FORMAT}"
+    try:
+        _once(path, converted, trust=trust)
+    except (errors.UnsupportedModel, errors.ParityFailed) as error:
+        if flavor == "fastai" or not trust:
+            raise
+        log.warning("%s; it runs as it is, in a process of its own", error)
+        return path
+    return converted
+
+
+def _once(path: Path, converted: Path, *, trust: bool) -> None:
+    """Two servers that start at once convert once."""
     if (converted / "MLmodel").exists():
-        return converted
+        return
+    cache = converted.parent
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f"{converted.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two servers that start at once convert once
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not (converted / "MLmodel").exists():
             for left_over in cache.glob(f".{converted.name}-*"):  # of a converter that was killed
                 shutil.rmtree(left_over, ignore_errors=True)
@@ -43,18 +62,17 @@ def servable(path: Path, *, trust: bool, cache: Path) -> Path:
                 convert(path, converted, trust=trust)
             except FileExistsError:  # by a converter that outlived its server
                 read_mlmodel(converted)
-    return converted
 
 
-def convert(source: Path, target: Path, *, trust: bool, weights: str = "fp32") -> str:
+def convert(source: Path, target: Path, *, trust: bool, crops: int = CROPS, preprocess: Path | None = None) -> str:
     """Runs `python -m tensign_converters` and gives its report back; `target` appears whole or not at all.
 
-    Raises InvalidConfig for weights of another name; UnsupportedModel, UntrustedModel, ParityFailed or an OSError as the
-    child says.
+    crops: pieces of photographs that the proof tries; preprocess: a YAML file that declares what pictures the network takes.
+
+    Raises UnsupportedModel, UntrustedModel, ParityFailed or an OSError as the child says.
     """
-    if weights not in WEIGHTS:
-        raise errors.InvalidConfig(f'weights: wanted {" or ".join(WEIGHTS)}, got "{weights}"')
-    return str(_asked(source, "--weights", weights, *["--trust"] * trust, "--", str(source), str(target)).get("report"))
+    options = [f"--crops={crops}", *["--trust"] * trust, *[f"--preprocess={preprocess}"] * (preprocess is not None)]
+    return str(_asked(source, *options, "--", str(source), str(target)).get("report"))
 
 
 def described(source: Path, *, trust: bool) -> dict[str, str]:

@@ -16,15 +16,11 @@ from tensign.bench.report import Report
 from tensign.bench.session import Session, run
 from tensign.child import served
 from tensign.client import Client
+from tensign.proof.samples import photographs
 
 BUNDLE = Path(__file__).parent / "_demo"
 MODEL = BUNDLE / "efficientnet-lite0"
 PICTURES = BUNDLE / "pictures"
-
-
-def pictures() -> list[Path]:
-    """The bundled photographs, of several sizes and formats."""
-    return sorted(file for file in PICTURES.iterdir() if file.suffix in (".jpg", ".png", ".webp", ".bmp"))
 
 
 def run_demo(console: Console, *, model: Path = MODEL, repeats: int = 20) -> None:
@@ -32,7 +28,7 @@ def run_demo(console: Console, *, model: Path = MODEL, repeats: int = 20) -> Non
 
     Raises ModelNotReady when the server does not start, and what is wrong with a picture.
     """
-    files = pictures()
+    files = photographs()
     started = time.perf_counter()
     with served(model) as address, Client(address) as client:
         console.print(f"ready at {address} after {time.perf_counter() - started:.1f} s: {_signature(client)}\n", soft_wrap=True)

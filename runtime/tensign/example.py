@@ -1,4 +1,4 @@
-"""A row to warm a model up with: of the input example that was saved with it, else made up."""
+"""The input example that was saved with a model, and a row to warm it up with: the first of the example, else made up."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _EMPTY: dict[Any, Any] = {"string": "", "binary": b"", ArrayType: [], MapType: {
 
 
 def example_row(manifest: ModelManifest, signature: Signature) -> dict[str, npt.NDArray[Any]] | None:
-    """{input: [1,...]}, None where `example_rows` has none."""
-    rows = example_rows(manifest, signature)
-    return None if rows is None else {name: array[:1] for name, array in rows.items()}
+    """{input: [1,...]}: the first row of what `saved_example` gives."""
+    example = saved_example(manifest, signature)
+    return example and {name: array[:1] for name, array in example.items()}
 
 
-def example_rows(manifest: ModelManifest, signature: Signature) -> dict[str, npt.NDArray[Any]] | None:
+def saved_example(manifest: ModelManifest, signature: Signature) -> dict[str, npt.NDArray[Any]] | None:
     """{input: [n,...]}, None where no example was saved, or one that the signature does not let through.
 
     Source of its forms: mlflow.models.utils._Example, releases 1.30, 2.22 and 3.17.

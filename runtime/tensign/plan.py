@@ -21,7 +21,7 @@ from tensign.specs import tensor_specs
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 TASKS = ("classification", "multilabel", "segmentation", "regression")
-_FORMS = {"fastai": Form("dataframe", ("predictions",)), "scikit-learn": Form("ndarray")}  # of MLflow's flavors
+_FORMS = {"fastai": Form("dataframe", ("predictions",)), "sklearn": Form("ndarray"), "pytorch": Form("ndarray")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,11 @@ class ModelPlan:
 
     @property
     def form(self) -> Form:
-        """What a converted model returned before it was converted, by the library that it was made with."""
-        made_with: Any = self.manifest.metadata.get("tensign")
-        for key in ("source", "versions"):
-            made_with = made_with.get(key) if isinstance(made_with, Mapping) else None
-        for library, form in _FORMS.items():
-            if library in (made_with or ()):
-                return form
-        return Form("dict" if self.signature.outputs[0].named else "ndarray")
+        """What a converted model returned to MLflow before it was converted, by its flavor of then."""
+        flavor: Any = self.manifest.metadata.get("tensign")
+        for key in ("source", "flavor"):
+            flavor = flavor.get(key) if isinstance(flavor, Mapping) else None
+        return _FORMS.get(str(flavor)) or Form("dict" if self.signature.outputs[0].named else "ndarray")
 
     @classmethod
     def of(cls, path: Path | str, engine: str = "auto") -> ModelPlan:

@@ -16,6 +16,7 @@ from tensign.cli.inspect import inspect
 from tensign.cli.predict import predict
 from tensign.cli.serve import serve
 from tensign.cli.sign import sign
+from tensign.cli.verify import verify
 from tensign.errors import TensignError
 from tensign.version import __version__
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, inspect, predict, convert, sign, demo, bench):
+for command in (serve, inspect, predict, convert, verify, sign, demo, bench):
     app.command()(command)
 
 

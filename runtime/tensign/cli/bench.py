@@ -236,10 +236,10 @@ def _again(kept: Path, picture: Path | None) -> None:
 
 def _pictures(chosen: str | None) -> list[bytes]:
     """The bundled photographs, or those that were chosen, as `tensign predict` finds them."""
-    from tensign.demo import pictures
+    from tensign.proof.samples import photographs
 
     if chosen is None:
-        return [file.read_bytes() for file in pictures()]
+        return [file.read_bytes() for file in photographs()]
     try:
         return [Path(name).read_bytes() for name in found([chosen])]
     except OSError as error:

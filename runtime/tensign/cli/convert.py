@@ -12,10 +12,13 @@ from tensign.cli.options import Trust
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="An MLmodel directory with a fastai flavor.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="An MLmodel directory, or a bare ONNX or PyTorch file.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The directory to write; must not exist.")],
     trust: Trust = False,
-    weights: Annotated[str, typer.Option(help="fp32, or fp16 for half the size: stored as fp16, computed as fp32.")] = "fp32",
+    preprocess: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="What pictures the network takes, where its file does not say it.")
+    ] = None,
+    crops: Annotated[int, typer.Option(min=0, help="Pieces of photographs that the proof tries.")] = conversion.CROPS,
 ) -> None:
     """Turn a model into an MLmodel directory with graph, preprocessing and proof, which MLflow opens too."""
-    print(conversion.convert(source, target, trust=trust, weights=weights))
+    print(conversion.convert(source, target, trust=trust, crops=crops, preprocess=preprocess))

@@ -20,11 +20,19 @@ def make_app(repository: Repository, config: ServerConfig, admission: Admission)
     """The ASGI application over loaded models. Where there are several, each has its own paths under /models/NAME."""
     exchange = Exchange(repository, admission, config)
     mlflow, azure = MlflowFace(exchange), AzureFace(exchange)
+
+    def metrics(request: Request) -> Response:
+        from tensign.http.metrics import exposition  # a tenth of a second, which those pay who ask
+
+        page, content_type = exposition(repository, admission, request.headers.get("accept", ""))
+        return Response(page, media_type=content_type)
+
     routes = [
         Route("/", azure.live),
         Route("/ping", mlflow.ping),
         Route("/health", mlflow.ping),
         Route("/version", mlflow.version),
+        Route("/metrics", metrics),
     ]
     for prefix in ("", "/models/{name}"):
         routes += [

@@ -42,6 +42,18 @@ def metadata(model: Model, versions: list[str]) -> pb.ModelMetadataResponse:
     return response
 
 
+def configuration(model: Model) -> pb.ModelConfig:
+    """What of Triton's model configuration has a meaning here."""
+    config = pb.ModelConfig(name=model.name, platform=_platform(model), max_batch_size=model.config.max_queue_rows)
+    config.dynamic_batching.preferred_batch_size.extend(model.buckets.rows)
+    for spec in model.signature.inputs:
+        optional = isinstance(spec, ColumnSpec) and not spec.required
+        config.input.add(name=spec.name, data_type=_data_type(spec), dims=spec.shape[1:], optional=optional)
+    for spec in model.signature.outputs:
+        config.output.add(name=spec.name, data_type=_data_type(spec), dims=spec.shape[1:])
+    return config
+
+
 def _platform(model: Model) -> str:
     """Triton's word for ONNX Runtime; a flavor of MLflow's for what a worker runs."""
     engine = model.plan.choice.engine
@@ -51,6 +63,11 @@ def _platform(model: Model) -> str:
 def _datatype(spec: Spec) -> str:
     """Of a tensor or column on the wire; a datetime travels as ISO 8601."""
     return "BYTES" if spec.dtype.kind == "M" else of_numpy(spec.dtype).protocol
+
+
+def _data_type(spec: Spec) -> str:
+    """The same among DataType's names."""
+    return f"TYPE_{_datatype(spec)}".replace("BYTES", "STRING")
 
 
 def statistics(model: Model) -> pb.ModelStatistics:

@@ -18,14 +18,14 @@ from tensign.config import ServerConfig
 from tensign.errors import ModelNotFound, ModelNotReady
 from tensign.repository import Repository
 from tensign.rpc.codec import MAX_ID, parse
-from tensign.rpc.description import metadata, statistics
+from tensign.rpc.description import configuration, metadata, statistics
 from tensign.rpc.inference import Inference
 from tensign.rpc.status import failed_answer, status_of, trailer_of
 from tensign.rpc.stream import Stream
 from tensign.version import __version__
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-EXTENSIONS = ("classification", "statistics", "encoded_images")
+EXTENSIONS = ("classification", "model_configuration", "statistics", "encoded_images")
 
 _ENVELOPE = 512  # bytes of an answer beside its tensors, its id and its model's name, generously
 
@@ -81,6 +81,9 @@ class InferenceService:
         message = metadata(model, self._repository.versions(model.name))
         message.parameters["max_message_bytes"].int64_param = self._config.max_message_bytes
         return message
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+        return pb.ModelConfigResponse(config=configuration(self._repository.get(request.name, request.version)))
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         with self._admission.admitted(), self._admission.budget.holding(request.ByteSize()):

@@ -1,0 +1,1 @@
+"""What a user declares of a network whose file says nothing of its pictures."""

@@ -1,0 +1,1 @@
+"""fastai Learners, live or exported: network, transforms and loss, taken apart."""

@@ -1,0 +1,1 @@
+"""PyTorch files of every kind as networks: pickled, exported, scripted, or bare weights."""

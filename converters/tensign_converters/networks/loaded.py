@@ -1,0 +1,85 @@
+"""Originals, loaded by torch itself, which runs whatever code their files hold: only where the operator trusts them."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tensign.errors import UnsupportedModel
+from tensign_converters.pickles.archive import MAGIC
+
+_CODE = (
+    "its code has to be importable here: install the package it comes from; where MLflow kept it in the MLmodel's code/"
+    " directory, put that on PYTHONPATH"
+)
+
+
+def load_pickle(file: Path) -> nn.Module:
+    """A whole module that torch.save or pickle wrote. Raises UnsupportedModel where it cannot be loaded or is none."""
+
+    def load() -> Any:
+        with file.open("rb") as stream:
+            if stream.read(2) != b"PK":
+                stream.seek(0)
+                if (found := pickle.load(stream)) != MAGIC:
+                    return found
+        return torch.load(file, map_location="cpu", weights_only=False)
+
+    return _module(_loaded(load))
+
+
+def load_program(file: Path) -> nn.Module:
+    """What torch.export.save wrote. Raises UnsupportedModel where it cannot be loaded."""
+    return _module(_loaded(lambda: _unlifted(torch.export.load(file))))
+
+
+def load_scripted(file: Path) -> nn.Module:
+    """What torch.jit.save wrote. Raises UnsupportedModel where it cannot be loaded."""
+    return _module(_loaded(lambda: torch.jit.load(file, map_location="cpu")))  # type: ignore[no-untyped-call]
+
+
+def unscripted(module: nn.Module, examples: tuple[Tensor, ...]) -> nn.Module:
+    """A scripted or traced module as one that torch.export follows, for tensors like the examples, any number of rows.
+
+    Raises UnsupportedModel for what has no counterpart there.
+    """
+    from torch._export.converter import TS2EPConverter  # private, and what torch.export's own refusal of such modules names
+
+    def convert() -> nn.Module:
+        return _unlifted(TS2EPConverter(module, examples).convert())  # type: ignore[arg-type]
+
+    return _module(_loaded(convert, "followed by torch.export"))
+
+
+def _unlifted(program: torch.export.ExportedProgram) -> nn.Module:
+    module = program.module()
+    for name in ("train", "eval"):  # which only raise: it is in the mode in which it was exported
+        module.__dict__.pop(name, None)
+    return module
+
+
+def _module(found: Any) -> nn.Module:
+    if not isinstance(found, nn.Module):
+        raise UnsupportedModel(f"wanted a network, got {type(found).__name__}")
+    for parameter in found.parameters():
+        parameter.requires_grad_(False)
+    return found.eval()
+
+
+def _loaded(load: Callable[[], Any], done: str = "loaded") -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of older versions, and of what torch would rather be given
+        try:
+            return load()
+        except UnsupportedModel:
+            raise
+        except Exception as error:  # the file's own code, and torch's, raise anything
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            missing = isinstance(error, ModuleNotFoundError) or "Can't get attribute" in reason
+            raise UnsupportedModel(f"it cannot be {done}: {reason}{f'; {_CODE}' if missing else ''}") from error

@@ -1,0 +1,155 @@
+"""A torch network, with declared pictures or with the tensors of its signature -> Subject."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tensign.errors import UnsupportedModel
+from tensign.proof.parity import Answers
+from tensign.proof.samples import Sample
+from tensign.signature import Signature
+from tensign.specs import Spec, TensorSpec, tensor_specs
+from tensign_converters.declared.declaration import Declaration
+from tensign_converters.graph import write
+from tensign_converters.learners.learned import example, network_input, output_shape, rebuilt
+from tensign_converters.learners.transforms import COLOUR, GREY, Preprocessing
+from tensign_converters.networks.network import Network
+from tensign_converters.subject import Head, Subject
+
+_SOME_LENGTH = 64  # of an example's axis that stays open
+
+
+def tensors_subject(network: Network, signature: Signature) -> Subject:
+    """What its signature says goes in and comes out, tensors as they are. Raises UnsupportedModel."""
+    inputs, outputs = tensor_specs(signature.inputs), tensor_specs(signature.outputs)
+    if not inputs or not outputs or signature.params:
+        raise UnsupportedModel(f"wanted a signature of tensors, outputs too, and no params, got {signature}")
+    names = [spec.name for spec in inputs], [spec.name for spec in outputs]
+    original, examples = Ordered(network.module, *names).eval(), {spec.name: _example(spec) for spec in inputs}
+
+    def answers(samples: Sequence[Sample]) -> Answers:
+        columns = [torch.from_numpy(np.stack([sample[spec.name] for sample in samples])) for spec in inputs]
+        with torch.no_grad():
+            given = original(*columns)
+        return Answers({spec.name: np.asarray(tensor) for spec, tensor in zip(outputs, given, strict=True)})
+
+    def written(target: Path) -> None:
+        module = network.exportable(*(example for example, _ in examples.values()))
+        write(Ordered(module, *names), examples, names[1], target)
+
+    return Subject(signature, written, answers, None, Head(), network.versions, _against(network), _unchecked(network))
+
+
+def _against(network: Network) -> str:
+    how = {"pt2": "the exported program", "torchscript": "the TorchScript", "state dict": "the architecture with its weights"}
+    return f"{how.get(network.kind, 'the original module' if network.loaded else 'the network, rebuilt from data')}, in torch"
+
+
+def _unchecked(network: Network) -> tuple[str, ...]:
+    rebuilt_from_data = network.kind == "pickle" and not network.loaded
+    return (*network.notes, *["the pickle's own code: it did not run"] * rebuilt_from_data)
+
+
+class Ordered(nn.Module):
+    """A network that takes tensors in the signature's order and gives a tuple in that of its outputs."""
+
+    def __init__(self, network: nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.inputs, self.outputs = network, list(inputs), list(outputs)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        if len(tensors) == 1:
+            given = self.network(*tensors)
+        else:
+            given = self.network(**dict(zip(self.inputs, tensors, strict=True)))
+        if isinstance(given, dict):
+            given = tuple(given[name] for name in self.outputs) if len(given) > 1 else tuple(given.values())
+        given = tuple(given) if isinstance(given, list | tuple) else (given,)
+        if len(given) != len(self.outputs):
+            raise UnsupportedModel(f"the signature promises {len(self.outputs)} outputs, the network gives {len(given)}")
+        return given
+
+
+def pictures_subject(network: Network, signature: Signature | None, declaration: Declaration) -> Subject:
+    """Pictures in, as declared; signature: the network's own, where it has one, which names the tensors and their sizes.
+
+    Raises UnsupportedModel where the network does not take such pictures.
+    """
+    kind = COLOUR if declaration.mode == "RGB" else GREY
+    taken, output = _named(signature)
+    size = _network_size(declaration, taken)
+    host = declaration.spec()
+    steps = Preprocessing(kind, host.steps, declaration.graph_steps(), size, size, host.exif_orientation)
+
+    def placed(module: nn.Module) -> nn.Module:
+        return ChannelsLast(module) if declaration.layout == "NHWC" else module
+
+    original = placed(network.module)
+    shape = output_shape(original, steps)
+    head = declaration.head(shape)
+    learned = rebuilt(original, steps, head, shape[1:], network.versions)
+    exportable = placed(network.exportable(network_input(steps, example(steps, 2))))
+    against = f"{_against(network)}, on the declared preprocessing"
+    learned = replace(learned, network=exportable, against=against, unchecked=_unchecked(network))
+    sides = declaration.input if host.steps else size
+    axes = (-1, *sides, *([3] if kind == COLOUR else []))
+    pictures = TensorSpec(taken.name, np.dtype(np.uint8), axes, taken.named)
+    scores = TensorSpec(output.name, np.dtype(np.float32), (-1, *_open(shape[1:], size)), output.named)
+    return replace(learned.subject(Signature((pictures,), (scores,))), preprocess=host)
+
+
+class ChannelsLast(nn.Module):
+    """A network that wants [B,h,w,C], given [B,C,h,w]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Any:
+        return self.network(x.permute(0, 2, 3, 1))
+
+
+def _named(signature: Signature | None) -> tuple[Spec, Spec]:
+    """The one input and output; without a signature they have no names."""
+    if signature is None:
+        dtype = np.dtype(np.float32)
+        return TensorSpec("input-0", dtype, (-1, 3, -1, -1), False), TensorSpec("output-0", dtype, (-1,), False)
+    if len(signature.inputs) != 1 or len(signature.outputs) != 1:
+        raise UnsupportedModel(
+            f"a declared preprocessing is of one picture in and one tensor out, the signature is {signature}"
+        )
+    return signature.inputs[0], signature.outputs[0]
+
+
+def _network_size(declaration: Declaration, taken: Spec) -> tuple[int, int]:
+    """Height and width of what reaches the network: as the steps leave it, else as the network's own input says."""
+    own = taken.shape[2:4] if declaration.layout == "NCHW" else taken.shape[1:3]
+    if len(taken.shape) != 4:
+        raise UnsupportedModel(f'input "{taken.name}": pictures are declared, which need {declaration.layout}, got {taken}')
+    sides = []
+    for declared, said in zip(declaration.network_size, own, strict=True):
+        if -1 not in (declared, said) and declared != said:
+            raise UnsupportedModel(f'input "{taken.name}": the declared steps end in {declaration.network_size}, it is {taken}')
+        sides.append(max(declared, said))
+    return sides[0], sides[1]
+
+
+def _open(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:
+    """The output's axes for one row; those of a map of a picture of any size are open."""
+    return (*shape[:-2], -1, -1) if -1 in size and len(shape) == 3 else shape
+
+
+def _example(spec: TensorSpec) -> tuple[Tensor, dict[int, str]]:
+    """Two rows of zeros, and the names of its open axes."""
+    if spec.dtype == object or spec.shape[0] != -1:
+        raise UnsupportedModel(f'input "{spec.name}": wanted any number of rows of numbers, got {spec}')
+    axes = {axis: f"axis_{axis}" for axis, length in enumerate(spec.shape) if length == -1 and axis}
+    shape = [_SOME_LENGTH * axis if axis in axes else length for axis, length in enumerate(spec.shape)]
+    return torch.from_numpy(np.zeros([2, *shape[1:]], spec.dtype)), axes

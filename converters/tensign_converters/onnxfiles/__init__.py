@@ -1,0 +1,1 @@
+"""Existing ONNX files with declared pictures, folded into one graph."""

@@ -1,0 +1,195 @@
+"""Models of every source, converted as their users would, without trust, served, and held against golden answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import pytest
+import yaml
+
+from conftest import CPU, SHARED, tensor, write_mlmodel
+from tensign.client import Client
+from tensign.conversion import convert, servable
+from tensign.errors import InvalidConfig, UnsupportedModel, UntrustedModel
+from tensign.mlmodel import read_mlmodel
+from tensign.model import Model
+from tensign.plan import ModelPlan
+from tensign.proof.verification import verify
+from tensign.testing import serving
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    torch = pytest.importorskip("torch")
+    torchvision = pytest.importorskip("torchvision")
+
+DIGITS = ("digits-pytorch-mlflow2", "digits-pytorch-mlflow3")
+STEPS = [{"op": "resize_shorter", "size": 36}, {"op": "centre_crop", "height": 32, "width": 32}]
+DECLARED = {
+    "steps": STEPS,
+    "divide": 255,
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+    "activation": "softmax",
+    "labels": ["cat", "dog", "horse"],
+}
+
+
+def golden(name: str) -> dict[str, npt.NDArray[Any]]:
+    with np.load(SHARED / "fixtures" / name / "golden.npz", allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def declared(path: Path, **changed: Any) -> Path:
+    path.write_text(yaml.safe_dump({**DECLARED, **changed}))
+    return path
+
+
+def network() -> Any:
+    torch.manual_seed(3)
+    layers = (torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten())
+    return torch.nn.Sequential(*layers, torch.nn.Linear(32, 3)).eval()
+
+
+def expected(module: Any, files: list[Path]) -> npt.NDArray[np.float32]:
+    """By torchvision's own transforms."""
+    transforms = torchvision.transforms
+    prepare = transforms.Compose(
+        [
+            transforms.Resize(36),
+            transforms.CenterCrop(32),
+            transforms.ToTensor(),
+            transforms.Normalize(DECLARED["mean"], DECLARED["std"]),
+        ]
+    )
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batch = torch.stack([prepare(PIL.Image.open(io.BytesIO(file.read_bytes())).convert("RGB")) for file in files])
+        return np.asarray(module(batch).softmax(1))
+
+
+def told(path: Path, files: list[Path]) -> npt.NDArray[np.float32]:
+    """What a server answers to files."""
+    with serving(Model.load(path, CPU)) as address, Client(address) as client:
+        answers = [answer.checked() for answer in client.stream(files)]
+    assert {label for answer in answers for label in answer.labels} <= {"cat", "dog", "horse"}
+    return np.stack([next(iter(answer.outputs.values())) for answer in answers])
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_a_pytorch_model_is_served_without_trust(fixture_dir: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    path, wanted = servable(fixture_dir(name), trust=False, cache=tmp_path), golden(name)
+    plan = ModelPlan.of(path)
+    assert (plan.choice.engine, plan.choice.runs) == ("onnx", "")
+    assert str(plan.signature) == str(ModelPlan.of(fixture_dir(name)).signature)
+    with serving(Model.load(path, CPU)) as address, Client(address) as client:
+        (taken,), (given,) = plan.signature.inputs, plan.signature.outputs
+        answer = client.infer({taken.name: wanted["inputs"]})[given.name]
+    assert np.abs(answer - wanted["outputs"]).max() <= 1e-5
+    assert verify(path, CPU).parity.max_difference <= 1e-4
+
+
+def test_a_class_of_its_own_needs_trust_and_then_runs_by_its_own_engine(tmp_path: Path) -> None:
+    source = write_mlmodel(
+        tmp_path / "model",
+        signature={"inputs": [tensor("float32", [-1, 4])], "outputs": [tensor("float32", [-1, 4])]},
+        flavors={"pytorch": {"model_data": "data", "code": "code"}},
+    )
+    (source / "data").mkdir()
+    (source / "code").mkdir()
+    (source / "code" / "custom.py").write_text(
+        "import torch\nclass Odd(torch.nn.Module):\n    def forward(self, x):\n        return x * 2 if x.sum() > 0 else x\n"
+    )
+    import subprocess
+    import sys
+
+    made = "import sys; sys.path.insert(0, 'code'); import custom, torch; torch.save(custom.Odd(), 'data/model.pth')"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", made], cwd=source, check=True)
+    with pytest.raises(UntrustedModel, match=r"custom\.Odd"):
+        servable(source, trust=False, cache=tmp_path / "cache")
+    assert servable(source, trust=True, cache=tmp_path / "cache") == source
+
+
+@pytest.mark.parametrize("kind", ["module", "state dict", "onnx"])
+def test_declared_pictures_are_torchvisions(tmp_path: Path, kind: str, pictures: list[Path]) -> None:
+    module, extra = network(), {}
+    if kind == "state dict":
+        torch.manual_seed(3)
+        module = torchvision.models.get_model("squeezenet1_1", num_classes=3, weights=None).eval()
+        extra = {"architecture": "torchvision.squeezenet1_1", "arguments": {"num_classes": 3}}
+        torch.save(module.state_dict(), tmp_path / "bare.pth")
+    elif kind == "module":
+        torch.save(module, tmp_path / "bare.pth")
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            example = torch.zeros(1, 3, 32, 32)
+            torch.onnx.export(module, (example,), tmp_path / "bare.onnx", dynamo=True, verbose=False)
+    file = tmp_path / ("bare.onnx" if kind == "onnx" else "bare.pth")
+    said = convert(file, tmp_path / "made", trust=False, crops=8, preprocess=declared(tmp_path / "p.yaml", **extra))
+    assert "uint8 [-1,32,32,3]" in said or "uint8 [-1,-1,-1,3]" in said
+    np.testing.assert_allclose(told(tmp_path / "made", pictures), expected(module, pictures), rtol=0, atol=1e-5)
+    assert verify(tmp_path / "made", CPU).parity.top1_agreement == 1.0
+    assert (tmp_path / "made" / "conversion.html").is_file()
+
+
+def test_an_onnx_model_of_mlflow_gets_its_pictures(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:
+    source, said = fixture_dir("digits-onnx"), json.loads((fixture_dir("digits-onnx") / "golden.json").read_text())
+    assert said
+    file = declared(
+        tmp_path / "p.yaml", steps=[{"op": "resize", "height": 64, "width": 64}], activation="none", labels=list("0123456789")
+    )
+    with pytest.raises(UnsupportedModel, match="needs no conversion"):
+        convert(source, tmp_path / "made", trust=False)
+    convert(source, tmp_path / "made", trust=False, crops=8, preprocess=file)
+    made = ModelPlan.of(tmp_path / "made")
+    assert made.preprocess is not None and made.image is not None
+    assert read_mlmodel(tmp_path / "made").metadata["tensign"]["source"]["flavor"] == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "error", "message"),
+    [
+        ("faces-fastai-2.8", "p.yaml", InvalidConfig, "a Learner says itself how its pictures are prepared"),
+        ("heart-sklearn", "p.yaml", (InvalidConfig, UnsupportedModel), "preprocess|pictures|columns"),
+        ("digits-pytorch-mlflow2", "p.yaml", (InvalidConfig, UnsupportedModel), "32"),
+        ("digits-pytorch-mlflow2", "missing.yaml", (InvalidConfig, OSError), r"missing\.yaml"),
+    ],
+)
+def test_a_declaration_that_does_not_fit_is_refused(
+    fixture_dir: Callable[[str], Path], tmp_path: Path, name: str, file: str, error: Any, message: str
+) -> None:
+    declared(tmp_path / "p.yaml")
+    with pytest.raises(error, match=message):
+        convert(fixture_dir(name), tmp_path / "made", trust=False, preprocess=tmp_path / file)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_bare_file_without_a_declaration_says_what_to_do(tmp_path: Path) -> None:
+    torch.save(network(), tmp_path / "bare.pth")
+    with pytest.raises(UnsupportedModel, match=r"nothing says what pictures it takes: declare that, --preprocess YAML"):
+        convert(tmp_path / "bare.pth", tmp_path / "made", trust=False)
+
+
+def test_pictures_of_any_size_go_through_a_network_for_any(tmp_path: Path, pictures: list[Path]) -> None:
+    torch.save(network(), tmp_path / "bare.pth")
+    file = declared(tmp_path / "p.yaml", steps=[])
+    said = convert(tmp_path / "bare.pth", tmp_path / "made", trust=False, crops=8, preprocess=file)
+    assert "uint8 [-1,-1,-1,3]" in said
+    opened = [np.asarray(PIL.Image.open(io.BytesIO(picture.read_bytes())).convert("RGB")) for picture in pictures]
+    assert len({array.shape for array in opened}) > 2
+    with torch.no_grad():
+        prepare = torchvision.transforms.Compose(
+            [torchvision.transforms.ToTensor(), torchvision.transforms.Normalize(DECLARED["mean"], DECLARED["std"])]
+        )
+        wanted = np.concatenate([network()(prepare(PIL.Image.fromarray(array))[None]).softmax(1) for array in opened])
+    np.testing.assert_allclose(told(tmp_path / "made", pictures), wanted, rtol=0, atol=1e-5)
+    shutil.rmtree(tmp_path / "made")
