@@ -44,9 +44,8 @@ def _looked_up(graph: Graph, column: str, keys: list[Any]) -> str:
     if isinstance(keys[0], str):
         numbers = list(range(count))
         return graph.add("LabelEncoder", column, domain=ML, keys_strings=keys, values_int64s=numbers, default_int64=count)
-    unsigned = graph.add("Add", column, graph.constant(0.0))  # which makes -0.0 the 0.0 that a key is
     places, none = tensor(np.arange(count, dtype=float)), tensor([float(count)])
-    found = graph.add("LabelEncoder", unsigned, domain=ML, keys_tensor=tensor(keys), values_tensor=places, default_tensor=none)
+    found = graph.add("LabelEncoder", column, domain=ML, keys_tensor=tensor(keys), values_tensor=places, default_tensor=none)
     return graph.cast(found, TensorProto.INT64)
 
 
