@@ -19,7 +19,7 @@ from conftest import CPU
 from tensign.child import served
 from tensign.cli import app
 from tensign.client import Client
-from tensign.demo import MODEL
+from tensign.demo import MODEL, PICTURES
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.inspection import inspected
 from tensign.mlmodel import read_mlmodel
@@ -37,7 +37,7 @@ DIGITS = {
     "divide": 255.0,
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
-    "activation": "softmax",
+    "labels": list("0123456789"),
 }
 
 
@@ -56,20 +56,21 @@ def drawn_digits(count: int, seed: int) -> list[PIL.Image.Image]:
 
 @pytest.fixture(scope="module")
 def digits(fixture_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits fixture, converted by the command with both variants, int8 calibrated on its own pictures and more."""
+    """The digits fixture, converted by the command with both variants, int8 calibrated on its own pictures and others."""
     folder = tmp_path_factory.mktemp("digits")
     (folder / "pictures.yaml").write_text(yaml.safe_dump(DIGITS))
-    source = fixture_dir("digits-pytorch-mlflow3")
+    source = fixture_dir("digits-onnx")
     pictures = folder / "pictures"
     pictures.mkdir()
     for number, image in enumerate(drawn_digits(40, seed=1)):
         image.save(pictures / f"{number:03}.png")
     shutil.copytree(source / "golden_images", pictures / "golden")
+    shutil.copytree(PICTURES, pictures / "photographs")  # which the proof tries, and no digits are
     options = ["--preprocess", str(folder / "pictures.yaml"), "--variant", "fp16", "--variant", "int8"]
     command = ["convert", str(source), str(folder / "made"), *options, "--calibrate", str(pictures)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert "calibrated on: 46 pictures" in done.output and "int8: 0.04 MB, " in done.output
+    assert "calibrated on: 54 pictures" in done.output and "\nint8: 0." in done.output
     return folder / "made"
 
 

@@ -14,6 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from tensign.errors import UnsupportedModel
 from tensign.proof.parity import LOGITS, NETWORK_INPUT
 
+_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")  # where they come last they stay floats
 _FLOATS: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
@@ -28,14 +29,15 @@ class Parts:
 
 
 def parts(model: ModelProto) -> Parts:
-    """A copy of the model, taken apart at NETWORK_INPUT and LOGITS; where it has no such tensors the network begins or ends
-    with the graph. Raises UnsupportedModel for what has no variants."""
+    """A copy of the model, taken apart at NETWORK_INPUT and LOGITS; where it has no such tensors the network begins with the
+    graph, or ends with it or before its last activation. Raises UnsupportedModel for what has no variants."""
     whole = onnx.shape_inference.infer_shapes(_folded(model))
     graph = whole.graph
     if any(attribute.HasField("g") or attribute.graphs for node in graph.node for attribute in node.attribute):
         raise UnsupportedModel("a graph with branches or loops has no variants; its fp32 is all there is")
     known = {value.name for value in (*graph.value_info, *graph.output)}
-    ends = [LOGITS] if LOGITS in known else [value.name for value in graph.output]
+    scored = {node.output[0]: node.input[0] for node in graph.node if node.op_type in _ACTIVATIONS}
+    ends = [LOGITS] if LOGITS in known else [scored.get(value.name, value.name) for value in graph.output]
     before = _above(graph, [NETWORK_INPUT] if NETWORK_INPUT in known else [])
     within = _above(graph, ends) - before
     _part_constants(graph, within)
