@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +18,6 @@ import pytest
 import yaml
 
 from conftest import CPU, SHARED
-from hostile_pickles import call, dict_of, named, text, zipped
-from hostile_pickles import mlmodel as hostile_mlmodel
 from tensign import conversion
 from tensign.client import Client
 from tensign.conversion import convert, servable
@@ -321,19 +316,3 @@ def test_predictions_beyond_the_tolerance_are_refused(
             bias.add_(torch.tensor([30.0, 0.0]))
         with pytest.raises(ParityFailed, match="does not predict as the original: greatest difference"):
             prove(subject, model, rows)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_conversion_that_is_ended_leaves_no_file_and_no_process(number: signal.Signals, tmp_path: Path) -> None:
-    """The model's own code would run for ten minutes. The pipe of stderr closes once the last process is gone."""
-    program = "import sys, time; print('running', file=sys.stderr, flush=True); time.sleep(600)"
-    content = zipped(call(named("builtins", "exec"), text(program), dict_of({})))
-    source = hostile_mlmodel(tmp_path / "source", content)
-    command = [sys.executable, "-m", "tensign", "convert", str(source), str(tmp_path / "out"), "--trust"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stderr is not None
-        assert "running\n" in iter(running.stderr.readline, "")
-        running.send_signal(number)
-        running.stderr.read()
-    assert running.returncode == (143 if number == signal.SIGTERM else -number)
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]

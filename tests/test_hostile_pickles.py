@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -233,3 +234,19 @@ def test_all_that_is_written_of_a_trusted_file_is_written_shut_in(tmp_path: Path
     convert(source, tmp_path / "out", trust=True, crops=2)
     assert (tmp_path / "out" / "conversion.html").read_text() == "out: drawn inside, link: PermissionError"
     assert theirs.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_conversion_that_is_ended_leaves_no_file_and_no_process(number: signal.Signals, tmp_path: Path) -> None:
+    """The model's own code would run for ten minutes. The pipe of stderr closes once the last process is gone."""
+    program = "import sys, time; print('running', file=sys.stderr, flush=True); time.sleep(600)"
+    content = zipped(call(named("builtins", "exec"), text(program), dict_of({})))
+    source = mlmodel(tmp_path / "source", content)
+    command = [sys.executable, "-m", "tensign", "convert", str(source), str(tmp_path / "out"), "--trust"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert "running\n" in iter(running.stderr.readline, "")
+        running.send_signal(number)
+        running.stderr.read()
+    assert running.returncode == (143 if number == signal.SIGTERM else -number)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
