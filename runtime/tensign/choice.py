@@ -12,6 +12,7 @@ from tensign.errors import UnsupportedModel
 from tensign.mlmodel import ModelManifest
 
 SERVED_FLAVORS = {"tensign": "model", "onnx": "data"}  # flavor -> the key that names its ONNX file, the preferred first
+FIRST_CONVERTED = ("fastai", "pytorch")  # by serve and predict, unless an engine is asked for
 CONVERTED_FLAVORS = ("fastai", "pytorch", "sklearn", "onnx")  # onnx: where its pictures are declared
 _PICKLE = "unpickles {}, which runs the model's own code"
 

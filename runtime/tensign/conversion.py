@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from tensign import errors
-from tensign.choice import SERVED_FLAVORS
+from tensign.choice import FIRST_CONVERTED, SERVED_FLAVORS
 from tensign.mlmodel import read_mlmodel
 
 log = logging.getLogger(__name__)
 
 CROPS = 200
-_FIRST_CONVERTED = ("fastai", "pytorch")  # by serve and predict, unless an engine is asked for
 FORMAT = 4  # of what converters write; another number, and every cached model is converted again
 
 
@@ -34,7 +33,7 @@ def servable(path: Path, *, trust: bool, cache: Path) -> Path:
     pytorch model cannot be converted and is trusted, its own engine runs it as it is, and a file in the cache says why.
     """
     manifest = read_mlmodel(path)
-    flavor = next((flavor for flavor in _FIRST_CONVERTED if flavor in manifest.flavors), None)
+    flavor = next((flavor for flavor in FIRST_CONVERTED if flavor in manifest.flavors), None)
     if flavor is None or any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
         return path
     # What a stranger's code made is for those alone who trust it. The words stand in this order since `.{one}-*` is no other's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tensign.choice import SERVED_FLAVORS, Choice, choices
+from tensign.choice import FIRST_CONVERTED, SERVED_FLAVORS, Choice, choices
 from tensign.errors import UnsupportedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.plan import ModelPlan
@@ -69,10 +69,12 @@ def layout(spec: TensorSpec) -> str:
 
 def _served(manifest: ModelManifest) -> dict[str, Any]:
     """The engine that runs it and why, why not the others, and what follows for whoever calls it."""
+    if converted := _converted(manifest):
+        return {"served": converted, "other flavors": _others(manifest, None)}
     try:
         plan = ModelPlan.of(manifest.path)
     except UnsupportedModel as error:
-        return {"served": _converted(manifest) or f"no: {error}", "other flavors": _others(manifest, None)}
+        return {"served": f"no: {error}", "other flavors": _others(manifest, None)}
     choice = plan.choice
     facts: dict[str, Any] = {
         "served": f"as {choice.flavor}, {plan.file.name}, by engine {choice.engine}{'; with --trust' if choice.runs else ''}",
@@ -94,10 +96,11 @@ def _served(manifest: ModelManifest) -> dict[str, Any]:
 
 def _converted(manifest: ModelManifest) -> str:
     """What `tensign serve` does first, "" where it does nothing of the kind or cannot."""
-    fastai = [choice for choice in choices(manifest) if choice.flavor == "fastai" and not choice.refused]
-    if not fastai or any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
+    first = [choice for choice in choices(manifest) if choice.flavor in FIRST_CONVERTED and not choice.refused]
+    if not first or any(flavor in manifest.flavors for flavor in SERVED_FLAVORS):
         return ""
-    return "as ONNX: serve and predict convert it first, once, reading its file as data; or as it is: --engine fastai --trust"
+    asis = f"--engine {first[0].engine} --trust"
+    return f"as ONNX: serve and predict convert it first, once, reading its file as data; or as it is: {asis}"
 
 
 def _why(choice: Choice) -> str:

@@ -78,8 +78,12 @@ class ModelManifest:
 
     @property
     def name(self) -> str:
-        """What to call the model where nobody named it: its artifact path, else its directory."""
-        return Path(str(self.document.get("artifact_path") or "")).name or self.path.resolve().name
+        """What to call the model where nobody named it: its artifact path, else its directory.
+
+        A model out of MLflow 3's store has a URI there, of which the last part is no name.
+        """
+        artifact = str(self.document.get("artifact_path") or "")
+        return ("" if ":/" in artifact else Path(artifact).name) or self.path.resolve().name
 
     @cached_property
     def digest(self) -> str:

@@ -13,23 +13,12 @@ import onnx
 from tensign.config import VARIANTS
 from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.proof.parity import Tolerance
+from tensign.proof.record import allowed
 from tensign_converters.precision.asked import check_variants
 from tensign_converters.precision.calibration import example_rows, pictures
 from tensign_converters.precision.halves import halve
 from tensign_converters.precision.quantized import quantize
 from tensign_converters.subject import Subject
-
-# Of half precision: 11 bits of each number, whose errors hardly add up.
-_HALVES = Tolerance(5e-3, 1e-2)
-# Of 8 bits, where something is decided: how often the decision stays. Probabilities may be any, logits no further than what
-# tells a scale or a range that is wrong.
-_DECIDED = Tolerance(1.0, 1.0, 0.97)
-# A row agrees only with all its labels, each of which may be close to the threshold.
-_LABELLED = Tolerance(1.0, 1.0, 0.95)
-# Of 8 bits, where numbers are the answer, or nobody says what it is: a tenth of the row's largest. One rounding is 1/255 of a
-# range; of some dozens of layers more than this is a layer that does not bear it, and nobody else would notice.
-_MEASURED = Tolerance(0.1, 0.1)
-_OF_TASK = {"classification": _DECIDED, "multilabel": _LABELLED, "segmentation": _DECIDED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +31,7 @@ class Variants:
 
 def tolerance(subject: Subject, name: str) -> Tolerance:
     """Beyond which that precision is refused."""
-    if name == "int8":
-        return _OF_TASK.get(subject.head.task, _MEASURED)
-    return _HALVES if name == "fp16" else subject.tolerance
+    return subject.tolerance if name == "fp32" else allowed(name, subject.head.task)
 
 
 def write_variants(

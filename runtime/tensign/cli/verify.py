@@ -29,7 +29,7 @@ def verify(
     if page:
         report.check()
     found = verified(model, ModelConfig(device=device, variant=variant))
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"{model} on {found.device}: {found.parity}")
     console.print(f"held against: {found.record.against}")
     console.print(f"not checked: {'; '.join(found.record.unchecked)}")

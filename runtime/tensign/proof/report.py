@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from tensign.errors import InvalidConfig
+from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.plan import ModelPlan
 from tensign.proof.parity import Parity
-from tensign.proof.record import Proof, Record
+from tensign.proof.record import RECORD_FILE, Proof, Record
 from tensign.proof.verification import tried
 
 FILE = "conversion.html"
@@ -45,7 +45,10 @@ def page(directory: Path, record: Record, again: Parity | None = None, name: str
     name = escape(name or ModelPlan.of(directory).manifest.name)
     parts = [f"<h1>{name}: converted, and the same?</h1>", _facts(record), _figures(directory, record, again)]
     for precision, proof in record.proofs.items():
-        parts += [f"<h2>{escape(precision)}: how far each of {proof.parity.rows} rows differs</h2>", _histogram(proof)]
+        parts += [
+            f"<h2>{escape(precision)}: how far each of {escape(str(proof.parity.rows))} rows differs</h2>",
+            _histogram(proof),
+        ]
         parts += ["<h2>The rows that differ most</h2>", *_worst(directory, record, proof)]
     head = f'<meta charset="utf-8"><title>{name}: proof</title><style>{_STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{"".join(parts)}\n</body></html>\n'
@@ -104,7 +107,9 @@ def _histogram(proof: Proof) -> str:
         figure = Figure(figsize=(8, 2.8), layout="constrained")
         axes = figure.subplots()
         axes.hist(np.minimum(values, 1), bins=edges.tolist(), color="#1f6fb4")
-        axes.axvline(proof.tolerance.difference, color="#c0392b", linestyle="--", label="tolerance of a probability")
+        axes.axvline(
+            max(proof.tolerance.difference, _SMALLEST), color="#c0392b", linestyle="--", label="tolerance of a probability"
+        )
         axes.set(xscale="log", xlabel="greatest difference of the row's outputs", ylabel="rows")
         axes.legend(frameon=False)
         figure.savefig(drawn, format="svg", metadata={"Date": None})
@@ -115,6 +120,8 @@ def _worst(directory: Path, record: Record, proof: Proof) -> Iterator[str]:
     plan = ModelPlan.of(directory)
     rows = tried(plan, record.crops)
     numbers = {rows.name(row): row for row in range(len(rows))}
+    if len(rows) != len(proof.differences) or not numbers.keys() >= set(proof.worst):
+        raise UnsupportedModel(f"{directory / RECORD_FILE}: differences and worst: not of the {len(rows)} rows that are tried")
     for name in proof.worst:
         difference = proof.differences[numbers[name]]
         thumbnail = next((_thumbnail(value) for value in rows[numbers[name]].values()), "")

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from tensign.errors import InvalidInput, UnsupportedModel
+from tensign.proof.field import read_json
 from tensign.proof.samples import Sample, Samples
 from tensign.signature import Signature
 from tensign.values import is_missing
 
 ROWS_FILE = "proof-rows.json"
+_MOST_BYTES = 1 << 26
 
 
 def write_rows(rows: Samples, directory: Path) -> None:
@@ -27,16 +29,21 @@ def write_rows(rows: Samples, directory: Path) -> None:
 def read_rows(directory: Path, signature: Signature) -> Samples | None:
     """None where none were kept. Raises UnsupportedModel for what is broken."""
     try:
-        document = json.loads((directory / ROWS_FILE).read_text(encoding="utf-8"))
-        columns = zip(*document["data"], strict=True)
-        named = dict(zip(document["columns"], map(list, columns), strict=True))
-        table = signature.enforce_inputs(named, None, "mlflow-compat")
-        count = len(document["data"])
-        return Samples(tuple((f"row {row}", partial(_taken, table, row)) for row in range(count)), str(document["told"]))
+        document = read_json(directory / ROWS_FILE, _MOST_BYTES)
     except FileNotFoundError:
         return None
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, InvalidInput) as error:
-        raise UnsupportedModel(f"{directory}: {ROWS_FILE} is broken: {error}") from None
+    field = document.fields(("told", "columns", "data"))
+    names = [each.text() for each in field["columns"].items(1)]
+    rows = [row.items(len(names), len(names)) for row in field["data"].items(1)]
+    named = {name: [row[at].value for row in rows] for at, name in enumerate(names)}
+    try:
+        table = signature.enforce_inputs(named, None, "mlflow-compat")
+    except InvalidInput as error:
+        raise UnsupportedModel(f"{document.file}: data: {error}") from None
+    if len(named) != len(names) or any(len(column) != len(rows) for column in table.values()):
+        field["columns"].refuse("every column once, with a value of each row")
+    told = field["told"].text()
+    return Samples(tuple((f"row {row}", partial(_taken, table, row)) for row in range(len(rows))), told)
 
 
 def example(rows: Samples) -> dict[str, Any]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tensign.choice import inside
 from tensign.config import ModelConfig
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.example import saved_example
+from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.model import Model
 from tensign.plan import ModelPlan
 from tensign.proof.parity import Answers, Differences, Parity
-from tensign.proof.record import RECORD_FILE, Record, digest, padded, thinned
+from tensign.proof.record import ANSWERS_FILE, RECORD_FILE, Record, allowed, declared, digest, padded, thinned
 from tensign.proof.rows import read_rows
 from tensign.proof.samples import Sample, Samples, samples
 
@@ -33,16 +35,19 @@ def verify(path: Path | str, config: ModelConfig | None = None) -> Verified:
     """Runs what is served, host preprocessing included, on the rows that the conversion was proved with.
 
     Raises ParityFailed where a file was changed since or an answer is beyond the tolerance, UnsupportedModel where the
-    directory carries no proof, and what loading raises.
+    directory carries no proof, or one that proves less than a conversion must, and what loading raises.
     """
     directory = Path(path)
     record, expected = Record.read(directory)
-    changed = [name for name, known in record.files.items() if not _unchanged(directory / name, known)]
+    manifest = read_mlmodel(directory)
+    changed = [name for name, known in record.files.items() if not _unchanged(manifest, name, known)]
+    changed += ["what the MLmodel declares"] * (declared(directory) != record.declared)
     if changed:
         raise ParityFailed(f"{directory}: not what was proved: {', '.join(changed)} changed since or missing")
     config = config or ModelConfig()
     model = Model.load(directory, config)
     try:
+        _check(model.plan, record)
         proof = record.proofs.get(config.variant)
         if proof is None:
             raise UnsupportedModel(f"{directory}: variant {config.variant}: {RECORD_FILE} has no proof of it")
@@ -61,25 +66,52 @@ def tried(plan: ModelPlan, crops: int) -> Samples:
     return kept or samples(plan.signature, plan.preprocess, saved_example(plan.manifest, plan.signature), crops)
 
 
-def _unchanged(file: Path, known: str) -> bool:
-    return file.is_file() and digest(file) == known
+def _unchanged(manifest: ModelManifest, name: str, known: str) -> bool:
+    try:
+        return digest(inside(manifest, name)) == known
+    except UnsupportedModel:  # no such file
+        return False
+
+
+def _check(plan: ModelPlan, record: Record) -> None:
+    """That the record is of all that is run, and allows no more than a conversion may."""
+    labels = plan.manifest.flavors[plan.flavor].get("labels")
+    wanted = {plan.file.relative_to(plan.manifest.path).as_posix(), *[str(labels)] * (labels is not None)}
+    if not wanted | {proof.file for proof in record.proofs.values()} <= record.files.keys():
+        known = ", ".join(record.files) or "none"
+        raise UnsupportedModel(f"{RECORD_FILE}: files: wanted {', '.join(sorted(wanted))} and what was proved, got {known}")
+    for name, proof in record.proofs.items():
+        most = asdict(allowed(name, plan.task))
+        for key, value in asdict(proof.tolerance).items():
+            if value < most[key] if key == "agreement" else value > most[key]:
+                bound = "least" if key == "agreement" else "most"
+                told = f"wanted at {bound} {most[key]:g}, got {value:g}"
+                raise UnsupportedModel(f"{RECORD_FILE}: proofs.{name}.tolerance.{key}: {told}")
 
 
 def _compared(model: Model, rows: Samples, batches: tuple[int, ...], expected: dict[str, npt.NDArray[Any]]) -> Parity:
     plan = model.plan
-    if {len(answers) for answers in expected.values()} != {len(rows)} or set(expected) != {
-        out.name for out in plan.signature.outputs
-    }:
+    outputs = {out.name: out for out in plan.signature.outputs}
+    if {len(answers) for answers in expected.values()} != {len(rows)} or expected.keys() != outputs.keys():
         raise ParityFailed("the answers that were kept are not of the rows that this tensign tries; convert the model again")
     whole = all(len(out.shape) == 2 and 0 <= out.shape[1] <= expected[out.name].shape[1] for out in plan.signature.outputs)
     differences, at = Differences(plan.task if whole else "", plan.threshold), 0
-    for chunk in rows.chunks(batches):
-        given = model.infer(stacked(chunk))
-        wanted = {name: answers[at : at + len(chunk)] for name, answers in expected.items()}
-        thin = {name: padded(thinned(np.asarray(given[name])), answers.shape[1]) for name, answers in wanted.items()}
-        differences.add(Answers(thin), Answers(wanted))
-        at += len(chunk)
-    return differences.parity(rows.told, batches)
+    with np.errstate(all="ignore"):  # what overflows is beyond any tolerance
+        for chunk in rows.chunks(batches):
+            given = model.infer(stacked(chunk))
+            wanted = {name: answers[at : at + len(chunk)] for name, answers in expected.items()}
+            thin = {name: _like(answers, thinned(np.asarray(given[name])), name) for name, answers in wanted.items()}
+            differences.add(Answers(thin), Answers(wanted))
+            at += len(chunk)
+        return differences.parity(rows.told, batches)
+
+
+def _like(kept: npt.NDArray[Any], given: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """What is given, as wide as what was kept."""
+    if given.shape[1] > kept.shape[1] or (given.dtype.kind == "U") != (kept.dtype.kind == "U"):
+        told = [f"{array.dtype.name} [rows,{array.shape[1]}]" for array in (kept, given)]
+        raise ParityFailed(f"{ANSWERS_FILE}: {name}: the original answered {told[0]}, the model answers {told[1]}")
+    return padded(given, kept.shape[1])
 
 
 def stacked(chunk: list[Sample]) -> dict[str, npt.NDArray[Any]]:
