@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign_converters.networks.network import Network, read_network
+from tensign_converters.pickles import members
 
 ANY = torch.export.Dim("rows", min=2)
 
@@ -277,6 +278,26 @@ def test_a_program_for_one_row_that_does_not_is_refused(module: nn.Module, tmp_p
         read_network(file, trust=False)
 
 
+class Summed(nn.Module):
+    """Adds up what all rows hold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.sum(0, keepdim=True)
+
+
+class Sure(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x & x.all(0, keepdim=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_a_program_of_integers_that_mixes_rows_is_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    mixes, given = Sure() if dtype == torch.bool else Summed(), torch.ones(1, 64).to(dtype)
+    file = exported(mixes, tmp_path / "model.pt2", given, rows=False)
+    with pytest.raises(UnsupportedModel, match=r"exported for exactly 1 row"):
+        read_network(file, trust=False)
+
+
 def test_a_program_exported_while_training_is_refused(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout()).train()
     torch.export.save(torch.export.export(network, (torch.rand(2, 4),)), tmp_path / "model.pt2")
@@ -441,6 +462,17 @@ def test_torchscript_without_a_counterpart_is_refused(tmp_path: Path) -> None:
 
 
 # -- files
+
+
+def test_a_zip_of_more_members_than_torch_writes_is_refused_by_every_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = exported(nn.ReLU(), tmp_path / "model.pt2", torch.rand(2, 4))
+    script = _saved("scripted", nn.ReLU(), torch.ones(1), tmp_path / "model.pt")
+    monkeypatch.setattr(members, "MAX_MEMBERS", 3)
+    for file in (program, script):
+        with pytest.raises(UnsupportedModel, match=rf"^{file.name}: a zip of more than 3 members"):
+            read_network(file, trust=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02", b"not a network", b"PK\x03\x04" + bytes(100)])

@@ -11,6 +11,7 @@ from tensign.errors import UnsupportedModel
 from tensign.specs import TensorSpec
 
 Specs = tuple[TensorSpec, ...]
+_WORDS = 10  # integers below that, which any vocabulary has; zeros alone would hide what rows do to each other
 _ELSEWHERE = 64  # of an axis of any length, other than that of rows
 
 
@@ -23,6 +24,8 @@ def any_rows(program: nn.Module, specs: Specs, outputs: Specs) -> tuple[Specs, S
     try:
         if counts != {count} or count < 1 or not _alike(program, specs, count):
             raise RuntimeError
+    except UnsupportedModel:
+        raise
     except Exception:  # torch's, of sizes that do not fit
         raise UnsupportedModel(
             f"a program that was exported for exactly {count} row{'s' if count > 1 else ''}: export it again for any number;"
@@ -48,7 +51,9 @@ def _alike(program: nn.Module, specs: Specs, count: int) -> bool:
 def _example(spec: TensorSpec, count: int, generator: torch.Generator) -> Tensor:
     shape = (count, *(_ELSEWHERE if length < 0 else length for length in spec.shape[1:]))
     kind = getattr(torch, spec.dtype.name)
-    return torch.rand(shape, generator=generator).to(kind) if kind.is_floating_point else torch.zeros(shape, dtype=kind)
+    if kind.is_floating_point:
+        return torch.rand(shape, generator=generator).to(kind)
+    return torch.randint(2 if kind is torch.bool else _WORDS, shape, generator=generator).to(kind)
 
 
 def _answers(program: nn.Module, given: list[Tensor]) -> tuple[Tensor, ...]:

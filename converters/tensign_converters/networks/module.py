@@ -21,6 +21,7 @@ from tensign_converters.graph import write
 from tensign_converters.learners.learned import example, network_input, output_shape, rebuilt
 from tensign_converters.learners.transforms import COLOUR, GREY, Preprocessing
 from tensign_converters.networks.network import Network
+from tensign_converters.networks.order import Ordered, Sole, given_order, taken_order
 from tensign_converters.subject import Head, Subject
 
 _SOME_LENGTH = 64  # of an example's axis that stays open
@@ -31,18 +32,20 @@ def tensors_subject(network: Network, signature: Signature) -> Subject:
     inputs, outputs = tensor_specs(signature.inputs), tensor_specs(signature.outputs)
     if not inputs or not outputs or signature.params:
         raise UnsupportedModel(f"wanted a signature of tensors, outputs too, and no params, got {signature}")
-    names = [spec.name for spec in inputs], [spec.name for spec in outputs]
-    original, examples = Ordered(network.module, *names).eval(), {spec.name: _example(spec) for spec in inputs}
+    taken, given = taken_order(network.module, network.inputs, inputs), given_order(network.outputs, outputs)
+    names, examples = [spec.name for spec in outputs], {spec.name: _example(spec) for spec in inputs}
+    original = Ordered(network.module, taken, given, names).eval()
 
     def answers(samples: Sequence[Sample]) -> Answers:
         columns = [torch.from_numpy(np.stack([sample[spec.name] for sample in samples])) for spec in inputs]
         with torch.no_grad():
-            given = original(*columns)
-        return Answers({spec.name: np.asarray(tensor) for spec, tensor in zip(outputs, given, strict=True)})
+            said = original(*columns)
+        return Answers({name: np.asarray(tensor) for name, tensor in zip(names, said, strict=True)})
 
     def written(target: Path) -> None:
-        module = network.exportable(*(example for example, _ in examples.values()))
-        write(Ordered(module, *names), examples, names[1], target)
+        tensors = [example for example, _ in examples.values()]
+        module = network.exportable(*(tensors[index] for index in taken))
+        write(Ordered(module, taken, given, names), examples, names, target)
 
     return Subject(signature, written, answers, None, Head(), network.versions, _against(network), _unchecked(network))
 
@@ -57,26 +60,6 @@ def _unchecked(network: Network) -> tuple[str, ...]:
     return (*network.notes, *["the pickle's own code: it did not run"] * rebuilt_from_data)
 
 
-class Ordered(nn.Module):
-    """A network that takes tensors in the signature's order and gives a tuple in that of its outputs."""
-
-    def __init__(self, network: nn.Module, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        super().__init__()
-        self.network, self.inputs, self.outputs = network, list(inputs), list(outputs)
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        if len(tensors) == 1:
-            given = self.network(*tensors)
-        else:
-            given = self.network(**dict(zip(self.inputs, tensors, strict=True)))
-        if isinstance(given, dict):
-            given = tuple(given[name] for name in self.outputs) if len(given) > 1 else tuple(given.values())
-        given = tuple(given) if isinstance(given, list | tuple) else (given,)
-        if len(given) != len(self.outputs):
-            raise UnsupportedModel(f"the signature promises {len(self.outputs)} outputs, the network gives {len(given)}")
-        return given
-
-
 def pictures_subject(network: Network, signature: Signature | None, declaration: Declaration) -> Subject:
     """Pictures in, as declared; signature: the network's own, where it has one, which names the tensors and their sizes.
 
@@ -84,12 +67,15 @@ def pictures_subject(network: Network, signature: Signature | None, declaration:
     """
     kind = COLOUR if declaration.mode == "RGB" else GREY
     taken, output = _named(signature)
+    if signature is not None:
+        taken_order(network.module, network.inputs, tensor_specs(signature.inputs))
+        given_order(network.outputs, tensor_specs(signature.outputs))
     size = _network_size(declaration, taken)
     host = declaration.spec()
     steps = Preprocessing(kind, host.steps, declaration.graph_steps(), size, size, host.exif_orientation)
 
     def placed(module: nn.Module) -> nn.Module:
-        return ChannelsLast(module) if declaration.layout == "NHWC" else module
+        return Sole(ChannelsLast(module) if declaration.layout == "NHWC" else module).eval()
 
     original = placed(network.module)
     shape = output_shape(original, steps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -100,8 +99,8 @@ def _kind(file: Path) -> str:
         size = stream.seek(0, 2)
     if head.startswith(b"PK\x03\x04"):
         try:
-            names = zipfile.ZipFile(file).namelist()
-        except Exception:  # zipfile raises whatever a broken directory leads it to; its reader says so
+            names = Members(file).names
+        except UnsupportedModel:  # a zip that torch did not write; its reader says so
             return "pickle"
         scripted = any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in names)
         return "pt2" if is_pt2(names) else "torchscript" if scripted else "pickle"
