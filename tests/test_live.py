@@ -152,7 +152,9 @@ def test_callbacks_that_change_a_batch_are_held_against_the_conversion(tmp_path:
     subject = live.learner_subject(small_learner(cbs=[Watching(), Darkening()]), None)
     subject.write(tmp_path / "model.onnx")
     rows = samples(subject.signature, subject.preprocess, crops=0)
-    with pytest.raises(ParityFailed, match=r"held against a copy of the live Learner, .*, with its callbacks Darkening$"):
+    with pytest.raises(
+        ParityFailed, match=r"held against a copy of the live Learner, .*, with its callbacks Watching, Darkening$"
+    ):
         prove(subject, tmp_path / "model.onnx", rows)
 
 
