@@ -122,7 +122,7 @@ def test_a_class_of_its_own_needs_trust_and_then_runs_by_its_own_engine(tmp_path
     assert servable(source, trust=True, cache=tmp_path / "cache") == source
 
 
-class Crossed(torch.nn.Module):
+class Crossed(torch.nn.Module):  # type: ignore[name-defined, misc]
     """Names its inputs and outputs in another order than its signature does."""
 
     def forward(self, y: Any, x: Any) -> Any:
@@ -146,9 +146,10 @@ def test_inputs_and_outputs_are_found_by_name(tmp_path: Path, kind: str) -> None
     (tmp_path / "model" / "data").mkdir()
     (tmp_path / "network").rename(tmp_path / "model" / "data" / ("model.pt2" if kind == "pt2" else "model.pth"))
     convert(tmp_path / "model", tmp_path / "made", trust=kind != "pt2", crops=4)
-    x, y = np.float32([[1, 2, 3, 4]]), np.float32([[5, 6, 7, 8]])
-    with Model.load(tmp_path / "made", CPU) as model:
-        answer = model.infer({"y": y, "x": x})
+    x, y = (np.array([row], np.float32) for row in ([1, 2, 3, 4], [5, 6, 7, 8]))
+    model = Model.load(tmp_path / "made", CPU)
+    answer = model.infer({"y": y, "x": x})
+    model.close(5)
     np.testing.assert_array_equal(answer["a"], x * 1000 - y)
     np.testing.assert_array_equal(answer["b"], x * 2 + y)
 
