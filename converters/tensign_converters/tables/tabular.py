@@ -63,7 +63,7 @@ class Tabular:
     def _against(self, agreement: Agreement) -> str:
         """Whose answers those are, and what was found of them beyond the outputs."""
         probabilities = f"; its probabilities, which stay inside, differed by at most {agreement.max_difference:.1e}"
-        refusals = f"; {agreement.refusals} kinds of rows that it refuses were refused"
+        refusals = f"; {agreement.refusals} rows that it refuses were refused"
         return (
             f"the original {named(self.original.estimator)} in scikit-learn {self.original.versions['scikit-learn']}"
             f"{probabilities * self.original.gives_probabilities}{refusals * bool(agreement.refusals)}"
