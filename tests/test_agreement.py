@@ -50,7 +50,7 @@ def test_a_model_that_predicts_otherwise_fails(tmp_path: Path) -> None:
 
 def test_a_model_that_answers_what_the_original_refuses_fails(tmp_path: Path) -> None:
     original, made = asked(tmp_path / "model", LogisticRegression(max_iter=2000))
-    with pytest.raises(ParityFailed, match="the original refuses 6 kinds of rows, of which the converted one answers 4"):
+    with pytest.raises(ParityFailed, match="the original refuses 6 rows, of which the converted one answers 4"):
         agree(original, graph_of(original, original.estimator, {**made.refused, "IsInf": []}), made)
 
 

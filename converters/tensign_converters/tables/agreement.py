@@ -27,7 +27,7 @@ Differences = npt.NDArray[np.float64]  # row by row; infinite where labels are n
 class Agreement:
     """compared: which of the rows asked were; rows: how many; answers: how many different ones the original gave;
     at_threshold: rows left out, at which the original itself answers otherwise where a number is one float32 step higher or
-    lower, or at which two classes tie; refusals: kinds of rows that the original refuses, and the converted model with it.
+    lower, or at which two classes tie; refusals: rows that the original refuses, and the converted model with it.
 
     top1_agreement: of the rows whose labels are the same, 0 to 1; None where no labels are predicted.
     max_difference, mean_difference: of probabilities, or of the numbers that are predicted, relative to their size.
@@ -48,7 +48,7 @@ class Agreement:
     def __str__(self) -> str:
         labels = "" if self.top1_agreement is None else f", labels equal {self.top1_agreement:.0%}"
         left_out = f", {self.at_threshold} more at a threshold" * bool(self.at_threshold)
-        refusals = f", {self.refusals} kinds refused by both" * bool(self.refusals)
+        refusals = f", {self.refusals} refused by both" * bool(self.refusals)
         return (
             f"greatest difference {self.max_difference:.1e} (tolerance {self.tolerance:g}){labels}, on {self.rows} rows of"
             f" {self.answers} answers{left_out}{refusals}: {self.inputs}"
@@ -62,9 +62,7 @@ def agree(original: Original, model: bytes, asked: Rows) -> Agreement:
     got = _in_batches(session, asked.table)
     too_many = sum(_answers(session, row) for row in asked.refusals)
     if too_many:
-        raise ParityFailed(
-            f"the original refuses {len(asked.refusals)} kinds of rows, of which the converted one answers {too_many}"
-        )
+        raise ParityFailed(f"the original refuses {len(asked.refusals)} rows, of which the converted one answers {too_many}")
     want = answered(original, asked.table)
     differences = {name: _difference(original, name, want[name], got[name]) for name in want}
     worst = np.max(list(differences.values()), axis=0)

@@ -51,7 +51,7 @@ class Tabular:
             None,
             Head("classification" if classes else "", "none", -1, classes),
             self.original.versions,
-            f"the original {named(estimator)} in scikit-learn {self.original.versions['scikit-learn']}",
+            self._against(agreement),
             (*self.notes, *[left_out] * bool(agreement.at_threshold)),
             Samples(
                 tuple((f"row {at}", partial(_itself, row)) for at, row in enumerate(kept)),
@@ -59,6 +59,15 @@ class Tabular:
             ),
             Tolerance(TOLERANCE, TOLERANCE),
             "a model of columns has none: its thresholds and one-hot words do not bear rounding",
+        )
+
+    def _against(self, agreement: Agreement) -> str:
+        """Whose answers those are, and what was found of them beyond the outputs."""
+        probabilities = f"; its probabilities, which stay inside, differed by at most {agreement.max_difference:.1e}"
+        refusals = f"; {agreement.refusals} rows that it refuses were refused"
+        return (
+            f"the original {named(self.original.estimator)} in scikit-learn {self.original.versions['scikit-learn']}"
+            f"{probabilities * self.original.gives_probabilities}{refusals * bool(agreement.refusals)}"
         )
 
     def _write(self, target: Path) -> None:
