@@ -29,6 +29,7 @@ from test_proof import written
 
 FP32 = ("proofs", "fp32")
 PARITY = (*FP32, "parity")
+OUTPUT = "output-0.npy"
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,15 @@ def npz(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> b
     return made.getvalue()
 
 
+def lying() -> bytes:
+    """Of a member that its directory calls larger than the file."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr(OUTPUT, npy(np.zeros((30, 3))))
+        archive.filelist[0].file_size = archive.filelist[0].compress_size = 1 << 40
+    return made.getvalue()
+
+
 def npy(array: Any) -> bytes:
     made = io.BytesIO()
     np.save(made, array)
@@ -151,7 +161,6 @@ def header(text: str) -> bytes:
 
 
 HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 275), }"
-OUTPUT = "output-0.npy"
 
 
 @pytest.mark.parametrize(
@@ -159,6 +168,7 @@ OUTPUT = "output-0.npy"
     [
         (b"", "not a zip"),
         (b"PK\3\4" + b"junk" * 100, "not a zip"),
+        (lying(), "said to hold 1099511627776 bytes"),
         (npz(), "wanted 1 to 1000 outputs"),
         (npz((OUTPUT, header(HUGE))), "takes other than the 0 bytes"),
         (npz((OUTPUT, header("[" * 5000))), "wanted an array"),
