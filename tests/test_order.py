@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,11 @@ BY_NAME = {"a": 995.0, "b": 7.0}
 @pytest.mark.parametrize("outputs", ["ab", "ba"])
 def test_names_decide(program: Network, inputs: str, outputs: str) -> None:
     said = signature([*inputs], [*outputs])
-    assert answered(program, said) == answered(live(Crossed()), said) == BY_NAME
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.jit as a whole
+        scripted = torch.jit.script(Crossed())
+    for network in (program, live(Crossed()), live(scripted)):
+        assert answered(network, said) == BY_NAME
 
 
 def test_position_decides_where_the_network_has_no_names(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tensign_converters.networks.architecture import fill
 from tensign_converters.networks.pt2 import is_pt2, read_pt2
 from tensign_converters.networks.statedict import read_safetensors, state_dict
 from tensign_converters.pickles.archive import read_archive
-from tensign_converters.pickles.members import Members
+from tensign_converters.pickles.members import Members, listed
 from tensign_converters.pickles.plain import Plain
 from tensign_converters.pickles.rebuild import Rebuilder
 
@@ -99,8 +99,8 @@ def _kind(file: Path) -> str:
         size = stream.seek(0, 2)
     if head.startswith(b"PK\x03\x04"):
         try:
-            names = Members(file).names
-        except UnsupportedModel:  # a zip that torch did not write; its reader says so
+            names = listed(file)
+        except UnsupportedModel:  # a broken zip; its reader says so
             return "pickle"
         scripted = any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in names)
         return "pt2" if is_pt2(names) else "torchscript" if scripted else "pickle"

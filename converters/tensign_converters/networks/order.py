@@ -77,8 +77,8 @@ class Sole(nn.Module):
 def _arguments(module: nn.Module, count: int) -> list[str]:
     """Names of the first arguments of its forward, at most `count`; none of one that takes any number."""
     if isinstance(module, torch.jit.ScriptModule):
-        forward: Any = module.forward
-        return [argument.name for argument in forward.schema.arguments[1 : count + 1]]
+        schema = module.forward.schema  # type: ignore[attr-defined]  # torch does not type its scripted methods
+        return [argument.name for argument in schema.arguments[1 : count + 1]]
     parameters = inspect.signature(module.forward).parameters.values()
     names = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     several = any(each.kind == each.VAR_POSITIONAL for each in parameters) and len(names) < count

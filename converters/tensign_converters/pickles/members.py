@@ -18,13 +18,8 @@ class Members:
     def __init__(self, source: Path | bytes) -> None:
         """Raises UnsupportedModel for a zip that is broken or has members that torch does not write."""
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        try:
-            self._zip = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-        except Exception as error:  # zipfile raises whatever a broken directory leads it to
-            raise UnsupportedModel(f"a broken zip: {type(error).__name__}") from None
+        self._zip = _opened(source)
         infos = self._zip.infolist()
-        if len(infos) > MAX_MEMBERS:
-            raise UnsupportedModel(f"a zip of more than {MAX_MEMBERS} members")
         self._infos: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
             _check(info)
@@ -64,6 +59,23 @@ class Members:
         """Raises UnsupportedModel where a member of that name says that numbers are not little-endian."""
         if name in self._infos and self.read(name, 16) != b"little":
             raise UnsupportedModel("its numbers are not little-endian")
+
+
+def listed(file: Path) -> list[str]:
+    """Names of a zip's members, whatever they are: TorchScript compresses some. Raises UnsupportedModel for a broken zip."""
+    with _opened(file) as opened:
+        return opened.namelist()
+
+
+def _opened(source: Path | bytes) -> zipfile.ZipFile:
+    try:
+        opened = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except Exception as error:  # zipfile raises whatever a broken directory leads it to
+        raise UnsupportedModel(f"a broken zip: {type(error).__name__}") from None
+    if len(opened.infolist()) > MAX_MEMBERS:
+        opened.close()
+        raise UnsupportedModel(f"a zip of more than {MAX_MEMBERS} members")
+    return opened
 
 
 def _check(info: zipfile.ZipInfo) -> None:
