@@ -22,7 +22,7 @@ from tensign.mlmodel import read_mlmodel
 
 log = logging.getLogger(__name__)
 
-CROPS = 200
+CROPS, MOST_CROPS = 200, 100_000
 FORMAT = 4  # of what converters write; another number, and every cached model is converted again
 
 

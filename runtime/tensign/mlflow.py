@@ -191,7 +191,7 @@ def _with_example(folder: Path, signature: Signature, example: Example | None) -
     Source: mlflow.models.utils._Example, release 3.17.
     """
     if example is None:
-        example = {name: value[None] for name, value in samples(signature, crops=0)[0].items()}
+        example = {name: value[None] for name, value in samples(signature, crops=1)[0].items()}
     listed: Any = {name: array.tolist() for name, array in signature.enforce_inputs(example).items()}
     (first, *_) = signature.inputs
     listed = listed if first.named else listed[first.name]

@@ -25,7 +25,11 @@ def convert(
     calibrate: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Pictures that int8 is calibrated on, like those to come.")
     ] = None,
-    crops: Annotated[int, typer.Option(min=0, help="Pieces of photographs that the proof tries.")] = conversion.CROPS,
+    crops: Annotated[
+        int, typer.Option(min=0, max=conversion.MOST_CROPS, help="Pieces of photographs that the proof tries.")
+    ] = conversion.CROPS,
+        int, typer.Option(min=0, max=conversion.MOST_CROPS, help="Pieces of photographs that the proof tries.")
+    ] = conversion.CROPS,
 ) -> None:
     """Turn a model into an MLmodel directory with graph, preprocessing and proof, which MLflow opens too."""
     report = conversion.convert(

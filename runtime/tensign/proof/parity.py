@@ -82,7 +82,7 @@ class Differences:
         for name in its:
             _check_alike(name, mine.get(name), its[name])
         rows, floats = len(next(iter(its.values()))), [name for name in its if its[name].dtype.kind == "f"]
-        apart = [np.abs(_rows(mine[name]) - _rows(its[name])) for name in floats]
+        apart = [_apart(_rows(mine[name]), _rows(its[name])) for name in floats]
         joined = np.concatenate(apart, axis=1) if apart else np.zeros((rows, 1))
         self.greatest += joined.max(axis=1).tolist()
         self._means += joined.mean(axis=1).tolist()
@@ -134,7 +134,7 @@ class _Scores:
 
     def add(self, converted: npt.NDArray[Any], original: npt.NDArray[Any]) -> None:
         mine, its = _rows(converted), _rows(original)
-        self._apart += np.abs(mine - its).max(axis=1).tolist()
+        self._apart += _apart(mine, its).max(axis=1).tolist()
         self._largest += np.abs(its).max(axis=1).tolist()
         low, high = its.min(axis=0), its.max(axis=0)
         if self._low.shape == low.shape:  # not so where pictures of two sizes are mapped
@@ -152,6 +152,12 @@ def _check_alike(name: str, mine: npt.NDArray[Any] | None, its: npt.NDArray[Any]
     if mine is None or mine.shape != its.shape or _KINDS.get(mine.dtype.kind) != _KINDS.get(its.dtype.kind):
         came = "nothing" if mine is None else f"{mine.dtype} {list(mine.shape)}"
         raise ParityFailed(f'"{name}": the original gives {its.dtype} {list(its.shape)}, the converted model {came}')
+
+
+def _apart(mine: npt.NDArray[Any], its: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Absolute differences; of the same infinity on both sides none."""
+    with np.errstate(invalid="ignore"):
+        return np.where(mine == its, 0.0, np.abs(mine - its))
 
 
 def _greatest(values: list[float]) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tensign.conversion import MOST_CROPS
 from tensign.errors import UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.proof.answers import read_answers
@@ -19,7 +20,6 @@ from tensign.proof.field import Field, read_json
 from tensign.proof.parity import FULL_PRECISION, Parity, Tolerance
 
 RECORD_FILE, ANSWERS_FILE = "conversion.json", "proof.npz"
-MOST_CROPS = 100_000
 _VERSION = 2
 _MOST_VALUES = 1 << 12  # of a row of an output that are kept
 _MOST_ROWS = 1 << 20
