@@ -28,8 +28,6 @@ def convert(
     crops: Annotated[
         int, typer.Option(min=0, max=conversion.MOST_CROPS, help="Pieces of photographs that the proof tries.")
     ] = conversion.CROPS,
-        int, typer.Option(min=0, max=conversion.MOST_CROPS, help="Pieces of photographs that the proof tries.")
-    ] = conversion.CROPS,
 ) -> None:
     """Turn a model into an MLmodel directory with graph, preprocessing and proof, which MLflow opens too."""
     report = conversion.convert(
