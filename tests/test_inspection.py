@@ -22,8 +22,8 @@ from tensign.specs import TensorSpec
     ("name", "served", "says"),
     [
         ("digits-onnx", "as onnx, model.onnx, by engine onnx", "in the server's own process"),
-        ("digits-pytorch-mlflow2", "as pytorch, model.pth, by engine torch; with --trust", "unpickles model.pth"),
-        ("digits-pytorch-mlflow3", "as pytorch, model.pt2, by engine torch; with --trust", "torch.export"),
+        ("digits-pytorch-mlflow2", "as ONNX: serve and predict convert it first", ""),
+        ("digits-pytorch-mlflow3", "as ONNX: serve and predict convert it first", ""),
         ("heart-sklearn", "as sklearn, model.pkl, by engine sklearn; with --trust", "unpickles model.pkl"),
         ("heart-sklearn-skops", "as sklearn, model.skops, by engine sklearn", "runs nothing of the model's own code"),
         ("faces-fastai-2.8", "as ONNX: serve and predict convert it first", ""),
