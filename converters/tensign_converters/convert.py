@@ -52,7 +52,7 @@ def convert(
     declared = {"called": preprocess.name, "document": plain(preprocess)} if preprocess else None
     with workshop(target) as made:
         _check_torch()
-        print(f"converting {source} into {target}: about 10 s", file=sys.stderr, flush=True)
+        print(f"converting {source} into {target}: some ten seconds, a large network a minute", file=sys.stderr, flush=True)
         job = {
             "do": "convert",
             "source": str(source.resolve()),
