@@ -3,7 +3,6 @@ its reason or read with the hostile part inert."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 import hostile_pt2
+from hostile_files import read_all
 from hostile_pickles import TOUCH, Hostile
 
 FILES = hostile_pt2.files()
@@ -56,20 +56,7 @@ for file in sys.argv[1:]:
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """By the name of the file: read, refused or crashed; the text; seconds. All are read by one process."""
     folder, canary = tmp_path_factory.mktemp("hostile"), tmp_path_factory.mktemp("canary") / "ran"
-    for index, each in enumerate(FILES):
-        (folder / f"{index:03d}").write_bytes(each.content)
-    done = subprocess.run(
-        [sys.executable, "-c", READER, str(folder), str(MEMORY)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "TENSIGN_CANARY": str(canary)},
-        stdin=subprocess.DEVNULL,
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(lines) == len(FILES), f"ended at {FILES[len(lines)].name} with {done.returncode}: {done.stderr[-2000:]}"
-    assert not canary.exists()
-    return {FILES[int(name)].name: rest for name, *rest in lines}
+    return read_all(FILES, READER, MEMORY, folder, canary)
 
 
 @pytest.mark.parametrize("hostile", FILES, ids=[each.name for each in FILES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,16 @@ ODD: dict[str, tuple[str, list[Any]]] = {  # what a column may hold: by the oper
 }
 
 
-class Nodes:
+class Nodes(ABC):
     """What both kinds of graphs have."""
 
+    @abstractmethod
     def add(self, kind: str, *inputs: str, domain: str = "", output: str = "", name: str = "", **attributes: Any) -> str:
         """One node; gives the name of its one output. name: what the node's begins with, where that matters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def constant(self, values: npt.ArrayLike) -> str:
         """Numbers or text."""
-        raise NotImplementedError
 
     def cast(self, value: str, kind: int) -> str:
         return self.add("Cast", value, to=kind)
