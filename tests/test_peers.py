@@ -196,8 +196,9 @@ def test_after_all_of_them_memory_is_flat(served: Served) -> None:
         assert served.answers()
         return served.megabytes()
 
+    # Which arena of the allocator a round's buffers land in is chance: a leak raises the least of the later rounds too.
     first = max(round_of_all() for _ in range(3))
-    assert round_of_all() < first * 1.2
+    assert min(round_of_all() for _ in range(3)) < first * 1.2
 
 
 @pytest.mark.parametrize("said", ["", "HELLO", "half a message"])
