@@ -179,7 +179,7 @@ def test_a_bias_takes_back_what_rounded_weights_move(graph: Path, tmp_path: Path
     from tensign_converters.precision import quantized
 
     pixels, moved = noise(24), []
-    for correct in (quantized._corrected, lambda network, rows: network):
+    for correct in (quantized._corrected, lambda network, known, front: network):
         monkeypatch.setattr(quantized, "_corrected", correct)
         quantize(onnx.load(graph), tmp_path / "int8.onnx", [{"image": row[None]} for row in pixels])
         moved.append(np.abs((answer(tmp_path / "int8.onnx", pixels) - answer(graph, pixels)).mean(axis=0)).max())

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from tensign.engines.onnx import text
+from tensign.engines.onnx import session_options, text
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers, Differences, Tolerance
 from tensign.proof.record import Proof, gathered, proof, thinned
@@ -86,7 +86,7 @@ class Converted:
             raise UnsupportedModel("proving the conversion needs onnxruntime: pip install 'tensign[cpu,convert]'") from None
         self._preprocess = subject.preprocess
         graph, self._inner = with_inner_outputs(model)
-        self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(graph, session_options(), providers=["CPUExecutionProvider"])
         self._inputs = [each.name for each in self._session.get_inputs()]
         self._columns = subject.signature.columnar
         self._outer = [each.name for each in self._session.get_outputs() if each.name not in self._inner]

@@ -11,6 +11,8 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime
 
+from tensign.engines.onnx import session_options
+
 _SECONDS, _ROUNDS = 1.5, 5  # of all together; at least so many in turn
 
 
@@ -34,7 +36,5 @@ def speeds(files: Mapping[str, Path], feed: Mapping[str, npt.NDArray[Any]], seco
 
 
 def _run(file: Path, feed: Mapping[str, npt.NDArray[Any]]) -> Callable[[], Any]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 3, 1
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(file), session_options(threads=1), providers=["CPUExecutionProvider"])
     return lambda: session.run(None, dict(feed))
