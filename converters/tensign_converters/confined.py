@@ -99,6 +99,8 @@ def main() -> None:
     acts: dict[str, Callable[..., dict[str, str]]] = {"convert": convert_here, "describe": describe_here, "beside": beside_here}
     act = acts[job.pop("do")]
     print(json.dumps(said(job["source"], lambda: act(**job, confinement=str(held)))), flush=True)
+    sys.stderr.flush()
+    os._exit(0)  # torch takes two seconds to be taken down, and nothing is left that anybody waits for
 
 
 if __name__ == "__main__":

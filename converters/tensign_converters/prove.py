@@ -18,7 +18,7 @@ from tensign.proof.samples import Sample, Samples
 from tensign_converters.precision.variants import tolerance
 from tensign_converters.subject import Subject
 
-BATCHES = (1, 3, 16)  # rows at a time, in turn
+BATCHES = (1, 3, 8)  # rows at a time, in turn
 _ALONE = 24  # rows that are asked by themselves too
 _BESIDE = Tolerance(1e-3, 1e-3)  # what other rows in the batch may change: kernels of other sizes round otherwise
 FULL = "fp32"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,13 @@ from tensign_converters.pickles.rebuild import Rebuilder
 from tensign_converters.pickles.unpickler import Entries, Global, Record
 
 _LEARNER = "fastai.learner.Learner"
-_TRANSFORM_HOMES = ("fastai.vision.augment", "fastai.vision.core", "fastai.data.transforms")
+_TRAIN_ONLY = frozenset(  # those of fastai with split_idx 0; it is not imported to ask it, for which it takes seconds
+    f"fastai.vision.augment.{name}"
+    for name in (
+        "RandTransform", "FlipItem", "DihedralItem", "SpaceTfm", "LightingTfm", "Brightness", "Contrast", "Saturation", "Hue",
+        "HSVTfm", "RandomErasing",
+    )
+)  # fmt: skip
 _PIPELINES = ("fasttransform.transform.Pipeline", "fasttransform.transform.Transform")
 
 
@@ -85,16 +89,7 @@ def _transform(plain: Plain, record: Any) -> Transform:
         return Transform(described(record), {}, False)
     path = described(record)
     called = described(state(record).get("encodes", "")) if path == _PIPELINES[1] else ""
-    return Transform(path, plain.attributes(record), _train_only(path), "" if called == "?" else called)
-
-
-def _train_only(path: str) -> bool:
-    """Whether the class of that name, in the installed fastai, runs on training data only."""
-    home, _, name = path.rpartition(".")
-    if home not in _TRANSFORM_HOMES:
-        return False
-    found = vars(importlib.import_module(home)).get(name)
-    return isinstance(found, type) and inspect.getattr_static(found, "split_idx", None) == 0
+    return Transform(path, plain.attributes(record), path in _TRAIN_ONLY, "" if called == "?" else called)
 
 
 def _last_type(types: Any) -> str:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from tensign_converters.pickles import stock
+
 # Modules whose nn.Module classes may be rebuilt: their forwards compute, and look up nothing by names that a file gives.
 _HOMES = frozenset(
     f"torch.nn.modules.{name}"
@@ -96,8 +98,10 @@ def today(path: str) -> str:
 
 
 def module_class(path: str) -> type[nn.Module] | None:
-    """The installed library's own class of that name, if it is one whose instances may be rebuilt."""
+    """The class of that name, a library's own or what stands for it, if it is one whose instances may be rebuilt."""
     path = today(path)
+    if path in stock.CLASSES:
+        return stock.CLASSES[path]
     home, _, name = path.rpartition(".")
     if path in _DENIED or not (home in _HOMES or home.startswith(_LIBRARIES)):
         return None
