@@ -264,9 +264,9 @@ def test_a_network_that_onnx_cannot_express_is_refused_with_the_reason(tmp_path:
         warnings.simplefilter("ignore")
         import torch
 
-        from tensign_converters.learners import export
         from tensign_converters.learners.learned import learn
         from tensign_converters.learners.recording import Loss, Recording
+        from tensign_converters.pictures import export
 
     class Chooses(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -299,9 +299,9 @@ def test_predictions_beyond_the_tolerance_are_refused(
         import torch
 
         from tensign.proof.samples import samples
-        from tensign_converters.learners import export
         from tensign_converters.learners.learned import learn
         from tensign_converters.learners.learner import load
+        from tensign_converters.pictures import export
         from tensign_converters.prove import prove
 
         learned = learn(load(fixture_dir("faces-fastai-2.8") / "model.fastai", "2.8.12"), (300, 300))
