@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from typing import Any
 
 from hostile_pickles import LINK, RUN, TOUCH, call, dict_of, named, packed, tensor, whole, zipped
 from pt2_archives import P_WEIGHT, RELU, WEIGHT, Cases, Json, X, archive, flat, meta, payload, program, ref, sizes
