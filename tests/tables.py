@@ -12,6 +12,9 @@ import pandas as pd
 
 from conftest import write_mlmodel
 from tensign.mlmodel import ModelManifest, read_mlmodel
+from tensign.proof.parity import Parity
+from tensign_converters.prove import prove
+from tensign_converters.tables.tabular import Tabular
 
 TYPES = {"int64": "long", "int32": "integer", "float64": "double", "float32": "float", "bool": "boolean"}
 NUMBERS = ["age", "chol", "peak"]
@@ -57,3 +60,11 @@ def with_example(target: Path, table: pd.DataFrame) -> dict[str, Any]:
     """Writes the table as MLflow writes an input example, into a directory that is there; gives what the MLmodel says of it."""
     (target / "input_example.json").write_text(table.to_json(orient="split", index=False))
     return {"artifact_path": "input_example.json", "pandas_orient": "split", "type": "dataframe"}
+
+
+def proved(tabular: Tabular, file: Path) -> Parity:
+    """What its proof comes to, which writes the graph into `file`."""
+    subject = tabular.subject()
+    assert subject.rows is not None
+    subject.write(file)
+    return prove(subject, file, subject.rows)[0].parity

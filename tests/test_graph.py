@@ -17,10 +17,10 @@ with warnings.catch_warnings():
     import torch
 
     from tensign_converters import graph
-    from tensign_converters.learners import export
-    from tensign_converters.learners.learned import rebuilt
-    from tensign_converters.learners.transforms import COLOUR, Preprocessing
-    from tensign_converters.steps import IdentityWarp, Normalize, Scale
+    from tensign_converters.pictures import export
+    from tensign_converters.pictures.model import rebuilt
+    from tensign_converters.pictures.preprocessing import COLOUR, Preprocessing
+    from tensign_converters.pictures.steps import IdentityWarp, Normalize, Scale
     from tensign_converters.subject import Head
 
 

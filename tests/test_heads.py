@@ -27,7 +27,7 @@ with warnings.catch_warnings():
 
     from tensign_converters.learners.exported import read_export
     from tensign_converters.learners.heads import head
-    from tensign_converters.learners.learned import learn
+    from tensign_converters.learners.learned import check, learn
     from tensign_converters.learners.learner import record
     from tensign_converters.learners.recording import Loss, Recording
     from tensign_converters.package import write_model
@@ -204,9 +204,9 @@ def test_a_grey_learner_takes_files_arrays_and_pillow_images(tmp_path: Path) -> 
         learned = learn(record(grey, {}), size)
         source = document([-1, 3], 3)
         with pytest.raises(UnsupportedModel, match=r"a Learner of PILImageBW takes uint8 \[-1,H,W\], the signature is"):
-            learned.check(Signature.parse(source))
+            check(learned, Signature.parse(source))
         source = document([-1, 3])
-        learned.check(Signature.parse(source))
+        check(learned, Signature.parse(source))
         write_model(learned.subject(Signature.parse(source)), tmp_path, origin={}, crops=6)
         with grey.no_bar():
             expected = np.asarray(grey.get_preds(dl=loaders.test_dl(files, num_workers=0))[0])

@@ -23,7 +23,7 @@ with warnings.catch_warnings():
     models = pytest.importorskip("torchvision.models")
     create_transform = pytest.importorskip("timm.data").create_transform
 
-    from tensign_converters.steps import Normalize, Scale
+    from tensign_converters.pictures.steps import Normalize, Scale
 
 MODES = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 SIZES = [(64, 64), (40, 30), (31, 57), (101, 64), (64, 151), (7, 5), (301, 199), (80, 48), (1, 40), (40, 1), (1, 1), (225, 224)]

@@ -104,8 +104,13 @@ def test_only_the_learner_file_of_the_converters_imports_fastai() -> None:
     assert importers == {"learner.py"}
 
 
-PACKAGES = ("declared", "pickles", "learners", "networks", "onnxfiles", "tables", "precision")  # of the converters
-MAY_IMPORT = {"networks": {"declared", "learners", "pickles"}, "learners": {"pickles"}, "onnxfiles": {"declared"}}
+PACKAGES = ("declared", "pickles", "pictures", "learners", "networks", "onnxfiles", "tables", "precision")  # of the converters
+MAY_IMPORT = {
+    "declared": {"pictures"},
+    "learners": {"pickles", "pictures"},
+    "networks": {"declared", "pickles", "pictures"},
+    "onnxfiles": {"declared"},
+}
 ABOVE = {"source", "convert", "package", "confined", "live", "__main__"}  # what puts the packages to use
 
 

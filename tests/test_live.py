@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     from torch import nn
 
     from tensign_converters import live
-    from tensign_converters.learners.heads import activated
+    from tensign_converters.pictures.activation import activated
     from tensign_converters.prove import prove
     from tensign_converters.undisturbed import undisturbed
 

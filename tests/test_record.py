@@ -1,4 +1,4 @@
-"""conversion.json, proof.npz and proof-rows.json of strangers: one line of refusal each, and nothing is allocated or read."""
+"""conversion.json and proof.npz of strangers: one line of refusal each, and nothing is allocated or read."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from conftest import CPU, tensor
+from conftest import CPU
 from tensign.cli import app
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.proof import report
 from tensign.proof.answers import read_answers
 from tensign.proof.record import ANSWERS_FILE, RECORD_FILE, TOLERANCES, Record, allowed
-from tensign.proof.rows import ROWS_FILE, read_rows
 from tensign.proof.verification import verify
-from tensign.signature import Signature
 from test_proof import written
 
 FP32 = ("proofs", "fp32")
@@ -293,44 +291,3 @@ def test_the_command_shows_markup_as_it_stands(made: Path) -> None:
     done = CliRunner().invoke(app, ["verify", str(made), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert "held against: [/nothing] [red]x[/red]" in done.output
-
-
-COLUMNS = Signature.parse(
-    {
-        "inputs": [{"type": "long", "name": "age", "required": True}, {"type": "string", "name": "note", "required": False}],
-        "outputs": [tensor("float32", [-1, 1])],
-    }
-)
-ROWS = {"told": "rows", "columns": ["age", "note"], "data": [[1, "a"], [2, None]]}
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "told"),
-    [
-        ("told", 5, "told: wanted a line"),
-        ("columns", "ab", "columns: wanted a list"),
-        ("columns", [], "columns: wanted a list of 1"),
-        ("columns", ["age", "age"], "data: "),
-        ("columns", [["age"], "note"], "columns[0]: wanted a line"),
-        ("columns", ["age", "other"], None),
-        ("data", [], "data: wanted a list of 1"),
-        ("data", {}, "data: wanted a list of 1"),
-        ("data", [[1]], "data[0]: wanted a list of 2 to 2, got a list of 1"),
-        ("data", [[1, "a"], 5], "data[1]: wanted a list of 2 to 2, got 5"),
-        ("data", [[10**30, "a"]], "data: "),
-        ("data", [[[], "a"]], "data: "),
-        ("data", [["x", {}]], "data: "),
-        ("more", 1, "is broken: wanted told, columns, data"),
-    ],
-)
-def test_rows_of_another_kind_are_refused(tmp_path: Path, key: str, value: Any, told: str | None) -> None:
-    (tmp_path / ROWS_FILE).write_text(json.dumps(ROWS))
-    rows = read_rows(tmp_path, COLUMNS)
-    assert rows and [row["age"] for row in rows] == [1, 2]
-    (tmp_path / ROWS_FILE).write_text(json.dumps({**ROWS, key: value}))
-    if told is None:
-        read_rows(tmp_path, COLUMNS)  # MLflow drops columns that nobody asked for
-        return
-    with pytest.raises(UnsupportedModel, match=re.escape(told)) as error:
-        read_rows(tmp_path, COLUMNS)
-    assert ROWS_FILE in line(error)

@@ -53,12 +53,13 @@ from sklearn.preprocessing import (
 from sklearn.svm import SVC, SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from tables import NUMBERS, patients, risk, saved
+from tables import NUMBERS, patients, proved, risk, saved
 from tensign.errors import UnsupportedModel
-from tensign_converters.tables.agreement import agree
+from tensign.proof.parity import Parity
 from tensign_converters.tables.columns import exported
 from tensign_converters.tables.original import read_original, single_threaded
-from tensign_converters.tables.rows import rows
+from tensign_converters.tables.rows import Rows, rows
+from tensign_converters.tables.tabular import Tabular
 
 TARGET = [{"name": "target", "type": "long", "required": True}]
 TEXT = [{"name": "target", "type": "string", "required": True}]
@@ -119,39 +120,42 @@ REGRESSORS: dict[str, Callable[[], Any]] = {
 }
 
 
-def proved(tmp_path: Path, estimator: Any, table: Any, target: Any, outputs: list[dict[str, Any]], example: Any = None) -> Any:
+def converted(
+    tmp_path: Path, estimator: Any, table: Any, target: Any, outputs: list[dict[str, Any]], example: Any = None
+) -> tuple[Parity, Rows, str]:
+    """Its proof, the rows that were asked, and the precision of its last step."""
     with single_threaded(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of scikit-learn, about what it was fitted with
         estimator.fit(table, target)
     original = read_original(saved(tmp_path / "model", estimator, table, outputs), trust=True)
     asked = rows(original, None if example is None else {name: example[name].to_numpy() for name in example})
     model, precision = exported(original.estimator, original.signature, original.engine.method, asked.refused)
-    return agree(original, model, asked), precision
+    return proved(Tabular(original, model, asked, ()), tmp_path / "model.onnx"), asked, precision
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_of_three_classes(tmp_path: Path, name: str) -> None:
     table = patients()[NUMBERS]
     target = np.array(["low", "middle", "high"])[np.digitize(risk(table), [-1, 1])]
-    agreement, precision = proved(tmp_path, CLASSIFIERS[name](), table.abs(), target, TEXT)
-    assert agreement.top1_agreement == 1 and agreement.answers > 2 and agreement.at_threshold <= 2
-    assert agreement.max_difference < 1e-12 or precision == "float"
+    parity, asked, precision = converted(tmp_path, CLASSIFIERS[name](), table.abs(), target, TEXT)
+    assert parity.equal_values == 1 and len({*asked.answers.outputs["target"]}) == 3 and parity.rows >= len(asked) - 2
+    assert parity.relative_difference < 1e-12 or precision == "float"
 
 
 @pytest.mark.parametrize("name", BINARY)
 def test_classifiers_of_two_classes_and_columns_of_text(tmp_path: Path, name: str) -> None:
     table = patients()
-    agreement, precision = proved(tmp_path, BINARY[name](), table, (risk(table) > 0).astype(int), TARGET)
-    assert agreement.top1_agreement == 1 and agreement.answers > 10 and agreement.at_threshold <= 2
-    assert agreement.max_difference < 1e-12 and precision == "double"
+    parity, asked, precision = converted(tmp_path, BINARY[name](), table, (risk(table) > 0).astype(int), TARGET)
+    assert parity.equal_values == 1 and parity.spread > 0.5 and parity.rows >= len(asked) - 2
+    assert parity.relative_difference < 1e-12 and precision == "double"
 
 
 @pytest.mark.parametrize("name", REGRESSORS)
 def test_regressors(tmp_path: Path, name: str) -> None:
     table = patients()[NUMBERS]
-    agreement, precision = proved(tmp_path, REGRESSORS[name](), table, 100 + 4 * risk(table), NUMBER)
-    assert agreement.top1_agreement is None and agreement.answers > 50
-    assert agreement.max_difference < (1e-12 if name != "support vectors" else 1e-6)
+    parity, asked, precision = converted(tmp_path, REGRESSORS[name](), table, 100 + 4 * risk(table), NUMBER)
+    assert parity.equal_values is None and len({*asked.answers.outputs["target"]}) > 50
+    assert parity.relative_difference < (1e-12 if name != "support vectors" else 1e-6)
     assert precision == ("double" if name != "support vectors" else "float")
 
 
@@ -159,16 +163,16 @@ def test_several_targets_of_a_regression_are_several_columns(tmp_path: Path) -> 
     table = patients()[NUMBERS]
     outputs = [{"name": name, "type": "double", "required": True} for name in ("risk", "its opposite")]
     target = np.stack([risk(table), -risk(table)], axis=1)
-    agreement, _ = proved(tmp_path, RandomForestRegressor(5, random_state=0), table, target, outputs)
-    assert agreement.max_difference == 0
+    parity, *_ = converted(tmp_path, RandomForestRegressor(5, random_state=0), table, target, outputs)
+    assert parity.relative_difference == 0 and parity.spread > 1
 
 
 def test_probabilities_of_support_vectors_and_boosted_stumps_are_floats(tmp_path: Path) -> None:
     table = patients()[NUMBERS]
     for number, estimator in enumerate((SVC(probability=True, random_state=0), AdaBoostClassifier(n_estimators=3))):
         (tmp_path / str(number)).mkdir()
-        agreement, _ = proved(tmp_path / str(number), scaled(estimator), table, (risk(table) > 0).astype(int), TARGET)
-        assert 0 < agreement.max_difference < 2e-6 and agreement.top1_agreement == 1
+        parity, *_ = converted(tmp_path / str(number), scaled(estimator), table, (risk(table) > 0).astype(int), TARGET)
+        assert 0 < parity.relative_difference < 2e-6 and parity.equal_values == 1
 
 
 def test_words_of_any_script_count_and_texts_of_any_case(tmp_path: Path) -> None:
@@ -178,23 +182,23 @@ def test_words_of_any_script_count_and_texts_of_any_case(tmp_path: Path) -> None
     target = table.note.str.contains("schmerz").astype(int)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), max_features=60)
     columns = ColumnTransformer([("note", vectorizer, "note"), ("age", StandardScaler(), ["age"])])
-    agreement, _ = proved(tmp_path, make_pipeline(columns, LogisticRegression()), table, target, TARGET)
-    assert agreement.top1_agreement == 1 and agreement.max_difference < 1e-6 and agreement.answers > 300
+    parity, *_ = converted(tmp_path, make_pipeline(columns, LogisticRegression()), table, target, TARGET)
+    assert parity.equal_values == 1 and parity.relative_difference < 1e-6 and parity.spread > 0.3
 
 
 def test_what_an_earlier_step_makes_of_a_number_is_refused_as_well(tmp_path: Path) -> None:
     """Of -2 a logarithm makes NaN, which the estimator behind it refuses, and the graph with it."""
     table = patients()[["age", "peak"]]
     estimator = make_pipeline(FunctionTransformer(np.log1p), StandardScaler(), LogisticRegression())
-    agreement, _ = proved(tmp_path, estimator, table, (table.age > 50).astype(int), TARGET, example=table[:40])
-    assert agreement.max_difference < 1e-12 and agreement.refusals > 6
+    parity, asked, _ = converted(tmp_path, estimator, table, (table.age > 50).astype(int), TARGET, example=table[:40])
+    assert parity.relative_difference < 1e-12 and len(asked.refusals) > 6
 
 
 def test_clusters_are_labels(tmp_path: Path) -> None:
     table = patients()[NUMBERS]
     outputs = [{"name": "cluster", "type": "integer", "required": True}]
-    agreement, _ = proved(tmp_path, scaled(KMeans(3, n_init=1, random_state=0)), table, None, outputs)
-    assert agreement.top1_agreement == 1 and agreement.answers == 3
+    parity, asked, _ = converted(tmp_path, scaled(KMeans(3, n_init=1, random_state=0)), table, None, outputs)
+    assert parity.equal_values == 1 and {*asked.answers.outputs["cluster"]} == {0, 1, 2}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +221,7 @@ def test_what_has_no_counterpart_is_named(tmp_path: Path, estimator: Any, text: 
     if not hasattr(estimator, "predict_proba"):
         estimator = make_pipeline(*(step for _, step in estimator.steps[1:]), LogisticRegression(max_iter=500))
     with pytest.raises(UnsupportedModel, match=text):
-        proved(tmp_path, estimator, table, (risk(table) > 0).astype(int), TARGET, example=table[:5])
+        converted(tmp_path, estimator, table, (risk(table) > 0).astype(int), TARGET, example=table[:5])
 
 
 def test_a_classifier_of_several_targets_is_refused(tmp_path: Path) -> None:
@@ -225,14 +229,14 @@ def test_a_classifier_of_several_targets_is_refused(tmp_path: Path) -> None:
     target = np.stack([risk(table) > 0, risk(table) > 1], axis=1).astype(int)
     outputs = [{"name": name, "type": "long", "required": True} for name in ("a", "b")]
     with pytest.raises(UnsupportedModel, match="MultiOutputClassifier: a classifier of several targets; wanted one of one"):
-        proved(tmp_path, scaled(MultiOutputClassifier(LogisticRegression())), table, target, outputs)
+        converted(tmp_path, scaled(MultiOutputClassifier(LogisticRegression())), table, target, outputs)
 
 
 def test_text_is_split_by_known_patterns_alone(tmp_path: Path) -> None:
     table = pd.DataFrame({"note": ["a b", "c d"] * 10})
     columns = ColumnTransformer([("note", TfidfVectorizer(token_pattern=r"\S+"), "note")])
     with pytest.raises(UnsupportedModel, match=r"TfidfVectorizer: analyzer 'word', token_pattern '\\\\S\+'; wanted words by"):
-        proved(tmp_path, make_pipeline(columns, LogisticRegression()), table, [0, 1] * 10, TARGET)
+        converted(tmp_path, make_pipeline(columns, LogisticRegression()), table, [0, 1] * 10, TARGET)
 
 
 def test_the_same_estimator_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ with warnings.catch_warnings():
 
     from tensign_converters import graph
     from tensign_converters.learners import learner
-    from tensign_converters.learners.learned import example, network_input
     from tensign_converters.learners.recording import Transform
-    from tensign_converters.learners.transforms import Preprocessing, preprocessing
+    from tensign_converters.learners.transforms import preprocessing
     from tensign_converters.pickles.plain import Opaque
+    from tensign_converters.pictures.preprocessing import Preprocessing, example, network_input
 
 SIZES = [(64, 64), (40, 30), (31, 57), (101, 64), (64, 151), (7, 5), (301, 199), (80, 48)]  # width, height
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

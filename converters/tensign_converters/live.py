@@ -19,11 +19,12 @@ from tensign.proof.samples import samples
 from tensign.signature import Signature
 from tensign_converters.convert import ANY_SIZE
 from tensign_converters.declared.declaration import Declaration
-from tensign_converters.learners.learned import Learned, learn
+from tensign_converters.learners.learned import check, learn
 from tensign_converters.learners.learner import record, versions
 from tensign_converters.learners.transforms import preprocessing
 from tensign_converters.networks.module import pictures_subject
 from tensign_converters.networks.network import Network
+from tensign_converters.pictures.model import PictureModel
 from tensign_converters.source import picture_size
 from tensign_converters.subject import Subject
 
@@ -45,7 +46,7 @@ def learner_subject(learner: Any, signature: Signature | None) -> Subject:
     """
     found = learned(learner, picture_size(signature) if signature else None)
     if signature:
-        found.check(signature)
+        check(found, signature)
     else:
         signature = Signature.parse({part: parse_specs(text) for part, text in found.described().items()})
     return found.subject(signature)
@@ -67,7 +68,7 @@ def module_subject(module: Any, preprocess: Path | Mapping[str, Any], signature:
     return replace(found, against=AGAINST.format("module") + ", on the declared preprocessing")
 
 
-def learned(learner: Any, size: tuple[int, int] | None) -> Learned:
+def learned(learner: Any, size: tuple[int, int] | None) -> PictureModel:
     """Its network, preprocessing and head. size: height and width in the signature, None where the Learner is to tell it."""
     if not all(hasattr(learner, part) for part in ("model", "dls", "loss_func", "get_preds")):
         raise InvalidInput(f"wanted a fastai Learner, got {type(learner).__module__}.{type(learner).__qualname__}")
@@ -117,7 +118,7 @@ def _acts(callback: Any) -> bool:
     return not written.isdisjoint(_OUTER | _INNER if callback.run_valid else _OUTER)
 
 
-def _held(found: Learned, learner: Any, valid: Any) -> tuple[str, ...]:
+def _held(found: PictureModel, learner: Any, valid: Any) -> tuple[str, ...]:
     """Holds the twin's answers to a few pictures against what a whole copy of the Learner predicts; what could not be held.
 
     Raises UnsupportedModel where they differ, or where the twin cannot predict.

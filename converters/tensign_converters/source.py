@@ -103,11 +103,11 @@ _FLAVORS = {"fastai": _from_fastai, "pytorch": _from_pytorch, "sklearn": _from_s
 
 
 def _learner(manifest: ModelManifest, signature: Signature, *, trust: bool) -> Subject:
-    from tensign_converters.learners.learned import learn
+    from tensign_converters.learners.learned import check, learn
 
     size = picture_size(signature)
     learned = learn(read_learner(manifest, trust=trust), size)
-    learned.check(signature)
+    check(learned, signature)
     return learned.subject(signature)
 
 

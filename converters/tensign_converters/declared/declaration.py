@@ -19,7 +19,7 @@ from tensign_converters.declared.labels import read_labels, read_text
 from tensign_converters.subject import Head
 
 if TYPE_CHECKING:
-    from tensign_converters.steps import Normalize, Scale
+    from tensign_converters.pictures.steps import Normalize, Scale
 
 _CHANNELS = {"RGB": 3, "L": 1}
 _MOVED = {("RGB", "NCHW"): ["NHWC to NCHW"], ("L", "NCHW"): ["NHW to N1HW"], ("L", "NHWC"): ["NHW to NHW1"]}
@@ -102,7 +102,7 @@ class Declaration:
 
     def graph_steps(self) -> tuple[Scale | Normalize, ...]:
         """The float steps as torch modules, on [B,C,h,w]."""
-        from tensign_converters.steps import Normalize, Scale  # torch is not there where a declaration is only checked
+        from tensign_converters.pictures.steps import Normalize, Scale  # torch is not there where a declaration is only checked
 
         scale = () if self.divide is None else (Scale(self.divide),)
         return scale if self.mean is None else (*scale, Normalize(self.mean, self.std))

@@ -12,7 +12,7 @@ from tensign_converters.pickles.allowed import today
 from tensign_converters.pickles.archive import read_archive
 from tensign_converters.pickles.plain import Opaque, Plain, described, state
 from tensign_converters.pickles.rebuild import Rebuilder
-from tensign_converters.pickles.unpickler import Entries, Global, Record
+from tensign_converters.pickles.records import Entries, Global, Record
 
 _LEARNER = "fastai.learner.Learner"
 _TRAIN_ONLY = frozenset(  # those of fastai with split_idx 0; it is not imported to ask it, for which it takes seconds

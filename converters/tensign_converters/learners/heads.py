@@ -11,19 +11,13 @@ from torch import Tensor
 
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign_converters.learners.recording import Loss, Recording
+from tensign_converters.pictures.activation import activated
 from tensign_converters.subject import Head
 
 _SOFTMAX = {"CrossEntropyLossFlat", "FocalLossFlat", "DiceLoss"}  # along their own axis
 _SOFTMAX_LAST = {"LabelSmoothingCrossEntropy", "LabelSmoothingCrossEntropyFlat"}  # along the last one, whatever theirs is
 _SIGMOID = {"BCEWithLogitsLossFlat"}
 _NONE = {"BaseLoss", "BCELossFlat", "FocalLoss", "L1LossFlat", "MSELossFlat"}
-
-
-def activated(head: Head, logits: Tensor) -> Tensor:
-    """What `get_preds` would give."""
-    if head.activation == "softmax":
-        return torch.softmax(logits, dim=head.axis)
-    return torch.sigmoid(logits) if head.activation == "sigmoid" else logits + 0  # a tensor of its own
 
 
 def head(recording: Recording, shape: tuple[int, ...]) -> Head:

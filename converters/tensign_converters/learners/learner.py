@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from tensign.errors import UnsupportedModel
-from tensign_converters.learners.recording import Answered, Loss, Picture, Recording, Transform
+from tensign_converters.learners.recording import Loss, Recording, Transform
 from tensign_converters.pickles.allowed import today
 from tensign_converters.pickles.plain import Opaque
+from tensign_converters.pictures.picture import Answered, Picture
 
 _MAX_DEPTH = 10
 

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+from tensign_converters.pictures.picture import Answered, Picture
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-Picture = npt.NDArray[np.uint8] | Path
-
-
-class Answered(NamedTuple):
-    """To n pictures (uint8 [H,W,3] or [H,W] of one size, or files): logits [n,...], and what the network was given, [n,...]."""
-
-    logits: npt.NDArray[np.float32]
-    network_input: npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

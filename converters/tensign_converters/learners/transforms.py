@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,8 @@ from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
 from tensign.preprocess import CropPad, HostStep, PreprocessSpec, RatioResize, Resize
 from tensign_converters.learners.recording import Transform
-from tensign_converters.steps import CentreCrop, Codes, IdentityWarp, Normalize, Scale, Step
-
-COLOUR, GREY, MASK = "PILImage", "PILImageBW", "PILMask"
-MODES = {COLOUR: "RGB", GREY: "L", MASK: "L"}  # of Pillow, by what the item pipeline makes of the input
+from tensign_converters.pictures.preprocessing import MASK, MODES, Preprocessing
+from tensign_converters.pictures.steps import CentreCrop, Codes, IdentityWarp, Normalize, Scale, Step
 
 _INTERPOLATION = {int(each): each.name.lower() for each in PIL.Image.Resampling}
 _NO_OPERATION = {"ToTensor", "PointScaler", "BBoxLabeler", "AddMaskCodes"}  # on pictures
@@ -36,28 +33,6 @@ _WARPS = {
     "Zoom",
 }
 _PACKAGES = {"fastai", "fastcore", "fasttransform"}
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """item_steps act on uint8 pixels, graph_steps on float [B,C,h,w] before the network; kind: COLOUR, GREY or MASK.
-
-    size: height and width of what reaches the graph; network_size: of what reaches the network.
-    """
-
-    kind: str
-    item_steps: tuple[HostStep, ...]
-    graph_steps: tuple[Step, ...]
-    size: tuple[int, int]
-    network_size: tuple[int, int]
-    exif_orientation: str = "ignore"
-
-    def spec(self) -> PreprocessSpec:
-        """The part that the host does, with the rest in words."""
-        layout = "NHWC to NCHW" if self.kind == COLOUR else "NHW to N1HW"
-        words = [f"cast to float32, {layout}", *(step.describe() for step in self.graph_steps)]
-        words += ["cast to int64, N1HW to NHW"] * (self.kind == MASK)
-        return PreprocessSpec(self.item_steps, self.exif_orientation, tuple(words), MODES[self.kind])
 
 
 def preprocessing(kind: str, item: Iterable[Transform], batch: Iterable[Transform], size: tuple[int, int]) -> Preprocessing:

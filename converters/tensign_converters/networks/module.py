@@ -18,10 +18,10 @@ from tensign.signature import Signature
 from tensign.specs import Spec, TensorSpec, tensor_specs
 from tensign_converters.declared.declaration import Declaration
 from tensign_converters.graph import write
-from tensign_converters.learners.learned import example, network_input, output_shape, rebuilt
-from tensign_converters.learners.transforms import COLOUR, GREY, Preprocessing
 from tensign_converters.networks.network import Network
 from tensign_converters.networks.order import Ordered, Sole, given_order, taken_order
+from tensign_converters.pictures.model import output_shape, rebuilt
+from tensign_converters.pictures.preprocessing import COLOUR, GREY, Preprocessing, example, network_input
 from tensign_converters.subject import Head, Subject
 
 _SOME_LENGTH = 64  # of an example's axis that stays open
@@ -80,15 +80,15 @@ def pictures_subject(network: Network, signature: Signature | None, declaration:
     original = placed(network.module)
     shape = output_shape(original, steps)
     head = declaration.head(shape)
-    learned = rebuilt(original, steps, head, shape[1:], network.versions)
+    model = rebuilt(original, steps, head, shape[1:], network.versions)
     exportable = placed(network.exportable(network_input(steps, example(steps, 2))))
     against = f"{_against(network)}, on the declared preprocessing"
-    learned = replace(learned, network=exportable, against=against, unchecked=_unchecked(network))
+    model = replace(model, network=exportable, against=against, unchecked=_unchecked(network))
     sides = declaration.input if host.steps else size
     axes = (-1, *sides, *([3] if kind == COLOUR else []))
     pictures = TensorSpec(taken.name, np.dtype(np.uint8), axes, taken.named)
     scores = TensorSpec(output.name, np.dtype(np.float32), (-1, *_open(shape[1:], size)), output.named)
-    return replace(learned.subject(Signature((pictures,), (scores,))), preprocess=host)
+    return replace(model.subject(Signature((pictures,), (scores,))), preprocess=host)
 
 
 class ChannelsLast(nn.Module):

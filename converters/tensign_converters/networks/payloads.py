@@ -16,8 +16,8 @@ from tensign_converters.networks.statedict import pairs
 from tensign_converters.pickles.archive import Storage, read_zipped
 from tensign_converters.pickles.members import Members
 from tensign_converters.pickles.plain import described
+from tensign_converters.pickles.records import Record
 from tensign_converters.pickles.tensors import is_tensor, strided, tensor
-from tensign_converters.pickles.unpickler import Record
 
 MAX_JSON = 64 << 20  # bytes; a ResNet-50's program has half a megabyte
 Payloads = Iterator[tuple[str, Callable[[], Tensor]]]  # by the dotted name that the original had

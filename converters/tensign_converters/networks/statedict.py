@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tensign.errors import UnsupportedModel
 from tensign_converters.pickles.allowed import today
+from tensign_converters.pickles.records import Entries, Record
 from tensign_converters.pickles.tensors import is_tensor, tensor
-from tensign_converters.pickles.unpickler import Entries, Record
 
 _HELD = ("state_dict", "model_state_dict", "model", "network", "net", "weights", "params")  # where checkpoints keep it
 

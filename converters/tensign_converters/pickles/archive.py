@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 from tensign.errors import UnsupportedModel
 from tensign_converters.pickles.members import Members
-from tensign_converters.pickles.unpickler import Entries, Global, unpickle
+from tensign_converters.pickles.records import Entries, Global
+from tensign_converters.pickles.unpickler import unpickle
 
 MAX_PICKLE = 64 << 20  # bytes of a zip's data.pkl, tensors apart; a Learner has some ten kilobytes
 MAX_NESTED = 1  # files within a file: how a plain pickle carries tensors

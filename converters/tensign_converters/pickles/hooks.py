@@ -12,7 +12,7 @@ from torch import nn
 
 from tensign_converters.pickles.allowed import today
 from tensign_converters.pickles.plain import state
-from tensign_converters.pickles.unpickler import Global, Record
+from tensign_converters.pickles.records import Global, Record
 
 _HOME = "fastai.callback.hook"
 _METHOD = "cloudpickle.cloudpickle._builtin_type()"

@@ -11,8 +11,8 @@ import torch
 
 from tensign.errors import UnsupportedModel
 from tensign_converters.pickles.allowed import today
+from tensign_converters.pickles.records import Entries, Global, Record
 from tensign_converters.pickles.tensors import is_tensor, tensor
-from tensign_converters.pickles.unpickler import Entries, Global, Record
 
 _MAX_DEPTH = 40
 _SEQUENCES = {"fastcore.foundation.L", "fastai.data.transforms.CategoryMap", "fastai.data.transforms.MultiCategory"}

@@ -18,8 +18,8 @@ from tensign_converters.pickles.allowed import DEFAULTS, function, module_class,
 from tensign_converters.pickles.archive import read_archive
 from tensign_converters.pickles.hooks import Hooks, hook_of, is_hook
 from tensign_converters.pickles.plain import Opaque, Plain, described, state
+from tensign_converters.pickles.records import Entries, Global, Record
 from tensign_converters.pickles.tensors import is_tensor, tensor
-from tensign_converters.pickles.unpickler import Entries, Global, Record
 
 _MAX_DEPTH = 60  # of modules within modules
 _MAX_MODULES = 50_000

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tensign.errors import UnsupportedModel
 from tensign_converters.pickles.archive import Storage, read_nested
-from tensign_converters.pickles.unpickler import Global, Record
+from tensign_converters.pickles.records import Global, Record
 
 _MAX_DIMENSIONS = 16
 _PLAIN = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")

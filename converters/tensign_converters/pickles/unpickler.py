@@ -11,60 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from tensign.errors import UnsupportedModel
+from tensign_converters.pickles.records import Entries, Global, Record, kind
 
 MAX_OPCODES = 2_000_000  # a Learner has some ten thousand; at worst some 300 bytes of memory each
 _MAX_NAME = 500
-
-
-class Global:
-    """The name of something importable, never imported: path "torch.nn.modules.conv.Conv2d"."""
-
-    __slots__ = ("module", "name")
-
-    def __init__(self, module: str, name: str) -> None:
-        self.module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
-        self.name = name
-
-    @property
-    def path(self) -> str:
-        """Module and qualified name, dotted."""
-        return f"{self.module}.{self.name}"
-
-
-class Record:
-    """What a pickle would have made by calling something.
-
-    callee: what would have been called; args, kwargs: with what; states: what BUILD would have set, in order; items: what
-    would have been appended or added; entries: what would have been set by key.
-    """
-
-    __slots__ = ("args", "callee", "entries", "items", "kwargs", "states")
-
-    def __init__(self, callee: Global | Record, args: tuple[Any, ...] = (), kwargs: Entries | None = None) -> None:
-        self.callee = callee
-        self.args = args
-        self.kwargs = kwargs
-        self.states: list[Any] = []
-        self.items: list[Any] = []
-        self.entries: list[tuple[Any, Any]] = []
-
-    @property
-    def path(self) -> str:
-        """Of what would have been called: "torch._utils._rebuild_tensor_v2"; of what a call gave, with "()" behind it."""
-        calls, callee = 0, self.callee
-        while isinstance(callee, Record):
-            calls, callee = calls + 1, callee.callee
-        return callee.path + "()" * min(calls, 3)
-
-
-class Entries:
-    """A pickled dict, as its pairs in order: nothing is hashed, so that no choice of keys makes it slow."""
-
-    __slots__ = ("pairs",)
-
-    def __init__(self) -> None:
-        self.pairs: list[tuple[Any, Any]] = []
-
 
 _SET = Global("builtins", "set")
 _FROZENSET = Global("builtins", "frozenset")
@@ -187,7 +137,7 @@ class _Machine:
         target = self.stack[-1]
         if isinstance(target, list | Record):
             return target if isinstance(target, list) else target.items
-        raise UnsupportedModel(f"a broken pickle: it appends to {_kind(target)}")
+        raise UnsupportedModel(f"a broken pickle: it appends to {kind(target)}")
 
     def _empty_dict(self, _: None) -> None:
         self.stack.append(Entries())
@@ -209,7 +159,7 @@ class _Machine:
         target = self.stack[-1]
         if isinstance(target, Entries | Record):
             return target.pairs if isinstance(target, Entries) else target.entries
-        raise UnsupportedModel(f"a broken pickle: it sets items of {_kind(target)}")
+        raise UnsupportedModel(f"a broken pickle: it sets items of {kind(target)}")
 
     def _empty_tuple(self, _: None) -> None:
         self.stack.append(())
@@ -250,7 +200,7 @@ class _Machine:
 
     def _name(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str) and len(module) + len(name) <= _MAX_NAME):
-            raise UnsupportedModel(f"a broken pickle: a name of {_kind(module)} and {_kind(name)}, or a very long one")
+            raise UnsupportedModel(f"a broken pickle: a name of {kind(module)} and {kind(name)}, or a very long one")
         self.stack.append(Global(module, name))
 
     def _reduce(self, _: None) -> None:
@@ -284,13 +234,13 @@ class _Machine:
 
     def _call(self, callee: Any, args: Any, kwargs: Any = None) -> None:
         if not isinstance(callee, Global | Record) or not isinstance(args, tuple) or not isinstance(kwargs, Entries | None):
-            raise UnsupportedModel(f"a broken pickle: it calls {_kind(callee)} with {_kind(args)}")
+            raise UnsupportedModel(f"a broken pickle: it calls {kind(callee)} with {kind(args)}")
         self.stack.append(Record(callee, args, kwargs))
 
     def _build(self, _: None) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if not isinstance(target, Record):
-            raise UnsupportedModel(f"a broken pickle: it sets the state of {_kind(target)}")
+            raise UnsupportedModel(f"a broken pickle: it sets the state of {kind(target)}")
         target.states.append(state)
 
     def _persid(self, identity: str) -> None:
@@ -303,7 +253,3 @@ class _Machine:
         if self.persistent is None:
             raise UnsupportedModel("a broken pickle: a persistent id, and nothing that it could stand for")
         self.stack.append(self.persistent(identity))
-
-
-def _kind(value: Any) -> str:
-    return value.path[:100] if isinstance(value, Global | Record) else type(value).__name__

@@ -11,14 +11,15 @@ from sklearn.compose import ColumnTransformer
 
 from tensign.coltypes import STRING
 from tensign.errors import UnsupportedModel
+from tensign.proof.parity import LOGITS
 from tensign.signature import Signature
 from tensign.specs import ColumnSpec, Spec
 from tensign_converters.tables.guard import guarded
 from tensign_converters.tables.nodes import Parts
+from tensign_converters.tables.original import names
 from tensign_converters.tables.sklearngraph import converted, in_floats, named, nested, reason
 
 IR_VERSION = 10
-PROBABILITIES = "inner/probabilities"  # float64 [n,classes] inside the graph, where the signature promises labels alone
 
 
 def exported(estimator: Any, signature: Signature, method: str, refused: Mapping[str, Sequence[str]]) -> tuple[bytes, str]:
@@ -26,7 +27,8 @@ def exported(estimator: Any, signature: Signature, method: str, refused: Mapping
 
     method: "predict" or "predict_proba", which gives the signature's outputs; refused: {kind of ODD: the columns in which the
     original takes no such value}, and nor does the graph. signature: one that an Original may have. The same
-    estimator gives the same bytes.
+    estimator gives the same bytes. Where the signature promises labels alone, LOGITS is an inner tensor of it: the
+    probabilities, float64 [n,classes].
     Raises UnsupportedModel, which names the class that has no counterpart.
     """
     while hasattr(estimator, "best_estimator_"):  # of a search
@@ -58,9 +60,9 @@ def _graph(estimator: Any, signature: Signature, method: str, refused: Mapping[s
     parts.constants += body.constants
     _exit(parts, signature, body.outputs[method == "predict_proba"])
     inner = []
-    if method == "predict" and hasattr(estimator, "predict_proba"):
-        parts.add("Cast", body.outputs[1], output=PROBABILITIES, to=TensorProto.DOUBLE)
-        inner.append(helper.make_tensor_value_info(PROBABILITIES, TensorProto.DOUBLE, ["rows", None]))
+    if method == "predict" and hasattr(estimator, "predict_proba") and LOGITS not in names(signature):
+        parts.add("Cast", body.outputs[1], output=LOGITS, to=TensorProto.DOUBLE)
+        inner.append(helper.make_tensor_value_info(LOGITS, TensorProto.DOUBLE, ["rows", None]))
     graph = helper.make_graph(parts.nodes, "model", parts.inputs, parts.outputs, parts.constants, value_info=inner)
     return helper.make_model(
         graph,

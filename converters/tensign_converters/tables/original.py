@@ -18,6 +18,7 @@ from tensign.engines.modelinput import model_input
 from tensign.engines.sklearn import SklearnEngine
 from tensign.errors import UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest
+from tensign.proof.parity import LOGITS, Answers
 from tensign.signature import Arrays, Signature
 from tensign.specs import ColumnSpec, described
 
@@ -42,8 +43,9 @@ class Original:
 
     @property
     def gives_probabilities(self) -> bool:
-        """Whether there are any besides what it predicts."""
-        return self.engine.method == "predict" and callable(getattr(self.estimator, "predict_proba", None))
+        """Whether there are any besides what it predicts, and the graph has a name for them."""
+        apart = self.engine.method == "predict" and callable(getattr(self.estimator, "predict_proba", None))
+        return apart and LOGITS not in names(self.signature)
 
     def answers(self, table: Arrays) -> Table:
         """{output: [n,...]}, checked against the signature. Raises whatever the model raises."""
@@ -51,6 +53,10 @@ class Original:
             warnings.simplefilter("ignore")
             found = self.engine.run(table)
         return self.signature.enforce_outputs(found, len(next(iter(table.values()))))
+
+    def answered(self, table: Arrays) -> Answers:
+        """The same, its probabilities as logits besides."""
+        return Answers(self.answers(table), self.probabilities(table) if self.gives_probabilities else None)
 
     def probabilities(self, table: Arrays) -> npt.NDArray[np.float64]:
         """[n,classes], in the order of its classes_."""
@@ -102,6 +108,11 @@ def read_original(manifest: ModelManifest, *, trust: bool) -> Original:
     written = str(flavor.get("sklearn_version", "an unknown version"))[:40]
     notes = dict.fromkeys(" ".join(str(one.message).split())[:200] for one in warned)
     return Original(engine, signature, {"scikit-learn": sklearn.__version__, "written_by_scikit-learn": written}, tuple(notes))
+
+
+def names(signature: Signature) -> set[str]:
+    """Of its inputs and outputs."""
+    return {spec.name for spec in (*signature.inputs, *signature.outputs)}
 
 
 def _check(signature: Signature) -> None:

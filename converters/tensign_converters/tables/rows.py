@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign.errors import UnsupportedModel
+from tensign.proof.parity import Answers
+from tensign.proof.samples import Sample
 from tensign.specs import ColumnSpec, Spec
 from tensign.values import is_missing
+from tensign_converters.tables.answers import joined, part
 from tensign_converters.tables.known import known_values
 from tensign_converters.tables.nodes import MISSING, ODD
 from tensign_converters.tables.original import Original, Table, single_threaded
@@ -25,13 +28,22 @@ _REFUSALS = 16  # rows that happen to be refused, kept
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """table: rows that the original answers; refused: {kind of ODD: the inputs in which it takes no such value};
-    refusals: rows for each thing that it refuses, the last of them; said: where the rows come from."""
+    """table: rows that the original answers; answers: its own to these; refused: {kind of ODD: the inputs in which it takes no
+    such value}; refusals: rows for each thing that it refuses, the last of them; said: where the rows come from."""
 
     table: Table
+    answers: Answers
     refused: Mapping[str, Sequence[str]]
     refusals: Sequence[Table]
     said: str
+
+    def __len__(self) -> int:
+        return _count([self.table])
+
+
+def listed(table: Table) -> list[Sample]:
+    """Row by row, as a proof takes them."""
+    return [{name: array[row] for name, array in table.items()} for row in range(_count([table]))]
 
 
 @single_threaded()
@@ -54,19 +66,25 @@ def rows(original: Original, example: Table | None) -> Rows:
             refusals.append(changed)
             if kind and spec.name not in refused[kind]:
                 refused[kind].append(spec.name)
-    kept = [] if example is None else [example] if _takes(original, example) else []
+    kept: list[Table] = []
+    answers: list[Answers] = []
+    if example is not None and (found := _answers(original, example)):
+        kept, answers = [example], [found]
     said = f"the {_count(kept)} rows of the saved example, " if kept else ""
     needed = _count(kept) + ROWS
     for _ in range(_ROUNDS):
         if _count(kept) < needed:
             taken, others = _apart(original, _drawn(pools, random, ROWS), base)
-            kept += taken
+            kept += [table for table, _ in taken]
+            answers += [given for _, given in taken]
             refusals += others[:_REFUSALS]
     if _count(kept) < ROWS // 4:
         raise UnsupportedModel(
             f"the original answers {_count(kept)} of {_ROUNDS * ROWS} rows made up; log it again with input_example="
         )
-    return Rows(_joined(kept), refused, refusals, f"{said}{ROWS} made up of what the estimator knows, and beyond")
+    return Rows(
+        _joined(kept), joined(answers), refused, refusals, f"{said}{ROWS} made up of what the estimator knows, and beyond"
+    )
 
 
 def _pools(spec: Spec, original: Original, example: Table | None) -> list[Pool]:
@@ -123,25 +141,32 @@ def _ones(table: Table) -> list[Table]:
 
 
 def _takes(original: Original, table: Table) -> bool:
+    return _answers(original, table) is not None
+
+
+def _answers(original: Original, table: Table) -> Answers | None:
     try:
-        original.answers(table)
+        return original.answered(table)
     except Exception:  # whatever an estimator raises
-        return False
-    return True
+        return None
 
 
 def _count(tables: Sequence[Table]) -> int:
     return sum(len(next(iter(table.values()))) for table in tables)
 
 
-def _apart(original: Original, table: Table, base: Table) -> tuple[list[Table], list[Table]]:
-    """The rows that the original answers, and those that it refuses, these behind one that it answers.
+def _apart(original: Original, table: Table, base: Table) -> tuple[list[tuple[Table, Answers]], list[Table]]:
+    """The rows that the original answers, with its answers, and those that it refuses, these behind one that it answers.
 
     So they are asked: of a column in which all is missing pandas makes another than of one in which something is.
     """
-    if _takes(original, table):
-        return [table], []
-    pairs = [(one, _joined([base, one])) for one in _ones(table)]
-    answered = [_takes(original, pair) for _, pair in pairs]
-    taken = [one for (one, _), good in zip(pairs, answered, strict=True) if good]
-    return taken, [pair for (_, pair), good in zip(pairs, answered, strict=True) if not good]
+    if whole := _answers(original, table):
+        return [(table, whole)], []
+    taken, refused = [], []
+    for one in _ones(table):
+        pair = _joined([base, one])
+        if both := _answers(original, pair):
+            taken.append((one, part(both, slice(1, None))))
+        else:
+            refused.append(pair)
+    return taken, refused

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from tensign.example import saved_example
 from tensign.mlmodel import ModelManifest
-from tensign.proof.parity import Answers, Tolerance
+from tensign.proof.parity import Answers
 from tensign.proof.samples import Sample, Samples
+from tensign_converters.prove import BATCHES, Converted
 from tensign_converters.subject import Head, Subject
-from tensign_converters.tables.agreement import TOLERANCE, Agreement, agree
+from tensign_converters.tables.answers import TOLERANCE, joined, part
 from tensign_converters.tables.columns import exported
-from tensign_converters.tables.original import Original, Table, read_original
-from tensign_converters.tables.rows import Rows, rows
+from tensign_converters.tables.original import Original, read_original, single_threaded
+from tensign_converters.tables.refusals import check_refusals
+from tensign_converters.tables.rows import Rows, listed, rows
 from tensign_converters.tables.sklearngraph import named
+from tensign_converters.tables.thresholds import at_threshold
 
 
 @dataclass(frozen=True, slots=True)
 class Tabular:
-    """model: the serialized graph; asked: the rows that it is proved on; notes: what is to be known of how it was read and
+    """model: the serialized graph; asked: the rows that it is tried on; notes: what is to be known of how it was read and
     converted."""
 
     original: Original
@@ -31,56 +35,66 @@ class Tabular:
     asked: Rows
     notes: tuple[str, ...]
 
-    def prove(self) -> Agreement:
-        """Raises ParityFailed."""
-        return agree(self.original, self.model, self.asked)
-
+    @single_threaded()
     def subject(self) -> Subject:
-        """With the rows on which both agree, or could; raises ParityFailed where there are others."""
-        agreement = self.prove()
+        """With the rows that it is to be proved on. Raises ParityFailed where the graph answers what the original refuses."""
+        rows = listed(self.asked.table)
+        subject = self._of(rows)
+        with TemporaryDirectory() as folder:
+            subject.write(file := Path(folder) / "model.onnx")
+            converted = Converted(file, subject)
+        check_refusals(self.model, [converted.feeds(listed(table)) for table in self.asked.refusals])
+        names = list(self.asked.answers.outputs)
+        mine = joined([converted.answers(chunk, names) for chunk in self._samples(rows).chunks(BATCHES)])
+        left_out = at_threshold(self.original, mine, self.asked)
+        if not left_out:
+            return subject
+        kept = self._samples([row for at, row in enumerate(rows) if at not in left_out])
+        told = f"{len(left_out)} rows at a threshold of the original, where a float32 step decides"
+        return replace(subject, rows=kept, unchecked=(*self.notes, told))
+
+    def _of(self, rows: list[Sample]) -> Subject:
         engine, estimator = self.original.engine, self.original.estimator
         classes = tuple(map(str, estimator.classes_)) if engine.method == "predict_proba" else ()
-        table = self.asked.table
-        compared = agreement.compared
-        kept = [{name: array[row] for name, array in table.items()} for row in compared]
-        left_out = f"{agreement.at_threshold} rows at a threshold of the original, where a float32 step decides"
         return Subject(
             self.original.signature,
             self._write,
-            partial(self._answers, self.original.answers(table), {id(row): at for row, at in zip(kept, compared, strict=True)}),
+            partial(self._answers, rows),
             None,
             Head("classification" if classes else "", "none", -1, classes),
             self.original.versions,
-            self._against(agreement),
-            (*self.notes, *[left_out] * bool(agreement.at_threshold)),
-            Samples(
-                tuple((f"row {at}", partial(_itself, row)) for at, row in enumerate(kept)),
-                f"{len(kept)} rows: {agreement.inputs}",
-            ),
-            Tolerance(TOLERANCE, TOLERANCE),
+            self._against(),
+            self.notes,
+            self._samples(rows),
+            TOLERANCE,
             "a model of columns has none: its thresholds and one-hot words do not bear rounding",
         )
 
-    def _against(self, agreement: Agreement) -> str:
-        """Whose answers those are, and what was found of them beyond the outputs."""
-        probabilities = f"; its probabilities, which stay inside, differed by at most {agreement.max_difference:.1e}"
-        refusals = f"; {agreement.refusals} rows that it refuses were refused"
+    def _samples(self, rows: Sequence[Sample]) -> Samples:
+        makers = tuple((f"row {at}", partial(_itself, row)) for at, row in enumerate(rows))
+        return Samples(makers, f"{len(rows)} rows: {self.asked.said}")
+
+    def _against(self) -> str:
+        """Whose answers those are, and what is held against it beyond the outputs."""
+        probabilities = ", its probabilities too, which stay inside"
+        refusals = f"; {len(self.asked.refusals)} rows that it refuses were refused"
         return (
             f"the original {named(self.original.estimator)} in scikit-learn {self.original.versions['scikit-learn']}"
-            f"{probabilities * self.original.gives_probabilities}{refusals * bool(agreement.refusals)}"
+            f"{probabilities * self.original.gives_probabilities}{refusals * bool(self.asked.refusals)}"
         )
 
     def _write(self, target: Path) -> None:
         target.write_bytes(self.model)
 
-    def _answers(self, known: Table, places: Mapping[int, int], samples: Sequence[Sample]) -> Answers:
-        """Of the rows that were compared, as they were answered, all at once: a DataFrame of one row may have other types."""
+    def _answers(self, rows: list[Sample], samples: Sequence[Sample]) -> Answers:
+        """Of the rows that were asked, as they were answered, many at once: a DataFrame of one row may have other types."""
+        places = {id(row): at for at, row in enumerate(rows)}
         found = [places.get(id(sample)) for sample in samples]
         if None not in found:
-            return Answers({name: array[np.array(found)] for name, array in known.items()})
+            return part(self.asked.answers, np.array(found))
         specs = self.original.signature.inputs
         table = {spec.name: np.array([one[spec.name] for one in samples], spec.dtype) for spec in specs}
-        return Answers(self.original.answers(table))
+        return self.original.answered(table)
 
 
 def _itself(row: Sample) -> Sample:

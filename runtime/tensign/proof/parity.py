@@ -29,7 +29,7 @@ class Answers:
 class Parity:
     """Greatest and mean absolute differences of the outputs, original to converted.
 
-    inputs: what was tried, in words; relative_difference: of the logits, or of each output where nothing stands on them, row
+    inputs: what was tried, in words; relative_difference: of the logits, and of each output that does not stand on them, row
     by row to the row's largest; where that is less, to what is usual for rows. spread: the least, over these, of the greatest
     difference of a value between two rows; where that is next to nothing nothing is proved. network_input_difference: of what
     the network is given, None where the original does not tell. top1_agreement: of the best
@@ -89,9 +89,9 @@ class Differences:
         if converted.logits is not None and original.logits is not None:
             _check_alike("logits", converted.logits, original.logits)
             self._scores.setdefault("", _Scores(1.0)).add(converted.logits, original.logits)
-        else:
-            for name in floats:
-                self._scores.setdefault(name, _Scores(0.0)).add(mine[name], its[name])
+            floats = [name for name in floats if its[name].shape != original.logits.shape]  # an activation keeps the shape
+        for name in floats:
+            self._scores.setdefault(name, _Scores(0.0)).add(mine[name], its[name])
         if converted.network_input is not None and original.network_input is not None:
             _check_alike("the network's input", converted.network_input, original.network_input)
             self._given.append(float(np.abs(converted.network_input - original.network_input).max()))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tensign_converters.taps import Taps, averaging, sampling
+from tensign_converters.pictures.taps import Taps, averaging, sampling
 
 
 class Scale(nn.Module):
