@@ -26,7 +26,7 @@ def make(name: str) -> Path:
     if not (target / "MLmodel").exists():
         target.mkdir(parents=True, exist_ok=True)
         classes = {"mean": _mean, "resnet18": _resnet18, "thumbnail": _mean}[name](target / "model.onnx")
-        _describe(target, classes)
+        describe(target, classes, PreprocessSpec((Resize(300, 300, "squish"),)) if name == "thumbnail" else None)
     return target
 
 
@@ -60,7 +60,8 @@ def _resnet18(file: Path) -> int:
     return 1000
 
 
-def _describe(target: Path, classes: int) -> None:
+def describe(target: Path, classes: int, preprocess: PreprocessSpec | None = None) -> None:
+    """Writes the MLmodel of a model.onnx that takes 300x300 pictures, and files where a preprocessing is declared."""
     signature = {
         "inputs": [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 300, 300, 3]}}],
         "outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, classes]}}],
@@ -73,7 +74,6 @@ def _describe(target: Path, classes: int) -> None:
         },
         "signature": {part: json.dumps(specs) for part, specs in signature.items()},
     }
-    if target.name == "thumbnail":
-        resize = PreprocessSpec((Resize(300, 300, "squish"),))
-        document["metadata"] = {"tensign": {"preprocess": resize.document()}}
+    if preprocess:
+        document["metadata"] = {"tensign": {"preprocess": preprocess.document()}}
     (target / "MLmodel").write_text(yaml.safe_dump(document))

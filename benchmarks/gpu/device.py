@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
+import re
 import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PACKAGES = (
-    "onnxruntime-gpu",
-    "onnxruntime",
-    "torch",
-    "numpy",
-    "grpcio",
-    "protobuf",
-    "simplejpeg",
-    "pillow",
-    "nvidia-cudnn-cu13",
-)
-_GPU = (
-    "name",
-    "driver_version",
-    "memory.total",
-    "power.limit",
-    "clocks.max.sm",
-    "pcie.link.gen.current",
-    "pcie.link.width.current",
-)
+from tensign.bench.machine import machine
+
+_PACKAGES = """tensign onnxruntime-gpu onnxruntime torch torchvision triton onnx onnxscript numpy grpcio protobuf simplejpeg pillow
+nvidia-cudnn-cu13 nvidia-cudnn-cu12 tensorrt nvidia-ml-py matplotlib""".split()
+_GPU = """name driver_version compute_cap memory.total power.limit clocks.max.sm clocks.max.memory pcie.link.gen.max
+pcie.link.width.max mig.mode.current""".split()
 
 
 def described() -> dict[str, Any]:
     """{gpus, versions, machine}; `gpus` is empty where nvidia-smi finds none."""
-    return {
-        "gpus": _gpus(),
-        "versions": {"python": platform.python_version()} | {name: found for name in PACKAGES if (found := _version(name))},
-        "machine": {"cores": len(os.sched_getaffinity(0)), "kernel": platform.release()},
-    }
+    found = {"python": platform.python_version()} | {name: number for name in _PACKAGES if (number := _version(name))}
+    return {"gpus": _gpus(), "versions": found | {"h2load": _h2load()}, "machine": machine()}
 
 
 def headline(document: dict[str, Any]) -> str:
@@ -46,12 +31,21 @@ def headline(document: dict[str, Any]) -> str:
     return f"{gpu['name']}, driver {gpu['driver_version']}, {document['machine']['cores']} cores\n{versions}"
 
 
+def name(document: dict[str, Any], where: str) -> str:
+    """What files about it are called after: "cpu", "nvidia-h100-80gb-hbm3"."""
+    index = int(where.partition(":")[2] or 0)
+    if where == "cpu" or index >= len(document["gpus"]):
+        return re.sub(r"\W+", "-", where)
+    return re.sub(r"[^a-z0-9]+", "-", document["gpus"][index]["name"].lower()).strip("-")
+
+
 def _gpus() -> list[dict[str, str]]:
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", f"--query-gpu={','.join(_GPU)}", "--format=csv,noheader"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
-    return [dict(zip(_GPU, (cell.strip() for cell in line.split(",")), strict=False)) for line in lines]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows = csv.reader(said.stdout.splitlines(), skipinitialspace=True) if said.returncode == 0 else ()
+    return [dict(zip(_GPU, row, strict=False)) for row in rows]
 
 
 def _version(package: str) -> str:
@@ -59,3 +53,15 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
+
+
+def _h2load() -> str:
+    if shutil.which("h2load") is None:
+        return "none"
+    said = subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=False).stdout
+    return said.strip().rpartition("/")[2] or "unknown"
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))

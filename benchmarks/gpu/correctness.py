@@ -1,0 +1,68 @@
+"""The step `correctness`: every method at every batch size beside the CPU in single precision, on pieces of photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from gpu import networks
+from gpu.loops import Array, Engine, Loop
+from gpu.methods import METHODS, Method
+from gpu.step import Cell, Task
+from tensign.buckets import powers_of_two
+from tensign.plan import ModelPlan
+
+ROWS, LARGEST = 200, 64  # so that 99.5 % is one row
+_FEW_ROWS, _FEW_LARGEST = 6, 2  # on the CPU
+
+
+def cells(task: Task) -> Iterator[Cell]:
+    rows, largest = (ROWS, LARGEST) if task.on_gpu else (_FEW_ROWS, _FEW_LARGEST)
+    for network in networks.names(task):
+        wanted = cache(partial(_wanted, task, network, rows))
+        for method in METHODS:
+            sizes = (method.only,) if method.only else powers_of_two(largest)
+            yield f"{network}, {method.name}", partial(_compared, task, network, method, sizes, wanted)
+
+
+def compared(pixels: Array, reference: Array, loop: Loop, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """Greatest difference and agreement on the best class, by batch size; the last batch overlaps the one before it."""
+    buckets = {}
+    for size in sizes:
+        answers = np.full_like(reference, np.nan)
+        for start in range(0, len(pixels), size):
+            start = min(start, len(pixels) - size)
+            loop.stage(pixels[start : start + size])
+            answers[start : start + size] = loop.whole()
+        difference = np.abs(answers - reference).max()
+        alike = (answers.argmax(1) == reference.argmax(1)).mean()
+        buckets[size] = {"difference": float(difference), "top1_agreement": float(alike)}
+    return {
+        "buckets": buckets,
+        "difference": float(np.max([each["difference"] for each in buckets.values()])),  # NaN stays NaN
+        "top1_agreement": min(each["top1_agreement"] for each in buckets.values()),
+        "classes": len(set(reference.argmax(1).tolist())),
+        "rows": len(pixels),
+    }
+
+
+def _wanted(task: Task, network: str, rows: int) -> tuple[Array, Array]:
+    """Pieces of photographs, and what the CPU answers to them one by one."""
+    spec = ModelPlan.of(networks.directory(task, network, "fp32")).preprocess
+    assert spec is not None
+    pixels = networks.pieces(spec, rows)
+    on_cpu = Engine(Task("cpu", task.seconds, task.models), network, "fp32")
+    answers = []
+    for row in range(rows):
+        on_cpu.stage(pixels[row : row + 1])
+        answers.append(on_cpu.whole())
+    return pixels, np.concatenate(answers)
+
+
+def _compared(task: Task, network: str, method: Method, sizes: tuple[int, ...], wanted: Any) -> dict[str, Any]:
+    pixels, reference = wanted()
+    known = {"network": network, "method": method.name, "arithmetic": method.arithmetic}
+    return {**known, **compared(pixels, reference, method.opened(task, network), sizes)}
