@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -21,11 +22,11 @@ _FEW_ROWS, _FEW_LARGEST = 6, 2  # on the CPU
 
 def cells(task: Task) -> Iterator[Cell]:
     rows, largest = (ROWS, LARGEST) if task.on_gpu else (_FEW_ROWS, _FEW_LARGEST)
-    for network in networks.names(task):
-        wanted = cache(partial(_wanted, task, network, rows))
-        for method in METHODS:
-            sizes = (method.only,) if method.only else powers_of_two(largest)
-            yield f"{network}, {method.name}", partial(_compared, task, network, method, sizes, wanted)
+    wanted = {network: cache(partial(_wanted, task, network, rows)) for network in networks.names(task)}
+    for method in METHODS:
+        sizes = (method.only,) if method.only else powers_of_two(largest)
+        for network in wanted:
+            yield f"{network}, {method.name}", partial(_compared, task, network, method, sizes, wanted[network])
 
 
 def compared(pixels: Array, reference: Array, loop: Loop, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def _wanted(task: Task, network: str, rows: int) -> tuple[Array, Array]:
     spec = ModelPlan.of(networks.directory(task, network, "fp32")).preprocess
     assert spec is not None
     pixels = networks.pieces(spec, rows)
-    on_cpu = Engine(Task("cpu", task.seconds, task.models), network, "fp32")
+    on_cpu = Engine(replace(task, device="cpu"), network, "fp32")
     answers = []
     for row in range(rows):
         on_cpu.stage(pixels[row : row + 1])

@@ -9,7 +9,10 @@ import re
 import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
+
+from gpu.step import Absent
 
 from tensign.bench.machine import machine
 
@@ -60,6 +63,17 @@ def _h2load() -> str:
         return "none"
     said = subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=False).stdout
     return said.strip().rpartition("/")[2] or "unknown"
+
+
+def taken_bytes(where: str) -> int:
+    """Of the device's memory, by whomever; for "cpu" of the machine's. Raises Absent."""
+    if where == "cpu":
+        told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return (int(told["MemTotal"].split()[0]) - int(told["MemAvailable"].split()[0])) * 1024
+    if shutil.which("nvidia-smi") is None:
+        raise Absent("nvidia-smi is not there, which tells how much of the device's memory is taken")
+    command = ["nvidia-smi", f"--id={where.partition(':')[2] or 0}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) << 20
 
 
 def cores() -> int:

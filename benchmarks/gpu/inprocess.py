@@ -13,7 +13,7 @@ from gpu.step import Absent, Cell, Task
 from gpu.timing import median_s
 
 BATCHES, BATCHES_ON_CPU = (1, 8, 64, 256), (1, 2)
-_SECONDS = 0.4
+_SECONDS = 0.25
 
 
 def cells(task: Task) -> Iterator[Cell]:

@@ -53,14 +53,12 @@ METHODS = (
     Method("onnxruntime fp32", "fp32", partial(_session, precision="fp32", use_tf32="0"), needs_gpu=True),
     Method("onnxruntime tf32", "tf32", partial(_session, precision="fp32")),
     Method("onnxruntime fp16", "fp16", partial(_session, precision="fp16")),
-    Method("onnxruntime fp32, bound", "fp32", partial(_bound, precision="fp32", use_tf32="0"), needs_gpu=True),
     Method("onnxruntime tf32, bound", "tf32", partial(_bound, precision="fp32")),
     Method("onnxruntime fp16, bound", "fp16", partial(_bound, precision="fp16")),
     Method("onnxruntime fp16, bound, NHWC", "fp16", partial(_bound, precision="fp16", prefer_nhwc="1"), needs_gpu=True),
     Method("torch fp32", "fp32", Torch),
     Method("torch tf32", "tf32", partial(Torch, tf32=True), needs_gpu=True),
     Method("torch fp16", "fp16", partial(Torch, half=True), needs_gpu=True),
-    Method("torch fp16, compiled", "fp16", partial(Torch, half=True, compiled=True), needs_gpu=True, only=64),
     Method(
         "onnxruntime fp16, graph", "fp16", partial(_bound, precision="fp16", graph=True, enable_cuda_graph="1"), needs_gpu=True
     ),
@@ -70,6 +68,7 @@ METHODS = (
         partial(_bound, precision="fp16", graph=True, enable_cuda_graph="1", prefer_nhwc="1"),
         needs_gpu=True,
     ),
+    Method("torch fp16, compiled", "fp16", partial(Torch, half=True, compiled=True), needs_gpu=True, only=64),
     Method("tensorrt fp16", "fp16", partial(_bound, precision="fp32", provider=_TENSORRT), needs_gpu=True),
 )
 NAMED = {method.name: method for method in METHODS}

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 
 import models
 from gpu.step import Absent, Cell, Task
+from tensign.config import MAX_PIXELS
+from tensign.decode import decode
 from tensign.demo import MODEL
 from tensign.plan import ModelPlan
 from tensign.preprocess import PreprocessSpec, Resize
@@ -70,7 +71,7 @@ def torch_network(task: Task, name: str) -> Any:
 
 def pieces(spec: PreprocessSpec, count: int) -> Pixels:
     """uint8 [count,H,W,3]: rectangles of half to 95 % of a bundled photograph's sides, as they reach the graph."""
-    opened = [np.asarray(PIL.Image.open(file).convert("RGB")) for file in photographs()]
+    opened = [np.asarray(decode(file.read_bytes(), max_pixels=MAX_PIXELS)) for file in photographs()]
     made = []
     for number in range(count):
         random, whole = np.random.default_rng([7, number]), opened[number % len(opened)]

@@ -1,6 +1,6 @@
-"""What a network computes and moves for an image, read off its graph, and how many images/s a device allows by that.
+"""What a network computes and moves for an image, read off its graph; gpu/peaks.py holds it against the device.
 
-Bytes are those of a network whose every convolution is fused with what follows it, element by element: each convolution,
+Elements are those of a network whose every convolution is fused with what follows it, element by element: each convolution,
 pooling and linear layer reads its inputs from the device's memory and writes its output there, a sum reads its second
 operand. A cache can do better, and unfused layers do worse. Weights are read once for a batch.
 """
@@ -8,14 +8,10 @@ operand. A cache can do better, and unfused layers do worse. Weights are read on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import onnx
 from onnx import ModelProto, NodeProto
-
-_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "int8": 1}
 
 
 def read(file: Path) -> dict[str, float]:
@@ -46,28 +42,6 @@ def work(model: ModelProto) -> dict[str, float]:
         elif node.op_type == "Add" and len(sizes) == 2 and len(shapes[node.output[0]]) == 4:
             elements += min(sizes)
     return {"flop": flop, "elements": elements, "weights": parameters}
-
-
-def limits(work: Mapping[str, Any], arithmetic: str, peaks: Mapping[str, float], batch: int) -> dict[str, float]:
-    """Images/s {"by_arithmetic", "by_memory"} that peak rates allow; peaks: FLOP/s by arithmetic, bytes/s of "memory"."""
-    found = {}
-    if arithmetic in peaks:
-        found["by_arithmetic"] = peaks[arithmetic] / work["flop"]
-    if "memory" in peaks:
-        moved = _BYTES[arithmetic] * (work["elements"] + work["weights"] / batch)
-        found["by_memory"] = peaks["memory"] / moved
-    return found
-
-
-# FLOP/s without sparsity and bytes/s, by NVIDIA's data sheets; the name as the driver tells it.
-DATA_SHEETS: dict[str, dict[str, float]] = {
-    "NVIDIA H200": {"fp32": 67e12, "tf32": 494e12, "fp16": 989e12, "int8": 1979e12, "memory": 4.8e12},
-    "NVIDIA H100 80GB HBM3": {"fp32": 67e12, "tf32": 494e12, "fp16": 989e12, "int8": 1979e12, "memory": 3.35e12},
-    "NVIDIA H100 PCIe": {"fp32": 51e12, "tf32": 378e12, "fp16": 756e12, "int8": 1513e12, "memory": 2.0e12},
-    "NVIDIA A100-SXM4-80GB": {"fp32": 19.5e12, "tf32": 156e12, "fp16": 312e12, "int8": 624e12, "memory": 2.039e12},
-    "NVIDIA A100-SXM4-40GB": {"fp32": 19.5e12, "tf32": 156e12, "fp16": 312e12, "int8": 624e12, "memory": 1.555e12},
-    "Tesla T4": {"fp32": 8.1e12, "fp16": 65e12, "int8": 130e12, "memory": 0.32e12},
-}
 
 
 def _inward(node: NodeProto, kernel: list[int]) -> int:

@@ -18,6 +18,7 @@ Cell = tuple[str, Callable[[], Any]]  # what it is called, and what measures it:
 
 _GRACE_S = 5.0  # beyond its budget, for a cell that was begun in time
 _RUNNING = "was running when the step's time was over"
+OVER = "the step's time was over"
 
 
 class Absent(Exception):
@@ -26,11 +27,16 @@ class Absent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """device: "cpu" or "cuda:N"; seconds: the budget; models: the folder that the step `networks` fills."""
+    """device: "cpu" or "cuda:N"; until: when its time is over, on time.monotonic(); models: the folder that the step
+    `networks` fills."""
 
     device: str
-    seconds: float
+    until: float
     models: Path
+
+    @property
+    def left_s(self) -> float:
+        return self.until - time.monotonic()
 
     @property
     def on_gpu(self) -> bool:
@@ -42,16 +48,16 @@ class Task:
         return int(self.device.partition(":")[2] or 0)
 
 
-def fill(cells: Iterable[Cell], seconds: float, keep: Callable[[Document], None]) -> Document:
-    """Measures them in turn, none begun after `seconds`: {name: figures, {"skipped": why} or {"failed": why}}.
+def fill(cells: Iterable[Cell], until: float, keep: Callable[[Document], None]) -> Document:
+    """Measures them in turn, none begun after `until`, on time.monotonic(): {name: figures, {"skipped": why} or {"failed": why}}.
 
     keep is given what there is before and after each, the one that runs as failed: of a process that is killed it stays so.
     """
     found: Document = {}
-    began = time.monotonic()
     for name, measure in cells:
-        if time.monotonic() - began > seconds:
-            found[name] = {"skipped": f"the step's {seconds:.0f} s were over"}
+        if time.monotonic() > until:
+            found[name] = {"skipped": OVER}
+            keep(found)
             continue
         found[name] = {"failed": _RUNNING}
         keep(found)
