@@ -2,10 +2,10 @@
 
     python benchmarks/gpu [--device cuda:0|cpu] [--only STEP] [--minutes 9] [--out FOLDER]
 
-Steps, each in a process of its own with its share of the time: networks (made once), correctness, ceilings, inprocess, served,
-memory. What is not installed is skipped by name. Writes gpu-DEVICE.json, .md and .png into benchmarks/results; of a step that is
-run alone only its part is renewed. `--device cpu` shows that all of it runs, and nothing of a GPU: into results/scratch.
-Ends with status 1 where a figure was missed or a step failed.
+Steps, each in a process of its own with its share of the time: networks (made once), correctness, ceilings, inprocess,
+served, memory. What is not installed is skipped by name. Writes gpu-DEVICE.json, .md and .png into benchmarks/results; of a
+step that is run alone only its part is renewed. `--device cpu` shows that all of it runs, and nothing of a GPU: into
+results/scratch. Ends with status 1 where a figure was missed or a step failed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The step `ceilings`: what the bus, the memory and the arithmetic of the device allow, and what a change of batch size costs."""
+"""The step `ceilings`: what the bus, the memory and the arithmetic of the device allow; what a change of batch size costs."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tensign.buckets import powers_of_two
 from tensign.plan import ModelPlan
 
 ROWS, LARGEST = 200, 64  # so that 99.5 % is one row
-_FEW_ROWS, _FEW_LARGEST = 6, 2  # on the CPU
+_FEW_ROWS, _FEW_LARGEST = 4, 2  # on the CPU
 
 
 def cells(task: Task) -> Iterator[Cell]:

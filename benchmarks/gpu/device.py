@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from gpu.step import Absent
-
 from tensign.bench.machine import machine
 
-_PACKAGES = """tensign onnxruntime-gpu onnxruntime torch torchvision triton onnx onnxscript numpy grpcio protobuf simplejpeg pillow
-nvidia-cudnn-cu13 nvidia-cudnn-cu12 tensorrt nvidia-ml-py matplotlib""".split()
+_PACKAGES = """tensign onnxruntime-gpu onnxruntime torch torchvision triton onnx onnxscript numpy grpcio protobuf simplejpeg
+pillow nvidia-cudnn-cu13 nvidia-cudnn-cu12 tensorrt nvidia-ml-py matplotlib""".split()
 _GPU = """name driver_version compute_cap memory.total power.limit clocks.max.sm clocks.max.memory pcie.link.gen.max
 pcie.link.width.max mig.mode.current""".split()
 

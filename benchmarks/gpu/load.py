@@ -37,7 +37,7 @@ class Generators:
 
     def measure(self, address: str, messages: Sequence[bytes], load: Load) -> dict[str, Any]:
         """Rates of all together, percentiles over all their requests. load: of all together; a stream of each where it has
-        any. Raises RuntimeError where a request failed."""
+        any. Raises RuntimeError where a request failed, or none was answered."""
         count = self.count if load.rate is not None else min(self.count, load.concurrency)
         parts = [
             replace(
@@ -53,6 +53,8 @@ class Generators:
         if failed := [reason for _, _, reason in seen if reason]:
             raise RuntimeError(f"{len(failed)} of {count} generators: {failed[0]}")
         latency = Latency.of(np.concatenate([latencies for _, latencies, _ in seen]))
+        if not latency.samples:
+            raise RuntimeError(f"nothing was answered in {load.duration_s:g} s")
         return {
             "in_flight": load.concurrency if load.rate is None else None,
             "processes": count,

@@ -1,4 +1,4 @@
-"""Loops over one network on one device, bare and tensign's own: every one from host memory to host memory, some on the device too."""
+"""Loops over one network on one device, bare and tensign's own: from host memory to host memory, some on the device alone."""
 
 from __future__ import annotations
 

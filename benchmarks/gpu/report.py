@@ -68,8 +68,8 @@ def markdown(document: Document, plots: list[str] | None = None) -> str:
 
 def _note(title: str) -> str:
     notes = {
-        "In process": "From host memory to host memory. Of the roofline: of the images/s that memory or arithmetic, whichever is"
-        " less, allows by the data sheet where the device is known, else by what was measured of it.\n\n",
+        "In process": "From host memory to host memory. Of the roofline: of the images/s that memory or arithmetic, whichever"
+        " is less, allows by the data sheet where the device is known, else by what was measured of it.\n\n",
         "Over gRPC": "p99 of fewer than 100 requests is their greatest.\n\n",
     }
     return notes.get(title, "")

@@ -33,7 +33,7 @@ _PROCESSES = re.compile(r"--(?:grpc-|server-)?(?:processes|workers|frontends)\b"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One way of sending pictures; levels: requests in flight; floor: whether a server that computes nothing is asked so too."""
+    """One way of sending pictures; levels: requests in flight; floor: whether the server that computes nothing gets it too."""
 
     name: str
     streams: int = 0
@@ -60,7 +60,7 @@ def cells(task: Task) -> Iterator[Cell]:
         for mode in ("aio", "threads"):
             with transport.noop(mode) as address:
                 for kind in floor:
-                    level = _levels(task, kind)[-2]
+                    level = _levels(task, kind)[-2:][0]
                     name = f"no-op server {mode}, {kind.name}, {level}"
                     yield name, partial(_measured, task, generators, address, "no-op", kind, level)
         for network in reversed(networks.names(task)[1:]):
@@ -99,7 +99,7 @@ def _not_served(task: Task, network: str, reason: str) -> None:
 
 
 def _levels(task: Task, kind: Kind) -> tuple[int, ...]:
-    return kind.levels if task.on_gpu else kind.levels[:2]
+    return kind.levels if task.on_gpu else kind.levels[:1]
 
 
 def _measured(
@@ -112,13 +112,13 @@ def _measured(
     best: dict[str, Any] | None = None,
     network: str = "resnet18",
 ) -> dict[str, Any]:
-    messages = messages(f"{network}-{PRECISION}", kind)
+    sent = messages(f"{network}-{PRECISION}", kind)
     seconds = _SECONDS if task.on_gpu else _SECONDS_ON_CPU
     if kind.by_h2load:
-        found = _by_h2load(address, messages[0], level, seconds)
+        found = _by_h2load(address, sent[0], level, seconds)
     else:
         load = Load(concurrency=level, streams=kind.streams, rows=kind.rows, duration_s=seconds, warmup_s=_WARMUP_S)
-        found = generators.measure(address, messages, load)
+        found = generators.measure(address, sent, load)
     if best is not None and not (kind.encoded or kind.by_h2load) and found["images_per_s"] > best.get("images_per_s", 0):
         best |= found | {"kind": kind}
     return {"network": called, "kind": kind.name, "level": level, **found}
@@ -133,6 +133,8 @@ def _by_h2load(address: str, message: bytes, level: int, seconds: float) -> dict
         if "not installed" in str(error):
             raise Absent(str(error)) from None
         raise
+    if not load.requests:
+        raise RuntimeError(f"nothing was answered in {seconds:g} s")
     rate = {"images_per_s": load.requests_per_s, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms, "requests": load.requests}
     return {"in_flight": level, "processes": 1, **rate}
 

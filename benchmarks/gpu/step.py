@@ -49,9 +49,10 @@ class Task:
 
 
 def fill(cells: Iterable[Cell], until: float, keep: Callable[[Document], None]) -> Document:
-    """Measures them in turn, none begun after `until`, on time.monotonic(): {name: figures, {"skipped": why} or {"failed": why}}.
+    """Measures them in turn, none begun after `until`: {name: figures, {"skipped": why} or {"failed": why}}.
 
-    keep is given what there is before and after each, the one that runs as failed: of a process that is killed it stays so.
+    until: on time.monotonic(). keep is given what there is before and after each, the one that runs as failed: of a process
+    that is killed it stays so.
     """
     found: Document = {}
     for name, measure in cells:
@@ -83,12 +84,20 @@ def outcome(command: list[str], file: Path, seconds: float) -> Document:
     except subprocess.TimeoutExpired:
         ended = f"was ended after its {seconds:.0f} s"
     finally:
-        for pid in _members(process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _end(process.pid)
         process.wait()
     cells = json.loads(file.read_text()) if file.exists() else {}
     return {"seconds": round(time.monotonic() - began, 1), "budget_s": round(seconds, 1), "ended": ended, "cells": cells}
+
+
+def _end(session: int) -> None:
+    """Kills until none lives, not even one that was being started; a process that the driver holds is left to it."""
+    until = time.monotonic() + _GRACE_S
+    while (living := list(_members(session))) and time.monotonic() < until:
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _members(session: int) -> Iterator[int]:
