@@ -22,6 +22,7 @@ from gpu.methods import METHODS
 from gpu.step import OVER, Absent, Document, Task
 
 H100 = "NVIDIA H100 80GB HBM3"
+SERVED = "resnet50 over gRPC: images/s to the lesser of in process and no-op server"
 
 
 def resnet(deep: bool, side: int = 300) -> onnx.ModelProto:
@@ -121,7 +122,7 @@ def canned() -> Document:
         served |= {
             f"{network}, raw, 1": sent(network, 700, 1),
             f"{network}, raw, 64": sent(network, 0.95 * min(rate, 12_000), 64),
-            f"{network}, load": {**sent(network, 8_000, 64), "share": 0.7, "requests_per_s": 8_000},
+            f"{network}, load": sent(network, 8_000) | {"share": 0.7, "requests_per_s": 8_000},
             f"{network}, memory": {"network": network, "bytes": 3 << 30},
         }
     steady = {"network": "resnet50", "seconds": 310.0, "growth_bytes": 0, "readings_bytes": [5, 5], "images_per_s": 9_000}
@@ -134,8 +135,9 @@ def canned() -> Document:
     return {**document, "device": {"gpus": [gpu], "versions": versions, "machine": machine}}
 
 
-def sent(network: str, rate: float, level: int) -> Document:
-    return {"network": network, "kind": "raw, unary", "level": level, "images_per_s": rate, "p50_ms": 2.0, "p99_ms": 20.0}
+def sent(network: str, rate: float, *level: int) -> Document:
+    figures = {"network": network, "kind": "raw, unary", "images_per_s": rate, "p50_ms": 2.0, "p99_ms": 20.0}
+    return figures | {"level": one for one in level}
 
 
 def verdicts(document: Document) -> dict[str, Document]:
@@ -192,6 +194,15 @@ def test_a_run_on_the_cpu_reaches_nothing() -> None:
     document = canned() | {"on": "cpu"}
     assert {each["verdict"] for each in verdicts(document).values()} == {"not run"}
     assert "nothing of a GPU" in report.markdown(document | {"figures": judgement.figures(document)})
+
+
+def test_several_processes_count_as_one_server() -> None:
+    document = canned()
+    cells = document["steps"]["served"]["cells"]
+    cells["resnet50, raw, 64"]["images_per_s"] = 1_000
+    assert verdicts(document)[SERVED]["verdict"] == "missed"
+    cells["resnet50 by 4 processes, raw, 64"] = sent("resnet50 by 4 processes", 9_100, 64)
+    assert verdicts(document)[SERVED]["verdict"] == "reached"
 
 
 def test_8_bits_are_no_match_for_bare_loops_of_16() -> None:

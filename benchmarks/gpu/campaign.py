@@ -74,9 +74,10 @@ def _run(given: argparse.Namespace) -> int:
         print(f"\n{step}: {result['seconds']:.0f} of {seconds:.0f} s {result['ended']}")
         for line in report.lines(result["cells"]):
             print(f"  {line}", flush=True)
-        document["figures"] = judgement.figures(document)
-        file.write_text(json.dumps(document, indent=1) + "\n")
+        file.write_text(json.dumps(document, indent=1) + "\n")  # before it is judged: measuring it was dear
         left.pop(0)
+    document["figures"] = judgement.figures(document)
+    file.write_text(json.dumps(document, indent=1) + "\n")
     print("\n" + "\n".join(report.verdicts(document)))
     for written in report.write(document, file):
         print(f"written: {written}")

@@ -153,7 +153,7 @@ def _single(document: Document, network: str) -> Document:
     served = [
         cell["p50_ms"]
         for cell in cells(document, "served").values()
-        if cell["network"] == network and cell.get("kind") == "raw, unary" and cell["level"] == 1
+        if cell["network"] == network and cell.get("kind") == "raw, unary" and cell.get("level") == 1
     ]
     alone = [
         cell["batches"]["1"]["whole"]["ms"]
