@@ -14,8 +14,9 @@ from typing import Any
 
 from gpu.step import Absent
 from tensign.bench.machine import machine
+from tensign.version import __version__
 
-_PACKAGES = """tensign onnxruntime-gpu onnxruntime torch torchvision triton onnx onnxscript numpy grpcio protobuf simplejpeg
+_PACKAGES = """onnxruntime-gpu onnxruntime torch torchvision triton onnx onnxscript numpy grpcio protobuf simplejpeg
 pillow nvidia-cudnn-cu13 nvidia-cudnn-cu12 tensorrt nvidia-ml-py matplotlib""".split()
 _GPU = """name driver_version compute_cap memory.total power.limit clocks.max.sm clocks.max.memory pcie.link.gen.max
 pcie.link.width.max mig.mode.current""".split()
@@ -23,7 +24,9 @@ pcie.link.width.max mig.mode.current""".split()
 
 def described() -> dict[str, Any]:
     """{gpus, versions, machine}; `gpus` is empty where nvidia-smi finds none."""
-    found = {"python": platform.python_version()} | {name: number for name in _PACKAGES if (number := _version(name))}
+    found = {"tensign": __version__, "python": platform.python_version()} | {
+        name: number for name in _PACKAGES if (number := _version(name))
+    }
     return {"gpus": _gpus(), "versions": found | {"h2load": _h2load()}, "machine": machine()}
 
 

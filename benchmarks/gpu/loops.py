@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gpu import networks
 from gpu.step import Absent, Task
 from tensign.engines.onnx import OnnxEngine, session_options
+from tensign.errors import ProviderUnavailable
 
 Array = npt.NDArray[Any]
 
@@ -39,7 +40,10 @@ class Engine:
 
     def __init__(self, task: Task, network: str, precision: str) -> None:
         self._engine = OnnxEngine(networks.onnx_file(task, network, precision), task.device)
-        self._engine.load()
+        try:
+            self._engine.load()
+        except ProviderUnavailable as reason:
+            raise Absent(str(reason)) from None
         self._name = self._engine.inputs[0].name
 
     def stage(self, rows: Array) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from gpu import judgement, peaks
 from gpu.step import Document
@@ -54,6 +55,7 @@ def _in_process(axes: Axes, document: Document, network: str) -> None:
         limit = min(peaks.limits(work, "fp16", sheet, 256).values())
         axes.axhline(limit, color="black", ls=":", label="fp16, all that the data sheet allows")
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_yscale("log")
     axes.set_xlabel("rows of a batch")
     axes.set_ylabel("images/s, in process")
