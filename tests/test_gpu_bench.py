@@ -281,9 +281,11 @@ class Looking:
 
     def __init__(self, wrong: Callable[[npt.NDArray[Any]], None] = lambda answer: None) -> None:
         self._wrong = wrong
+        self.batches: list[int] = []
 
     def stage(self, rows: npt.NDArray[Any]) -> None:
         self._rows = rows
+        self.batches.append(len(rows))
 
     def whole(self) -> npt.NDArray[Any]:
         answer = self._rows.astype(np.float32)
@@ -296,7 +298,9 @@ class Looking:
 
 def test_every_row_is_compared_at_every_batch_size() -> None:
     rows = np.eye(10, dtype=np.uint8)
-    same = compared(rows, rows.astype(np.float32), Looking(), (1, 4, 8))
+    looking = Looking()
+    same = compared(rows, rows.astype(np.float32), looking, (1, 4, 8))
+    assert looking.batches == [1] * 10 + [4] * 3 + [8] * 2
     assert same["difference"] == 0 and same["top1_agreement"] == 1 and list(same["buckets"]) == [1, 4, 8]
 
     def last_of_eight(answer: npt.NDArray[Any]) -> None:

@@ -26,7 +26,7 @@ from tensign.proof.samples import photographs
 from tensign.rpc.codec import encode_request
 
 PRECISION = "fp16"
-_SECONDS, _SECONDS_ON_CPU, _WARMUP_S = 1.5, 1.0, 0.7
+_SECONDS, _WARMUP_S = 1.5, 0.7
 _AT_LOAD, _AT_LOAD_S = 0.7, 5.0
 _PROCESSES = re.compile(r"--(?:grpc-|server-)?(?:processes|workers|frontends)\b")
 
@@ -66,11 +66,10 @@ class Target:
 
     def measured(self, kind: Kind, level: int) -> dict[str, Any]:
         sent = messages(f"{self.network}-{PRECISION}", kind)
-        seconds = _SECONDS if self.task.on_gpu else _SECONDS_ON_CPU
         if kind.by_h2load:
-            found = _by_h2load(self.address, sent[0], level, seconds)
+            found = _by_h2load(self.address, sent[0], level)
         else:
-            load = Load(concurrency=level, streams=kind.streams, rows=kind.rows, duration_s=seconds, warmup_s=_WARMUP_S)
+            load = Load(concurrency=level, streams=kind.streams, rows=kind.rows, duration_s=_SECONDS, warmup_s=_WARMUP_S)
             found = self.generators.measure(self.address, sent, load)
         if not (kind.encoded or kind.by_h2load) and found["images_per_s"] > self.best.get("images_per_s", 0):
             self.best = found | {"kind": kind}
@@ -82,7 +81,7 @@ class Target:
             raise Absent("no load was measured before it")
         kind: Kind = self.best["kind"]
         rate = _AT_LOAD * self.best["images_per_s"] / kind.rows
-        seconds = _AT_LOAD_S if self.task.on_gpu else _SECONDS_ON_CPU
+        seconds = _AT_LOAD_S if self.task.on_gpu else _SECONDS
         streams = self.generators.count * kind.streams
         load = Load(max(1, streams), rate, streams, kind.rows, duration_s=seconds, warmup_s=_WARMUP_S)
         found = self.generators.measure(self.address, messages(f"{self.network}-{PRECISION}", kind), load)
@@ -154,16 +153,16 @@ def messages(model: str, kind: Kind) -> list[bytes]:
     return [encode_request(model, {"input-0": rows}).SerializeToString() for rows in pictures]
 
 
-def _by_h2load(address: str, message: bytes, level: int, seconds: float) -> dict[str, Any]:
+def _by_h2load(address: str, message: bytes, level: int) -> dict[str, Any]:
     cpus = sorted(os.sched_getaffinity(0))
     try:
         request = h2load.grpc_request(message)
-        load = h2load.timed(address, request, concurrency=level, seconds=seconds, answer_bytes=1, cpus=cpus)
+        load = h2load.timed(address, request, concurrency=level, seconds=_SECONDS, answer_bytes=1, cpus=cpus)
     except RuntimeError as error:
         if "not installed" in str(error):
             raise Absent(str(error)) from None
         raise
     if not load.requests:
-        raise RuntimeError(f"nothing was answered in {seconds:g} s")
+        raise RuntimeError(f"nothing was answered in {_SECONDS:g} s")
     rate = {"images_per_s": load.requests_per_s, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms, "requests": load.requests}
     return {"in_flight": level, "processes": 1, **rate}

@@ -6,11 +6,11 @@ import statistics
 import time
 from collections.abc import Callable
 
-_WARMUPS, _LEAST, _MOST = 3, 5, 200
+_WARMUPS, _LEAST, _MOST = 2, 3, 200
 
 
 def median_s(call: Callable[[], object], seconds: float) -> float:
-    """The median of 5 to 200 calls, in about so many seconds."""
+    """The median of 3 to 200 calls, in about so many seconds."""
     for _ in range(_WARMUPS):
         call()
     took: list[float] = []
