@@ -78,10 +78,10 @@ def pictures_subject(network: Network, signature: Signature | None, declaration:
         return Sole(ChannelsLast(module) if declaration.layout == "NHWC" else module).eval()
 
     original = placed(network.module)
+    exportable = placed(network.exportable(network_input(steps, example(steps, 2))))
     shape = output_shape(original, steps)
     head = declaration.head(shape)
     learned = rebuilt(original, steps, head, shape[1:], network.versions)
-    exportable = placed(network.exportable(network_input(steps, example(steps, 2))))
     against = f"{_against(network)}, on the declared preprocessing"
     learned = replace(learned, network=exportable, against=against, unchecked=_unchecked(network))
     sides = declaration.input if host.steps else size
