@@ -58,8 +58,8 @@ def write(
     for value in model.graph.input:
         if length := value.type.tensor_type.shape.dim[0].dim_value:  # torch.onnx.export does not insist on the axes it is given
             raise UnsupportedModel(
-                f"the network cannot be exported to ONNX for any number of rows: to torch.export it is made for {length}, as one"
-                " that counts rows or parts them is, by int(x.shape[0]) or chunk; exporting it with torch.export says where"
+                f"the network cannot be exported to ONNX for any number of rows: to torch.export it is made for {length}, as"
+                " one that counts rows or parts them is, by int(x.shape[0]) or chunk; exporting it with torch.export says where"
             )
     model.ir_version = IR_VERSION
     for value in [value for value in model.graph.output if value.name in inner]:

@@ -76,8 +76,9 @@ def _check_rows(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
         shapes = ", ".join(f"{list(example.shape[1:])}" for example in examples)
         raise UnsupportedModel(f"it gives no answer for each of {_ROWS[0]} to {_ROWS[-1]} rows of {shapes}{reason}")
     if len(fits) < len(_ROWS):
+        answered = ", ".join(map(str, fits))
         raise UnsupportedModel(
-            f"of {_ROWS[0]} to {_ROWS[-1]} rows it answers {', '.join(map(str, fits))} alone: tracing wrote that number into it, as it does with"
+            f"of {_ROWS[0]} to {_ROWS[-1]} rows it answers {answered} alone: tracing wrote that number into it, as it does with"
             " int(x.shape[0]); save what torch.export makes of the network, with a dynamic batch axis, in its place"
         )
 
