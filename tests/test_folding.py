@@ -405,7 +405,7 @@ UNFIT: list[tuple[Callable[[], ModelProto], dict[str, Any], str]] = [
     (expanding, {}, "cannot be made to take 3 rows at a time; export it with a dynamic batch axis"),
     (two_inputs, {}, "a declared preprocessing feeds one input, and there are 2: x, temperature"),
     (doubled, {}, "wanted float32, float16 or uint8 [-1, 3, 32, 40] by the declared layout NCHW"),
-    (scalar, {}, 'output "most": wanted one for each row, got [] of 1 rows'),
+    (scalar, {}, 'output "most": wanted one for each row, got [] of 1 row'),
     (sequence, {}, 'output "list": wanted a tensor, got seq(tensor(float))'),
     (best, {"activation": "softmax"}, "softmax: wanted a network that gives float32 or float16, it gives int64"),
     (small, {"layout": "NHWC"}, 'input "x": wanted float32, float16 or uint8 [-1, 32, 40, 3] by the declared layout NHWC'),

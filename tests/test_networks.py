@@ -197,6 +197,19 @@ def test_a_class_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.M
         read_network(tmp_path / "model.pth", trust=True)
 
 
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_class_of_a_notebook_is_told_with_what_to_do(trust: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = type("Net", (nn.Module,), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "Net", net, raising=False)
+    torch.save(net(), tmp_path / "model.pth")
+    monkeypatch.undo()
+    said = (
+        r"^model\.pth: the network itself is of class __main__\.Net, and the script or notebook .* is not in the file: log the"
+    )
+    with pytest.raises(UnsupportedModel, match=said):
+        read_network(tmp_path / "model.pth", trust=trust)
+
+
 def test_what_torch_cannot_load_is_still_read(tmp_path: Path) -> None:
     """A hook of the file's own, which inference does not call."""
     home = types.ModuleType("nowhere")

@@ -187,7 +187,18 @@ def test_an_onnx_model_of_mlflow_gets_its_pictures(fixture_dir: Callable[[str], 
     [
         ("faces-fastai-2.8", "p.yaml", InvalidConfig, "a Learner says itself how its pictures are prepared"),
         ("heart-sklearn", "p.yaml", (InvalidConfig, UnsupportedModel), "preprocess|pictures|columns"),
-        ("digits-pytorch-mlflow2", "p.yaml", (InvalidConfig, UnsupportedModel), "32"),
+        (
+            "digits-pytorch-mlflow2",
+            "p.yaml",
+            UnsupportedModel,
+            r"end in 32x32 pixels.*step {op: resize, height: 64, width: 64}",
+        ),
+        (
+            "digits-onnx",
+            "p.yaml",
+            UnsupportedModel,
+            r"\[-1, 3, 32, 32\].*\[-1, 3, 64, 64\]; a last step {op: resize, height: 64",
+        ),
         ("digits-pytorch-mlflow2", "missing.yaml", (InvalidConfig, OSError), r"missing\.yaml"),
     ],
 )

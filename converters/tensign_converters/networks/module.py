@@ -16,7 +16,7 @@ from tensign.proof.parity import Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
 from tensign.specs import Spec, TensorSpec, tensor_specs
-from tensign_converters.declared.declaration import Declaration
+from tensign_converters.declared.declaration import Declaration, size_hint
 from tensign_converters.graph import write
 from tensign_converters.learners.learned import example, network_input, output_shape, rebuilt
 from tensign_converters.learners.transforms import COLOUR, GREY, Preprocessing
@@ -122,7 +122,9 @@ def _network_size(declaration: Declaration, taken: Spec) -> tuple[int, int]:
     sides = []
     for declared, said in zip(declaration.network_size, own, strict=True):
         if -1 not in (declared, said) and declared != said:
-            raise UnsupportedModel(f'input "{taken.name}": the declared steps end in {declaration.network_size}, it is {taken}')
+            ends = "x".join(map(str, declaration.network_size))
+            hint = size_hint(*own) if -1 not in own else ""
+            raise UnsupportedModel(f'input "{taken.name}": the declared steps end in {ends} pixels, it is {taken}{hint}')
         sides.append(max(declared, said))
     return sides[0], sides[1]
 

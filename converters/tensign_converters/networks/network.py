@@ -134,6 +134,8 @@ def _pickled(file: Path, root: Any) -> Network:
         try:
             return replace(_rebuilt(root), notes=(f"read as data: {not_loaded}",))
         except TensignError as not_read:
+            if "__main__." in str(not_read):  # which the other error calls by the name of this process
+                raise
             raise UnsupportedModel(f"{not_loaded}; read as data: {not_read}") from None
 
 

@@ -21,7 +21,7 @@ from tensign.preprocess import PreprocessSpec
 from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
-from tensign_converters.declared.declaration import Declaration
+from tensign_converters.declared.declaration import Declaration, size_hint
 from tensign_converters.graph import INPUT, save
 from tensign_converters.onnxfiles.file import graphs, lifted, opset, read_onnx
 from tensign_converters.onnxfiles.original import PREFIX, kept, original_answers, output_names
@@ -114,9 +114,11 @@ def _network_input(graph: GraphProto, declaration: Declaration, called: str) -> 
     wanted = [-1, channels, *size] if declaration.layout == "NCHW" else [-1, *size, channels]
     said = f'{called}: input "{value.name}"'
     if kind is None or len(came) != 4 or not all(-1 in both or len({*both}) == 1 for both in _pairs(came, wanted)[1:]):
+        own = came[2:4] if declaration.layout == "NCHW" else came[1:3]
+        hint = size_hint(*own) if len(came) == 4 and -1 not in (*own, *size) and [*size] != own else ""
         raise UnsupportedModel(
             f"{said}: wanted float32, float16 or uint8 {wanted} by the declared layout {declaration.layout}, mode"
-            f" {declaration.mode} and size, got {TensorProto.DataType.Name(tensor.elem_type).lower()} {came}"
+            f" {declaration.mode} and size, got {TensorProto.DataType.Name(tensor.elem_type).lower()} {came}{hint}"
         )
     if kind == "uint8" and declaration.graph_steps():
         raise UnsupportedModel(f"{said}: wanted float32 or float16, since divide, mean or std is declared, got uint8 {came}")

@@ -49,12 +49,12 @@ def original_answers(file: Path, declaration: Declaration) -> Callable[[Sequence
         else:
             pixels = spec.arrays(picture[None])
         if rows * pixels.size > 3 * MAX_PIXELS:
-            raise UnsupportedModel(f"{file.name} takes {rows} rows at a time, which is more than {MAX_PIXELS} pixels")
+            raise UnsupportedModel(f"{file.name} takes {_rows(rows)} at a time, which is more than {MAX_PIXELS} pixels")
         tensor = np.repeat(_network_input(declaration, pixels, dtype), rows, axis=0)
         answers = dict(zip(names, run(session, {given.name: tensor}, list(names)), strict=True))
         for name, answer in answers.items():
             if answer.shape[:1] != (rows,):
-                raise UnsupportedModel(f'output "{name}": wanted one for each row, got {list(answer.shape)} of {rows} rows')
+                raise UnsupportedModel(f'output "{name}": wanted one for each row, got {list(answer.shape)} of {_rows(rows)}')
         if declaration.activation == "none":
             return {names[name]: answer[:1] for name, answer in answers.items()}
         (name,) = names.values()
@@ -66,6 +66,10 @@ def original_answers(file: Path, declaration: Declaration) -> Callable[[Sequence
         return {name: np.concatenate([answer[name] for answer in each]) for name in each[0]}
 
     return answers
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def kept(name: str, otherwise: str = "") -> str:
