@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import tensor, write_mlmodel
 from hostile_pickles import learner, module, zipped
 from hostile_pickles import mlmodel as hostile_mlmodel
 from tensign import conversion
@@ -130,6 +131,27 @@ def test_predict_prints_the_lines_that_it_would_write(pictures: list[Path], tmp_
     said = subprocess.run(command, capture_output=True, timeout=120)
     assert said.returncode == 1
     assert said.stdout.startswith(os.fsencode(odd) + b": error: 10 bytes are no JPEG"), said.stderr
+
+
+def test_predict_says_that_a_model_takes_no_pictures_before_it_is_converted(tmp_path: Path, pictures: list[Path]) -> None:
+    spec = {"inputs": [tensor("float32", [-1, 3, 8, 8])], "outputs": [tensor("float32", [-1, 2])]}
+    path = write_mlmodel(tmp_path / "floats", signature=spec, flavors={"pytorch": {"model_data": "data"}})
+    (path / "data").mkdir()
+    (path / "data" / "model.pth").write_bytes(b"not read")
+    done = tensign("predict", path, pictures[0], TENSIGN_CACHE_DIR=str(tmp_path / "cache"))
+    said = "declares no preprocessing, so pictures cannot become its input float32 [-1,3,8,8] -> float32 [-1,2]"
+    assert (done.returncode, done.stderr) == (2, f"error: {path}: {said}\n")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_wrong_declaration_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("divde: 255")
+    (tmp_path / "net.pth").write_bytes(b"not read")
+    command = [sys.executable, "-X", "importtime", "-m", "tensign_converters", "--preprocess", str(tmp_path / "p.yaml")]
+    done = subprocess.run([*command, str(tmp_path / "net.pth"), str(tmp_path / "made")], capture_output=True, text=True)
+    assert "InvalidConfig" in done.stdout and 'did you mean \\"divide\\"?' in done.stdout
+    assert "tensign_converters.declared" in done.stderr
+    assert not re.search(r"\| +(torch|onnx|onnxruntime|fastai|torchvision)$", done.stderr, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

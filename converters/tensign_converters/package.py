@@ -42,7 +42,7 @@ def write_model(
     origin: Mapping[str, Any],
     source: ModelManifest | None = None,
     crops: int = CROPS,
-    requirements: Sequence[str] = (),
+    requirements: Sequence[str] = ("mlflow",),
     variants: Sequence[str] = (),
     calibrate: Path | None = None,
 ) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tensign.cli.checks import writable
 from tensign.cli.options import Device, Variant
 from tensign.config import ModelConfig
 from tensign.proof import report
@@ -28,6 +29,7 @@ def verify(
     """
     if page:
         report.check()
+        writable("--report", page)
     found = verified(model, ModelConfig(device=device, variant=variant))
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"{model} on {found.device}: {found.parity}")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tensign.conversion import MOST_CROPS
 from tensign.errors import UnsupportedModel
 from tensign.mlmodel import read_mlmodel
-from tensign.proof.answers import read_answers
+from tensign.proof.answers import read_answers, write_answers
 from tensign.proof.field import Field, read_json
 from tensign.proof.parity import FULL_PRECISION, Parity, Tolerance
 
@@ -83,7 +83,7 @@ class Record:
             proof |= {key: list(proof[key]) for key in ("differences", "worst")}
             proof["parity"]["batches"] = list(proof["parity"]["batches"])
         (directory / RECORD_FILE).write_text(f"{json.dumps(document, indent=1, sort_keys=True)}\n", encoding="utf-8")
-        np.savez(directory / ANSWERS_FILE, **answers)  # type: ignore[arg-type]
+        write_answers(directory / ANSWERS_FILE, answers)
 
     @classmethod
     def read(cls, directory: Path) -> tuple[Record, dict[str, npt.NDArray[Any]]]:
