@@ -110,7 +110,7 @@ def _varied(proofs: Mapping[str, Proof], calibrated: str) -> Iterator[str]:
             judged = proof.held or proof.parity
             yield f"{name}: {proof.bytes / 1e6:.2f} MB, {proof.speed:.1f} times the images/s of fp32 here, {judged}"
             if proof.held:
-                yield f"{name}, not judged: {proof.parity}"
+                yield f"{name} on rows that it is not judged by: {proof.parity}"
     if calibrated:
         yield f"calibrated on: {calibrated}"
 

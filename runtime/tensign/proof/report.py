@@ -67,7 +67,7 @@ def _figures(directory: Path, record: Record, again: Parity | None) -> str:
         told = f"{precision} ({(directory / proof.file).stat().st_size / 1e6:.1f} MB{_speed(proof)})"
         if proof.held:
             columns[f"{told}, judged on pictures like those to come"] = _told(proof.held)
-            told = f"{precision}, told besides, not judged"
+            told = f"{precision} on rows that it is not judged by"
         columns[told] = _told(proof.parity)
     if again:
         columns["verified just now"] = _told(again)
