@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from tensign.demo import MODEL
 from tensign.errors import InvalidConfig, ParityFailed, UnsupportedModel
 from tensign.proof.parity import LOGITS, NETWORK_INPUT
 from tensign.proof.record import Record
-from tensign.proof.samples import photographs, samples
+from tensign.proof.samples import Samples, photographs, samples
 from tensign.proof.verification import verify
 from tensign_converters.live import module_subject
 from tensign_converters.package import write_model
@@ -190,20 +191,43 @@ def test_variants_are_judged_on_what_was_held_back_and_told_of_photographs(subje
     (made / "conversion.json").write_text(json.dumps(better))
     with pytest.raises(ParityFailed, match="its int8 variant does not predict as its original did"):
         verify(made, replace(CPU, variant="int8"))
-    document["proofs"]["int8"]["held"]["top1_agreement"] = 0.9
-    (made / "conversion.json").write_text(json.dumps(document))
-    with pytest.raises(UnsupportedModel, match=r"proofs\.int8\.held: wanted what its tolerance allows"):
-        verify(made, replace(CPU, variant="int8"))
+    for precision, forged in (("int8", {"top1_agreement": 0.9}), ("fp32", {})):
+        forgery = json.loads(json.dumps(document))
+        forgery["proofs"][precision]["held"] = {**document["proofs"]["int8"]["held"], **forged}
+        (made / "conversion.json").write_text(json.dumps(forgery))
+        with pytest.raises(UnsupportedModel, match=rf"proofs\.{precision}\.held: wanted what its tolerance allows"):
+            verify(made, replace(CPU, variant="int8"))
 
 
-def test_what_is_not_finite_is_refused_wherever_it_is(subject: Subject, graph: Path, tmp_path: Path) -> None:
+def test_what_is_not_finite_is_refused_on_photographs_too(subject: Subject, graph: Path, tmp_path: Path) -> None:
     broken = onnx.load(graph)
-    weights = next(tensor for tensor in broken.graph.initializer if len(tensor.dims) == 4)
-    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(np.inf), weights.name))
+    (last,) = [node for node in broken.graph.node if "output" in node.output]
+    last.output[0] = "sound"
+    axes, most, none = np.array([1, 2, 3]), np.array(100, np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    given = (("axes", axes), ("most", most), ("none", none), ("inner", np.array([2, 3])))
+    broken.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in given)
+    broken.graph.node.extend(
+        [
+            helper.make_node("Cast", ["image"], ["levels"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMax", ["levels", "axes"], ["brightest"]),
+            helper.make_node("Sub", ["most", "brightest"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["root"]),  # no number where a pixel is brighter than 100
+            helper.make_node("Mul", ["root", "none"], ["nothing"]),
+            helper.make_node("Squeeze", ["nothing", "inner"], ["column"]),
+            helper.make_node("Add", ["sound", "column"], ["output"]),
+        ]
+    )
     onnx.save(broken, tmp_path / "int8.onnx")
-    rows = samples(subject.signature, subject.preprocess, crops=2)
-    with pytest.raises(ParityFailed, match="its int8 variant does not predict as the original"), np.errstate(all="ignore"):
-        prove_all(subject, {"fp32": graph, "int8": tmp_path / "int8.onnx"}, rows)
+    files, name = {"fp32": graph, "int8": tmp_path / "int8.onnx"}, subject.signature.inputs[0].name
+    tried = samples(subject.signature, subject.preprocess, crops=2)
+    dark = Samples(tuple((f"{row}", partial(dict, {name: pixels // 4})) for row, pixels in enumerate(noise(20))), "dark ones")
+    with pytest.raises(ParityFailed, match=r"its int8 variant does not .* 100\.0%, on dark ones; beside them: .* nan"):
+        prove_all(subject, files, tried, dark)
+
+
+def test_pictures_are_not_for_what_takes_tensors(subject: Subject, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="--calibrate: the model takes tensors, which no folder of pictures becomes"):
+        write_model(replace(subject, preprocess=None), tmp_path, origin={}, crops=4, variants=["fp16"], calibrate=tmp_path)
 
 
 def test_where_nothing_is_decided_eight_bits_may_move_numbers_by_a_tenth(subject: Subject) -> None:
