@@ -81,6 +81,7 @@ def line(error: pytest.ExceptionInfo[Any]) -> str:
         (("files",), {"../original/model.onnx": ""}, "files: wanted the name of a file"),
         (("files",), {"..": ""}, "files: wanted the name of a file"),
         (("files", "model.onnx"), 5, "files.model.onnx: wanted a line"),
+        (("proofs", "fp32", "held"), None, "proofs.fp32.held: wanted a map, got null"),
         (("proofs",), {}, "proofs: wanted fp32"),
         (("proofs", "fp4"), {}, "proofs: wanted fp32, and perhaps others of fp32, fp16, int8"),
         (FP32, None, "proofs.fp32: wanted a map, got null"),

@@ -50,16 +50,18 @@ def write_model(
 
     origin: where the model came from, kept with the versions; source: the MLmodel that it was, whose input example is tried and
     comes along; crops: how many pieces of photographs are tried; requirements: what MLflow has to install besides tensign;
-    variants: "fp16", "int8", written and proved beside fp32; calibrate: pictures for the latter.
+    variants: "fp16", "int8", written and proved beside fp32; calibrate: pictures that the latter is calibrated on and both are
+    judged on, each on its part of them.
     Raises UnsupportedModel or ParityFailed, InvalidConfig where there is nothing to calibrate on.
     """
     model = target / MODEL_FILE
     subject.write(model)
     signature = subject.signature
     saved = saved_example(source, signature) if source else None
-    varied = write_variants(subject, model, variants, calibrate, saved)
-    written, rows = {FULL: model, **varied.files}, subject.rows or samples(signature, subject.preprocess, saved, crops)
-    proofs, answers = prove_all(subject, written, rows)
+    rows = subject.rows or samples(signature, subject.preprocess, saved, crops)
+    varied = write_variants(subject, model, variants, calibrate, saved, rows)
+    written = {FULL: model, **varied.files}
+    proofs, answers = prove_all(subject, written, rows, varied.held)
     if varied.files:
         ratios = speeds(written, Converted(model, subject).feeds([rows[len(rows) - 1]]))
         proofs = {name: replace(proof, speed=ratios[name]) for name, proof in proofs.items()}
@@ -105,17 +107,21 @@ def _report(subject: Subject, proved: Proof, unchecked: tuple[str, ...]) -> list
 def _varied(proofs: Mapping[str, Proof], calibrated: str) -> Iterator[str]:
     for name, proof in proofs.items():
         if name != FULL:
-            yield f"{name}: {proof.bytes / 1e6:.2f} MB, {proof.speed:.1f} times the images/s of fp32 here, {proof.parity}"
+            judged = proof.held or proof.parity
+            yield f"{name}: {proof.bytes / 1e6:.2f} MB, {proof.speed:.1f} times the images/s of fp32 here, {judged}"
+            if proof.held:
+                yield f"{name} on rows that it is not judged by: {proof.parity}"
     if calibrated:
         yield f"calibrated on: {calibrated}"
 
 
 def _told(proof: Proof) -> dict[str, Any]:
     """A variant, as the MLmodel tells of it."""
-    parity = proof.parity
+    parity = proof.held or proof.parity
     return {
         "bytes": proof.bytes,
         "speed": proof.speed,
+        "judged_on": parity.inputs,
         "max_difference": parity.max_difference,
         "top1_agreement": parity.top1_agreement,
     }

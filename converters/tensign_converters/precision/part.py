@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,15 @@ def joined(whole: ModelProto, network: ModelProto) -> ModelProto:
         if imported.domain not in {each.domain for each in made.opset_import}:
             made.opset_import.append(imported)
     return made
+
+
+def after(network: ModelProto, front: Collection[str]) -> ModelProto:
+    """A network but for its first nodes, those of these names; what they give it are its inputs."""
+    made = ModelProto()
+    made.CopyFrom(network)
+    within = {number for number, node in enumerate(made.graph.node) if node.name not in front}
+    _part_constants(made.graph, within)
+    return _cut(made, within)
 
 
 def _refill(field: Any, content: Iterable[Any]) -> None:

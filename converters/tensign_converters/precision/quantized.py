@@ -6,8 +6,7 @@ pair is multiplied in one instruction, a signed pair is not.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from tensign.errors import UnsupportedModel
 from tensign_converters.graph import save
+from tensign_converters.precision.fronts import LINEAR, Prepared, spared
 from tensign_converters.precision.part import joined, parts
-from tensign_converters.precision.seen import Feed, Seen, seen, session
+from tensign_converters.precision.seen import Feed, Seen, seen
 
 _WEIGHED = ("Conv", "Gemm")
 # What ONNX Runtime computes in 8 bits on a CPU; the rest would only be rounded. AveragePool is none of them: its means would
@@ -26,12 +26,10 @@ _WEIGHED = ("Conv", "Gemm")
 _OPERATORS = """Conv Gemm MatMul Add Mul Relu Clip LeakyRelu Sigmoid MaxPool GlobalAveragePool Concat Resize
 Reshape Flatten Squeeze Unsqueeze Transpose Split Slice Pad""".split()
 # The last layer's sums stay floats: nothing after it gains from 8 bits, and classes are told apart there.
-_SUMS = ["Gemm", "MatMul"]
+_SUMS = [*LINEAR]
 # Of the answers, to their spread. ResNet-18 is off by 0.03; EfficientNet-Lite0 by 0.05 to 0.1, and then its best class changes
 # on one piece in ten of photographs that it is unsure about, at 0.035 on one in forty.
 _ERROR = 0.035
-_FRONTS = (0.0, 1 / 16, 3 / 16, 7 / 16)  # how much of the layers, from the first, is tried in single precision
-_JUDGED = 32  # rows
 
 
 def quantize(model: ModelProto, target: Path, feeds: Sequence[Feed]) -> None:
@@ -45,47 +43,12 @@ def quantize(model: ModelProto, target: Path, feeds: Sequence[Feed]) -> None:
     operators = {node.op_type for node in split.network.graph.node}
     if "QuantizeLinear" in operators or not operators.intersection(("Conv", "Gemm", "MatMul")):
         raise UnsupportedModel("variant int8: the network is quantized already, or has no convolution or linear layer")
-    rows = _Prepared(split.before, feeds)
+    rows = Prepared(split.before, feeds)
     known = seen(split.network, rows)
-    judged = list(islice(rows, 0, None, -(-len(feeds) // _JUDGED)))
-    tried: list[tuple[float, ModelProto]] = []
-    for front in dict.fromkeys(_front(split.network, part) for part in _FRONTS):
-        made = _eight_bits(_corrected(split.network, known, front), known, front)
-        tried.append((_error(split.network, made, judged), made))
-        if tried[-1][0] <= _ERROR:
-            break
-    whole = joined(split.whole, min(tried, key=lambda one: one[0])[1])
+    made = spared(split.network, rows, _ERROR, lambda front: _eight_bits(_corrected(split.network, known, front), known, front))
+    whole = joined(split.whole, made)
     _widen(whole, {node.name for node in split.before.graph.node})
     save(whole, target)
-
-
-class _Prepared:
-    """Feeds of the graph as what its network gets, computed anew each time they are asked for."""
-
-    def __init__(self, before: ModelProto, feeds: Sequence[Feed]) -> None:
-        self._session, self._feeds = session(before), feeds
-        self._taken = {value.name for value in self._session.get_inputs()}
-        self._names = [value.name for value in self._session.get_outputs()]
-
-    def __iter__(self) -> Iterator[Feed]:
-        for feed in self._feeds:
-            taken = {name: array for name, array in feed.items() if name in self._taken}
-            yield dict(zip(self._names, self._session.run(self._names, taken), strict=True))
-
-
-def _front(network: ModelProto, part: float) -> tuple[str, ...]:
-    """The nodes up to, and with what follows, that part of the layers with weights."""
-    constants = {tensor.name for tensor in network.graph.initializer}
-    names: list[str] = []
-    layers = [node for node in network.graph.node if node.op_type in (*_SUMS, "Conv") and node.input[1] in constants]
-    left = round(part * len(layers)) or int(part > 0 and len(layers) > 1)
-    for node in network.graph.node:
-        if node in layers:
-            left -= 1
-        if left < 0:
-            break
-        names.append(node.name)
-    return tuple(names) if part else ()
 
 
 def _eight_bits(network: ModelProto, known: Seen, front: Collection[str]) -> ModelProto:
@@ -138,17 +101,6 @@ def _go_round(made: ModelProto, kept: Collection[str]) -> None:
             narrow = makers.get(wide.input[0]) if wide and wide.op_type == "DequantizeLinear" else None
             if narrow and ((source := makers.get(narrow.input[0])) is None or source.name in kept):
                 node.input[at] = narrow.input[0]
-
-
-def _error(network: ModelProto, made: ModelProto, rows: Iterable[Feed]) -> float:
-    """Root mean square of what the first output is off by, to its standard deviation."""
-    running = [session(network), session(made)]
-    count, total, squares, off = 0, 0.0, 0.0, 0.0
-    for feed in rows:
-        wanted, got = (each.run(None, feed)[0].astype(np.float64) for each in running)
-        count, total, squares = count + wanted.size, total + wanted.sum(), squares + np.square(wanted).sum()
-        off += np.square(got - wanted).sum()
-    return float(np.sqrt(off / count / max(float(squares / count - (total / count) ** 2), 1e-30)))
 
 
 def _widen(whole: ModelProto, before: Collection[str]) -> None:

@@ -33,6 +33,10 @@ def verify(
     found = verified(model, ModelConfig(device=device, variant=variant))
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"{model} on {found.device}: {found.parity}")
+    if held := found.record.proofs[variant].held:
+        console.print(
+            f"judged when it was converted: {held}; those pictures are not kept: here, that rows differ no more than then"
+        )
     console.print(f"held against: {found.record.against}")
     console.print(f"not checked: {'; '.join(found.record.unchecked)}")
     if page:
