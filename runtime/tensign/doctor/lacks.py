@@ -26,7 +26,7 @@ class Lack:
 
 def explained(device: str, saw: str = "", lookup: Lookup | None = None) -> str:
     """One line on why `device` cannot run: what was seen, then everything that is missing, with the way to get it."""
-    found = "; ".join(map(str, lacks(device, lookup)))
+    found = "; ".join(map(str, lacks(device, lookup))) or "nothing that is known to be needed is missing"
     cpu = "" if device == "cpu" else "; or choose --device cpu"
     return f"{device}: {' - '.join(filter(None, (saw, found)))}{cpu} (`tensign doctor` tells more)"
 

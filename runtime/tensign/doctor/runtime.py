@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ def find_runtime(lookup: Lookup) -> OnnxRuntime | None:
     packages = {package: version for package in PACKAGES if (version := lookup.version(package))}
     if folder is None and not packages:
         return None
-    folder = folder or Path("onnxruntime")
+    folder = folder or Path(os.devnull)  # where no file lies
     libraries = folder / "capi"
     try:
         built = (libraries / "build_and_package_info.py").read_text(errors="replace")

@@ -42,13 +42,13 @@ class OnnxEngine(Engine):
         try:
             import onnxruntime
         except ImportError:
-            raise ProviderUnavailable(explained(self.device, "onnxruntime cannot be imported")) from None
+            raise ProviderUnavailable(explained(self.device)) from None
         if self.device == "auto":
             self.device = "cuda:0" if _has_gpu() else "cpu"
         provider = _CPU if self.device == "cpu" else _CUDA
         _, _, index = self.device.partition(":")
         if provider not in onnxruntime.get_available_providers():
-            raise ProviderUnavailable(explained(self.device, f"ONNX Runtime has no {provider}"))
+            raise ProviderUnavailable(explained(self.device))
         if provider == _CUDA:
             onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that wheels brought
         settings = [(_CUDA, _cuda_options(index or "0"))] if provider == _CUDA else [_CPU]
