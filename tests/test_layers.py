@@ -14,7 +14,7 @@ CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 
 LAYERS = (
     {"errors", "version", "document", "form", "_pb"},
-    {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget"},
+    {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget", "doctor"},
     {"coltypes", "hoststeps", "notation", "admission", "jsontext"},
     {"coltext", "preprocess"},
     {"values"},

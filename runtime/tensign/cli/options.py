@@ -51,7 +51,16 @@ CacheDir = Annotated[
     Path,
     typer.Option(envvar="TENSIGN_CACHE_DIR", help="Where converted models are kept.", show_default="the user's cache folder"),
 ]
-CACHE = platformdirs.user_cache_path("tensign") / "models"
+
+
+def _cache() -> Path:
+    try:
+        return platformdirs.user_cache_path("tensign") / "models"
+    except RuntimeError:  # a user without a home, as in a container: only who converts has to name another folder
+        return Path("/nonexistent/tensign/models")
+
+
+CACHE = _cache()
 
 
 def load(path: Path, name: str, config: ModelConfig, *, cache: Path) -> Model:

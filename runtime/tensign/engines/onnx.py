@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign import datatypes
+from tensign.doctor.lacks import explained
 from tensign.engines import Engine
 from tensign.errors import InvalidInput, ModelFailed, ProviderUnavailable, UnsupportedModel
 from tensign.form import Form
@@ -41,18 +42,13 @@ class OnnxEngine(Engine):
         try:
             import onnxruntime
         except ImportError:
-            raise ProviderUnavailable(
-                "onnxruntime is not installed: pip install 'tensign[cpu]', or 'tensign[gpu]' where there is a GPU"
-            ) from None
+            raise ProviderUnavailable(explained(self.device)) from None
         if self.device == "auto":
             self.device = "cuda:0" if _has_gpu() else "cpu"
         provider = _CPU if self.device == "cpu" else _CUDA
         _, _, index = self.device.partition(":")
         if provider not in onnxruntime.get_available_providers():
-            raise ProviderUnavailable(
-                f"{self.device}: the onnxruntime {onnxruntime.__version__} installed here has no {provider}; on a machine"
-                " with a GPU: pip uninstall onnxruntime, then pip install 'tensign[gpu]' (or choose --device cpu)"
-            )
+            raise ProviderUnavailable(explained(self.device))
         if provider == _CUDA:
             onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that wheels brought
         settings = [(_CUDA, _cuda_options(index or "0"))] if provider == _CUDA else [_CPU]
@@ -61,13 +57,10 @@ class OnnxEngine(Engine):
             self._session = self._open()
         except Exception as error:  # onnxruntime's own exceptions share no base but Exception
             if provider == _CUDA and "CUDA" in str(error):
-                raise ProviderUnavailable(f"{self.device}: {str(error)[:300]}") from None
+                raise ProviderUnavailable(explained(self.device, str(error)[:300])) from None
             raise UnsupportedModel(f"{self._file}: ONNX Runtime cannot load it: {str(error)[:300]}") from None
         if self._session.get_providers()[0] != provider:
-            raise ProviderUnavailable(
-                f"{self.device}: ONNX Runtime fell back to {self._session.get_providers()[0]}; the driver or the CUDA and"
-                f" cuDNN libraries are missing or too old for onnxruntime {onnxruntime.__version__}"
-            )
+            raise ProviderUnavailable(explained(self.device, f"ONNX Runtime fell back to {self._session.get_providers()[0]}"))
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
         self.form = Form("dict", tuple(spec.name for spec in self.outputs))  # what MLflow's onnx flavor returns
