@@ -17,7 +17,8 @@ MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 
 class ModelConfig:
     """How one model is run.
 
-    device: "auto", "cpu", "cuda" or "cuda:N"; max_batch_size: the largest batch that warm-up tries, in rows;
+    device: "auto", "cpu", "cuda", "cuda:N" or, one queue for several, "cuda:N,M"; max_batch_size: the largest batch that
+    warm-up tries, in rows;
     max_queue_rows: rows that may wait before QueueFull; max_pixels: the largest picture that is decoded;
     max_decoded_bytes: pictures that wait decoded, all together. engine: which of the model's flavors runs, "auto" the preferred
     one; variant: which of its precisions, "fp32" or one that it was converted with; trust: code of the model's own may run, in
@@ -39,11 +40,17 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.engine not in ("auto", *ENGINES):
             raise InvalidConfig(f'engine: wanted auto or one of {", ".join(ENGINES)}, got "{self.engine}"')
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise InvalidConfig(f'device: wanted "auto", "cpu", "cuda" or "cuda:N", got "{self.device}"')
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", self.device) or len(set(self.devices)) < len(self.devices):
+            raise InvalidConfig(f'device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", got "{self.device}"')
         for knob in ("max_batch_size", "max_queue_rows", "max_pixels", "max_decoded_bytes", "max_growth_bytes"):
             if getattr(self, knob) < 1:
                 raise InvalidConfig(f"{knob}: wanted at least 1, got {getattr(self, knob)}")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Each by itself: "cuda:0,1" is "cuda:0" and "cuda:1"."""
+        kind, _, numbers = self.device.partition(":")
+        return tuple(f"{kind}:{int(number)}" for number in numbers.split(",")) if numbers else (self.device,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the r
 class OnnxEngine(Engine):
     """One session. device: "auto" is CUDA where there is a GPU, else CPU; "cpu", "cuda" and "cuda:N" are orders."""
 
-    def __init__(self, file: Path, device: str = "auto") -> None:
-        self._file = file
+    def __init__(self, file: Path | str, device: str = "auto", **_: Any) -> None:
+        self._file = Path(file)
         self.device = device
         self._session: Any = None
         self._sessions: dict[int, Any] = {}  # of a GPU, by the rows of the batch
