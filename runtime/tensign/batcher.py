@@ -164,7 +164,10 @@ class Batcher:
                         return parts
                     continue
                 if alike := self._alike():
-                    return self._take(alike)
+                    parts = self._take(alike)
+                    if self._queue:
+                        self._changed.notify()  # another lane may take what is left
+                    return parts
                 if self._unsettled or not self._closing:  # looking at the queue may have settled the last of it
                     self._changed.wait()
         return None
