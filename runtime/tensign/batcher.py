@@ -44,7 +44,9 @@ class Batcher:
         self._places = tuple(places)
         self._max_queue_rows = max_queue_rows
         self._clock = clock
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # what lanes that could run wait for
+        self._resting = threading.Condition(lock)  # the others, so that no call goes to who cannot answer it
         self._queue: deque[Request] = deque()
         self._returned: deque[list[Part]] = deque()  # batches that a lost device left
         self._unsettled: set[Request] = set()
@@ -157,7 +159,8 @@ class Batcher:
                 if self._closing and not self._unsettled:
                     return None
                 if not place.ready() and self.others(place):
-                    self._changed.wait(_UNREADY_S)
+                    self._changed.notify()  # who was called in vain passes it on
+                    self._resting.wait(_UNREADY_S)
                     continue
                 if self._returned:
                     if parts := [part for part in self._returned.popleft() if not self.dropped(part.request)]:
