@@ -20,7 +20,7 @@ from tensign.batcher import Batcher
 from tensign.binding import bound
 from tensign.buckets import Buckets, measure, powers_of_two
 from tensign.ceiling import Ceiling
-from tensign.config import ModelConfig
+from tensign.config import TF32, ModelConfig
 from tensign.decode import decode
 from tensign.engines import Engine
 from tensign.engines.onnx import OnnxEngine
@@ -104,7 +104,7 @@ class Model:
     @property
     def device(self) -> str:
         """Where it really runs: "cpu", "cuda:N" or "cuda:N,M"."""
-        first, *others = (engine.device for engine in self._engines)
+        first, *others = dict.fromkeys(engine.device for engine in self._engines)
         return ",".join((first, *(other.partition(":")[2] for other in others)))
 
     @property
@@ -329,11 +329,21 @@ def _ready(engine: Engine) -> bool:
     return engine.ready
 
 
+def _cache(plan: ModelPlan, config: ModelConfig) -> str:
+    """Of this model's files alone; what it builds there names device and versions itself."""
+    if not config.cache_dir or not config.accelerator:
+        return ""
+    folder = Path(config.cache_dir, config.accelerator, f"{plan.manifest.digest}-{config.variant}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
 def _engines(plan: ModelPlan, config: ModelConfig, name: str) -> list[Engine]:
     """One a device. Several are processes of their own: what a lost one leaves behind is its own, and it may come back."""
     choice = plan.choice
+    cuda: dict[str, Any] = {"tf32": config.variant == TF32, "accelerator": config.accelerator, "cache": _cache(plan, config)}
     if choice.engine == "onnx" and len(config.devices) == 1:
-        return [OnnxEngine(plan.file, config.device)]
+        return [OnnxEngine(plan.file, config.device, **cuda)]
     flavors = plan.manifest.flavors
     settings = {
         "path": str(plan.manifest.path.resolve()),
@@ -343,6 +353,7 @@ def _engines(plan: ModelPlan, config: ModelConfig, name: str) -> list[Engine]:
         "pyfunc": dict(flavors.get("python_function", {})),
         "inputs": list(map(described, plan.signature.inputs)),
         "outputs": list(map(described, plan.signature.outputs)),
+        **cuda,
     }
     plain = json.loads(json.dumps(settings, default=str))  # YAML knows dates
     kind, python, growth = ENGINE_CLASSES[choice.engine], config.python, config.max_growth_bytes
