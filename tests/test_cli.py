@@ -215,7 +215,10 @@ def test_predict_goes_on_after_a_bad_picture_and_its_exit_code_tells(pictures: l
     [
         (("inspect", "/nowhere"), "error: /nowhere: no MLmodel file there; give the directory that MLflow wrote"),
         (("serve", "/nowhere"), "error: /nowhere: no MLmodel file there"),
-        (("serve", str(MODEL), "--device", "tpu"), 'error: device: wanted "auto", "cpu", "cuda" or "cuda:N", got "tpu"'),
+        (
+            ("serve", str(MODEL), "--device", "tpu"),
+            'error: device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", got "tpu"',
+        ),
         (("serve", str(MODEL), "--grpc-port", "99999"), "error: grpc_port: wanted 0 to 65535"),
         (("serve", str(MODEL), str(MODEL), "--grpc-port", "0"), 'error: two models are called "efficientnet-lite0"'),
         (("bench", "127.0.0.1:1"), "error: 127.0.0.1:1:"),

@@ -202,7 +202,7 @@ def test_here_what_cannot_run_ends_with_2_and_says_why(device: str) -> None:
 def test_a_device_of_another_kind_is_an_error() -> None:
     done = run("--device", "tpu")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == 'error: device: wanted "auto", "cpu", "cuda" or "cuda:N", got "tpu"\n'
+    assert done.stderr == 'error: device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", got "tpu"\n'
 
 
 def test_it_imports_nothing_that_it_looks_at() -> None:

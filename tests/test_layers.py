@@ -25,6 +25,7 @@ LAYERS = (
     {"choice", "request", "engines"},
     {"plan", "example", "savedexample", "binding"},
     {"slots", "conversion", "inspection"},
+    {"lane"},
     {"batcher", "signing"},
     {"model"},
     {"repository", "pyfunc", "proof"},

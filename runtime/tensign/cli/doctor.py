@@ -39,7 +39,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         kind = ", a MIG instance" if gpu["mig"] else ""
         yield gpu["device"], f"{gpu['name']}, {_size(gpu['memory_bytes'])}, compute capability {gpu['capability']}{kind}"
     absent = [name for name, place in facts["tensorrt"].items() if place is None]
-    yield "TensorRT", f"not installed ({', '.join(absent)})" if absent else "installed; nothing here uses it yet"
+    yield "TensorRT", f"not installed ({', '.join(absent)})" if absent else "installed; --accelerator tensorrt uses it"
     torch = facts["torch"]
     yield "torch", f"{torch['version']}, {_built(torch['cuda'])}" if torch else "not installed"
     for name in ("fastai", "mlflow"):

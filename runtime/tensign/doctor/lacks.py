@@ -32,17 +32,16 @@ def explained(device: str, saw: str = "", lookup: Lookup | None = None) -> str:
 
 
 def lacks(device: str, lookup: Lookup | None = None) -> list[Lack]:
-    """device: "cpu", "cuda" or "cuda:N"; "auto" is CUDA where the driver shows a GPU. [] is that it runs."""
+    """device: "cpu", "cuda", "cuda:N" or "cuda:N,M"; "auto" is CUDA where the driver shows a GPU. [] is that it runs."""
     lookup = lookup or Lookup()
     runtime, driver = find_runtime(lookup), find_driver(lookup)
     cuda = device.startswith("cuda") or (device == "auto" and driver is not None and driver.gpus != ())
     found = list(_of_packages(runtime, cuda))
-    if cuda:
-        index = int(device.partition(":")[2] or 0)
-        found += _of_driver(driver, index, lookup)
+    for index in (device.partition(":")[2] or "0").split(",") if cuda else ():
+        found += _of_driver(driver, int(index), lookup)
         if runtime:
-            found += _of_cuda(runtime, driver, index, lookup)
-    return found
+            found += _of_cuda(runtime, driver, int(index), lookup)
+    return list(dict.fromkeys(found))
 
 
 def _of_packages(runtime: OnnxRuntime | None, cuda: bool) -> Iterator[Lack]:
