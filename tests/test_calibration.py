@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import PIL.Image
 import pytest
 
 from precision_network import folder_of, noise
+from tensign.decode import decode
 from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.hoststeps import CropPad, HostStep, Resize
 from tensign.preprocess import PreprocessSpec
@@ -17,7 +19,7 @@ from tensign.proof.samples import photographs
 
 pytest.importorskip("torch")
 
-
+from tensign_converters.precision import calibration
 from tensign_converters.precision.calibration import Calibration, example_rows, pictures
 
 
@@ -38,7 +40,7 @@ def test_few_pictures_are_cut_on_either_side_and_what_is_none_is_named(tmp_path:
     (folder / "deep" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     (folder / "notes.txt").write_text("no picture, and no picture's name")
     found = found_in(folder, Resize(40, 50))
-    assert found.told == "2 pictures and 98 pieces of them; 1 could not be read: torn.jpg"
+    assert found.told == "2 pictures and 98 pieces of them; 1 cannot be used: torn.jpg: 3 bytes are no JPEG, PNG, WEBP, BMP picture"
     assert found.held.told == "1 picture held back from calibration and 99 pieces of it"
     assert next(iter(found.held)) == {"image": folder / "001.png"}
     assert {row.shape for row in (*found.rows, *judged_on(found))} == {(1, 40, 50, 3)}
@@ -62,14 +64,46 @@ def test_of_enough_pictures_every_third_is_held_back_and_too_many_are_thinned(tm
     assert [found.held[row]["image"].name for row in range(3)] == ["001.png", "004.png", "007.png"]
     kept = {sample["image"].tobytes() for sample in found.held if not isinstance(sample["image"], Path)}
     assert len(kept) == 90 and not kept & {row.tobytes() for row in found.rows}
-    found = found_in(folder_of(tmp_path / "many", [image.resize((2, 2)) for image in images * 11]), CropPad(4, 4))
+    many = [PIL.Image.fromarray(row[:2, :2]) for row in noise(330)]
+    found = found_in(folder_of(tmp_path / "many", many), CropPad(4, 4))
     assert found.told == "200 pictures" and found.held.told == "100 pictures held back from calibration"
+
+
+def test_copies_are_on_one_side_alone(tmp_path: Path) -> None:
+    images = [PIL.Image.fromarray(row) for row in noise(3)]
+    folder = folder_of(tmp_path / "copied", [images[0], images[0], images[1], images[1], images[2]])
+    images[0].save(folder / "0.bmp")
+    found = found_in(folder)
+    assert found.told == "2 pictures and 98 pieces of them; 3 more show the same as others"
+    whole = [row.tobytes() for row in found.rows[:2]]
+    assert next(iter(found.held)) == {"image": folder / "002.png"} and whole == [images[0].tobytes(), images[2].tobytes()]
+
+
+def test_one_picture_is_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+
+    def noted(content: bytes, **options: Any) -> PIL.Image.Image:
+        opened.append(next(file for file in (tmp_path / "few").iterdir() if file.read_bytes() == content))
+        return decode(content, **options)
+
+    monkeypatch.setattr(calibration, "decode", noted)
+    found = found_in(folder_of(tmp_path / "few", [PIL.Image.fromarray(row) for row in noise(7)]))
+    once = [tmp_path / "few" / f"{number:03}.png" for number in (0, 2, 3, 5, 6)]
+    assert opened == once and found.told == "5 pictures and 95 pieces of them"
+    assert len(list(found.held)) == 100 and opened[5:] == [tmp_path / "few" / f"{number:03}.png" for number in (1, 4)]
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"torn")
-    with pytest.raises(InvalidConfig, match=r"found none that can be read; 1 could not be read: a\.png"):
+    with pytest.raises(InvalidConfig, match=r"found none that can be used; 1 cannot be used: a\.png"):
         found_in(tmp_path)
+
+
+def test_pictures_of_a_size_that_nothing_resizes_are_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "large", [PIL.Image.new("RGB", (70, 60)), PIL.Image.new("RGB", (50, 40))])
+    found = pictures(folder, PreprocessSpec(), "image", (40, 50))
+    said = "1 cannot be used: 000.png: the model resizes nothing and wants 40x50 pixels, got 60x70"
+    assert found.told == f"1 picture and 99 pieces of it; {said}" and {row.shape for row in found.rows} == {(1, 40, 50, 3)}
 
 
 def test_tensors_are_calibrated_on_a_saved_example_of_enough_rows() -> None:

@@ -21,13 +21,13 @@ from typer.testing import CliRunner
 
 from conftest import CPU
 from onnx_networks import small
-from precision_network import BOTH, DECLARED, answer, feeds, folder_of, network, noise
+from precision_network import BOTH, DECLARED, SIZE, answer, feeds, folder_of, network, noise, per_pixel
 from tensign.cli import app
 from tensign.conversion import convert
 from tensign.demo import MODEL
 from tensign.errors import InvalidConfig, ParityFailed, UnsupportedModel
 from tensign.proof.parity import LOGITS, NETWORK_INPUT
-from tensign.proof.record import Record
+from tensign.proof.record import Record, digest
 from tensign.proof.samples import Samples, photographs, samples
 from tensign.proof.verification import verify
 from tensign_converters.live import module_subject
@@ -101,6 +101,10 @@ def test_what_has_no_variants_says_so(tmp_path: Path) -> None:
     made = tmp_path / "made.onnx"
     with pytest.raises(UnsupportedModel, match="variant fp16: the network has no weights in single precision"):
         halve(small(dtype=np.float16, opset=20), made, [])
+    with pytest.raises(
+        UnsupportedModel, match="variant int8: wanted a network in single precision, got one that computes in half"
+    ):
+        quantize(small(dtype=np.float16, opset=20), made, [])
     quantize(small(rows="rows", opset=20), made, [{"x": np.ones((1, 3, 32, 40), np.float32)}])
     with pytest.raises(UnsupportedModel, match="variant int8: the network is quantized already"):
         quantize(onnx.load(made), made, [])
@@ -197,6 +201,33 @@ def test_variants_are_judged_on_what_was_held_back_and_told_of_photographs(subje
         (made / "conversion.json").write_text(json.dumps(forgery))
         with pytest.raises(UnsupportedModel, match=rf"proofs\.{precision}\.held: wanted what its tolerance allows"):
             verify(made, replace(CPU, variant="int8"))
+
+
+def test_pictures_that_are_all_alike_are_told_to_judge_next_to_nothing(subject: Subject, tmp_path: Path) -> None:
+    white = folder_of(tmp_path / "white", [PIL.Image.new("RGB", (SIZE, SIZE), (level,) * 3) for level in (255, 254, 253)])
+    made = tmp_path / "made"
+    made.mkdir()
+    told = "much of int8: answers hardly differ from row to row of 1 picture held back from calibration and 99 pieces of it"
+    assert told in write_model(subject, made, origin={}, crops=24, variants=["int8"], calibrate=white)
+    assert told in Record.read(made)[0].unchecked
+
+
+def test_where_nobody_can_count_labels_a_variant_is_verified_by_how_far_it_was_off(tmp_path: Path) -> None:
+    """Of a segmentation the kept answers are thinned, and any probabilities are within the tolerance of eight bits."""
+    made = tmp_path / "made"
+    made.mkdir()
+    pieces = folder_of(tmp_path / "pieces", [PIL.Image.open(file).convert("RGB") for file in photographs()[:3]])
+    write_model(module_subject(per_pixel(), DECLARED, None), made, origin={}, crops=8, variants=["int8"], calibrate=pieces)
+    assert verify(made, replace(CPU, variant="int8")).parity.top1_agreement is None
+    file, document = made / "model.int8.onnx", json.loads((made / "conversion.json").read_text())
+    broken = onnx.load(file)
+    (weights,) = [tensor for tensor in broken.graph.initializer if list(tensor.dims) == [3, 8, 3, 3]]
+    weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
+    onnx.save(broken, file)
+    document["files"][file.name] = digest(file)
+    (made / "conversion.json").write_text(json.dumps(document))
+    with pytest.raises(ParityFailed, match="its int8 variant does not predict as its original did"):
+        verify(made, replace(CPU, variant="int8"))
 
 
 def test_what_is_not_finite_is_refused_on_photographs_too(subject: Subject, graph: Path, tmp_path: Path) -> None:

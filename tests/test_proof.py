@@ -136,6 +136,17 @@ def test_answers_of_another_shape_or_kind_are_none(converted: Any) -> None:
         differ(np.zeros((2, 3)), converted)
 
 
+def test_where_nothing_is_tried_nothing_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tensign_converters.package import write_model
+    from tensign_converters.subject import Head, Subject
+
+    signature = Signature.parse({"inputs": [tensor("float32", [-1, 3])], "outputs": [tensor("float32", [-1, 3])]})
+    subject = Subject(signature, lambda _: None, means, None, Head(), {}, "NumPy")
+    with pytest.raises(InvalidConfig, match="--crops 0: the model takes no pictures and was saved with no input example"):
+        write_model(subject, tmp_path, origin={}, crops=0)
+
+
 def test_rows_that_change_one_another_are_refused(tmp_path: Path) -> None:
     """Its rows would depend on strangers' in a shared batch."""
     from onnx import TensorProto, helper, save

@@ -17,7 +17,7 @@ import yaml
 
 from tensign.choice import inside
 from tensign.conversion import CROPS
-from tensign.errors import UnsupportedModel
+from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.example import saved_example
 from tensign.mlmodel import ModelManifest
 from tensign.proof.record import Proof, Record, digest
@@ -32,6 +32,7 @@ from tensign_converters.subject import Subject
 EXAMPLE_FILE = "input_example.json"
 MODEL_FILE, LABELS_FILE = "model.onnx", "labels.json"
 _KEPT = ("artifact_path", "run_id", "saved_input_example_info")  # what stays true of the model when its files change
+_ALIKE = 0.1  # of how far answers to photographs lie apart: of pictures like each other a variant is judged by next to nothing
 _EXAMPLE_FILES = ("artifact_path", "serving_input_path")
 
 
@@ -52,13 +53,15 @@ def write_model(
     comes along; crops: how many pieces of photographs are tried; requirements: what MLflow has to install besides tensign;
     variants: "fp16", "int8", written and proved beside fp32; calibrate: pictures that the latter is calibrated on and both are
     judged on, each on its part of them.
-    Raises UnsupportedModel or ParityFailed, InvalidConfig where there is nothing to calibrate on.
+    Raises UnsupportedModel or ParityFailed, InvalidConfig where there is nothing to calibrate on, or to try.
     """
     model = target / MODEL_FILE
     subject.write(model)
     signature = subject.signature
     saved = saved_example(source, signature) if source else None
     rows = subject.rows or samples(signature, subject.preprocess, saved, crops)
+    if not len(rows):
+        raise InvalidConfig("--crops 0: the model takes no pictures and was saved with no input example, so nothing is tried")
     varied = write_variants(subject, model, variants, calibrate, saved, rows)
     written = {FULL: model, **varied.files}
     proofs, answers = prove_all(subject, written, rows, varied.held)
@@ -76,7 +79,7 @@ def write_model(
     _write_files(target, subject, source, made, [*requirements, f"tensign[cpu]=={__version__}"])
     names = [*(file.name for file in written.values()), LABELS_FILE]
     files = {name: digest(target / name) for name in names if (target / name).is_file()}
-    unchecked = (*subject.unchecked, *_unproved(alike=subject.rows is None and _alike(proved)))
+    unchecked = (*subject.unchecked, *_unproved(alike=subject.rows is None and _alike(proved)), *_unjudged(proofs))
     if subject.rows:
         write_rows(subject.rows, target)
     Record(made["source"], subject.against, unchecked, crops, files, proofs).write(target, answers)
@@ -95,6 +98,12 @@ def _unproved(*, alike: bool) -> tuple[str, ...]:
 
 def _alike(proved: Proof) -> bool:
     return proved.parity.spread < 100 * max(proved.tolerance.relative, proved.parity.relative_difference)
+
+
+def _unjudged(proofs: Mapping[str, Proof]) -> Iterator[str]:
+    for name, proof in proofs.items():
+        if proof.held and proof.held.spread < _ALIKE * proofs[FULL].parity.spread:
+            yield f"much of {name}: answers hardly differ from row to row of {proof.held.inputs}"
 
 
 def _report(subject: Subject, proved: Proof, unchecked: tuple[str, ...]) -> list[str]:

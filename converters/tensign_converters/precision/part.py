@@ -87,7 +87,8 @@ def _refill(field: Any, content: Iterable[Any]) -> None:
 
 
 def _folded(model: ModelProto) -> ModelProto:
-    """Constants as initializers, and those behind a Cast to float32, which some exporters store as half precision."""
+    """Constants as initializers, and those behind a Cast to float32, which some exporters store as half precision; every node
+    with a name of its own, by which it can be left out."""
     made = ModelProto()
     made.CopyFrom(model)
     graph = made.graph
@@ -103,6 +104,11 @@ def _folded(model: ModelProto) -> ModelProto:
             kept.append(node)
             continue
         constants[node.output[0]] = numpy_helper.from_array(array, node.output[0])
+    named: set[str] = set()
+    for number, node in enumerate(kept):
+        if not node.name or node.name in named:
+            node.name = f"{node.name}#{number}"
+        named.add(node.name)
     used = {name for node in kept for name in node.input} | {value.name for value in graph.output}
     left = [tensor for name, tensor in constants.items() if name in used]
     tensors = [numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name) for tensor in left]

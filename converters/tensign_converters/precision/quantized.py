@@ -43,9 +43,11 @@ def quantize(model: ModelProto, target: Path, feeds: Sequence[Feed]) -> None:
     operators = {node.op_type for node in split.network.graph.node}
     if "QuantizeLinear" in operators or not operators.intersection(("Conv", "Gemm", "MatMul")):
         raise UnsupportedModel("variant int8: the network is quantized already, or has no convolution or linear layer")
+    if any(tensor.data_type == TensorProto.FLOAT16 for tensor in split.network.graph.initializer):
+        raise UnsupportedModel("variant int8: wanted a network in single precision, got one that computes in half precision")
     rows = Prepared(split.before, feeds)
     known = seen(split.network, rows)
-    made = spared(split.network, rows, _ERROR, lambda front: _eight_bits(_corrected(split.network, known, front), known, front))
+    made = spared(split.network, rows, _ERROR, lambda front: _eight_bits(split.network, known, front))
     whole = joined(split.whole, made)
     _widen(whole, {node.name for node in split.before.graph.node})
     save(whole, target)
@@ -55,12 +57,12 @@ def _eight_bits(network: ModelProto, known: Seen, front: Collection[str]) -> Mod
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
     from onnxruntime.quantization.quant_utils import add_infer_metadata
 
-    source = ModelProto()
-    source.CopyFrom(network)
-    add_infer_metadata(source)  # else it would be written to a file and inferred once more
     last = {value.name for value in network.graph.output}
     ends = [node.name for node in network.graph.node if node.op_type not in _SUMS and last.intersection(node.output)]
     kept = {*front, *ends, *_single(network)}
+    source = ModelProto()
+    source.CopyFrom(_corrected(network, known, kept))
+    add_infer_metadata(source)  # else it would be written to a file and inferred once more
     ranges = {name: TensorData(lowest=low, highest=high) for name, (low, high) in known.ranges.items()}
     quantizer = QDQQuantizer(
         source,
@@ -128,7 +130,7 @@ def _groups(node: NodeProto) -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
 
 
-def _corrected(network: ModelProto, known: Seen, front: Collection[str]) -> ModelProto:
+def _corrected(network: ModelProto, known: Seen, kept: Collection[str]) -> ModelProto:
     """Rounded weights move the mean of a channel; its bias moves it back, by what the mean input makes of the rounding."""
     made = ModelProto()
     made.CopyFrom(network)
@@ -139,7 +141,7 @@ def _corrected(network: ModelProto, known: Seen, front: Collection[str]) -> Mode
         node
         for node in made.graph.node
         if node.op_type in _WEIGHED
-        and node.name not in front
+        and node.name not in kept
         and len(node.input) == 3
         and node.input[1] in constants
         and node.input[2] in constants

@@ -13,6 +13,7 @@ import onnx
 from tensign.config import VARIANTS
 from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.proof.samples import Samples
+from tensign.specs import tensor_specs
 from tensign_converters.precision.asked import check_variants
 from tensign_converters.precision.calibration import Calibration, example_rows, pictures
 from tensign_converters.precision.halves import halve
@@ -70,7 +71,8 @@ def _own(subject: Subject, calibrate: Path | None) -> Calibration | None:
         return None
     if subject.preprocess is None:
         raise InvalidConfig("--calibrate: the model takes tensors, which no folder of pictures becomes; see --preprocess")
-    return pictures(calibrate, subject.preprocess, subject.signature.inputs[0].name)
+    taken = tensor_specs(subject.signature.inputs)[0]
+    return pictures(calibrate, subject.preprocess, taken.name, subject.preprocess.size(taken.shape[1], taken.shape[2]))
 
 
 def _of(own: Calibration, inputs: Sequence[str]) -> list[Feed]:

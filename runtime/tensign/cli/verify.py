@@ -35,7 +35,7 @@ def verify(
     console.print(f"{model} on {found.device}: {found.parity}")
     if held := found.record.proofs[variant].held:
         console.print(
-            f"judged when it was converted: {held}; those pictures are not kept: here, that rows differ no more than then"
+            f"judged when it was converted: {held}; those pictures are not kept: here other rows differ about as much as then"
         )
     console.print(f"held against: {found.record.against}")
     console.print(f"not checked: {'; '.join(found.record.unchecked)}")
