@@ -38,7 +38,7 @@ from tensign_converters.pictures.export import export
 from tensign_converters.pictures.model import rebuilt
 from tensign_converters.pictures.preprocessing import COLOUR, Preprocessing, network_input
 from tensign_converters.pictures.steps import Normalize, Scale
-from tensign_converters.precision.calibration import pictures
+from tensign_converters.precision.calibration import rows
 from tensign_converters.precision.halves import halve
 from tensign_converters.precision.quantized import quantize
 from tensign_converters.subject import Head
@@ -124,14 +124,11 @@ def measure(name: str, size: int, folder: Path) -> dict[str, Any]:
     files = {variant: folder / f"{name}.{variant}.onnx" for variant in ("fp32", "fp16", "int8")}
     spec = NETWORKS[name](files["fp32"], size)
     graph = onnx.load(files["fp32"])
-    halve(graph, files["fp16"])
     folds, measured = [], dict[str, list[float]]()
     for fold in (0, 1):
-        chosen = folder / f"{name} {fold}"
-        chosen.mkdir()
-        for file in photographs()[fold::2]:
-            shutil.copy(file, chosen)
-        quantize(graph, files["int8"], [{"image": row} for row in pictures(chosen, spec).rows])
+        feeds = [{"image": row} for row in rows(photographs()[fold::2], spec)[0]]
+        halve(graph, files["fp16"], feeds)
+        quantize(graph, files["int8"], feeds)
         judged = pieces(photographs()[1 - fold :: 2], spec, PIECES, seed=1)
         full = best(files["fp32"], judged)
         alike = {variant: float((best(files[variant], judged) == full).mean()) for variant in ("fp16", "int8")}

@@ -14,6 +14,7 @@ import pytest
 from tensign.batcher import Batcher
 from tensign.buckets import Buckets
 from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TooLarge
+from tensign.lane import Place
 from tensign.metrics import Statistics
 from tensign.request import Outputs
 from tensign.signature import Arrays
@@ -72,7 +73,7 @@ def statistics() -> Statistics:
 def batcher(engine: GatedEngine, clock: Clock, statistics: Statistics) -> Iterator[Batcher]:
     """Buckets of 1, 2, 4 and 8 rows; batching pays in full: each takes the same time."""
     buckets = Buckets((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0))
-    made = Batcher(engine.run, buckets, max_queue_rows=20, statistics=statistics, clock=clock)
+    made = Batcher([Place(engine.run)], buckets, max_queue_rows=20, statistics=statistics, clock=clock)
     yield made
     engine.open()
     made.close(SOON)
@@ -230,7 +231,7 @@ def test_an_output_that_changes_its_shape_from_batch_to_batch_fails_only_the_spl
     def run(batch: Arrays, *_: object) -> Outputs:
         return {"y": np.zeros((len(batch["x"]), len(batch["x"])), np.float32)}
 
-    batcher = Batcher(run, Buckets((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0)), max_queue_rows=20, statistics=statistics)
+    batcher = Batcher([Place(run)], Buckets((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0)), max_queue_rows=20, statistics=statistics)
     with pytest.raises(EngineError, match='output "y": its shape differs from batch to batch'):
         submit(batcher, *range(11)).result(SOON)
     assert submit(batcher, 1, 2).result(SOON)["y"].shape == (2, 2)
@@ -243,7 +244,7 @@ def test_an_output_that_no_split_can_take_apart_leaves_the_thread_alive(statisti
     def run(batch: Arrays, *_: object) -> Outputs:
         return {"y": np.float32(0)} if broken[0] else {"y": batch["x"]}  # type: ignore[dict-item]
 
-    batcher = Batcher(run, Buckets((1,), (1.0,)), max_queue_rows=20, statistics=statistics)
+    batcher = Batcher([Place(run)], Buckets((1,), (1.0,)), max_queue_rows=20, statistics=statistics)
     with pytest.raises(EngineError):
         submit(batcher, 1).result(SOON)
     broken[0] = False
@@ -280,7 +281,9 @@ def test_whoever_waits_for_room_is_told(batcher: Batcher, engine: GatedEngine) -
 
 
 def test_settling_while_the_engine_looks_at_the_queue_harms_nobody(statistics: Statistics) -> None:
-    batcher = Batcher(lambda batch, *_: {"y": batch["x"]}, Buckets((1,), (1.0,)), max_queue_rows=100, statistics=statistics)
+    batcher = Batcher(
+        [Place(lambda batch, *_: {"y": batch["x"]})], Buckets((1,), (1.0,)), max_queue_rows=100, statistics=statistics
+    )
 
     def hammer() -> None:
         for _ in range(2000):
@@ -315,7 +318,7 @@ def test_padding_repeats_nothing_of_it_in_the_answer(batcher: Batcher, engine: G
 
 def test_rows_are_left_for_the_next_batch_where_padding_would_cost_more(engine: GatedEngine, statistics: Statistics) -> None:
     buckets = Buckets((1, 2, 4), (1.0, 1.8, 3.6))  # three rows padded to four: 0.83 rows a second; two: 1.1
-    batcher = Batcher(engine.run, buckets, max_queue_rows=20, statistics=statistics)
+    batcher = Batcher([Place(engine.run)], buckets, max_queue_rows=20, statistics=statistics)
     engine.open()
     assert answer(submit(batcher, 1, 2, 3)) == [2, 4, 6]
     batcher.close(SOON)
@@ -341,7 +344,7 @@ def test_closing_drains_what_is_queued_and_refuses_what_is_new(batcher: Batcher,
 
 
 def test_closing_gives_up_on_an_engine_that_hangs(engine: GatedEngine, statistics: Statistics) -> None:
-    batcher = Batcher(engine.run, Buckets((1,), (1.0,)), max_queue_rows=20, statistics=statistics)
+    batcher = Batcher([Place(engine.run)], Buckets((1,), (1.0,)), max_queue_rows=20, statistics=statistics)
     stuck, queued = submit(batcher, 1), submit(batcher, 2)
     engine.wait_until_busy()
     batcher.close(0.01)
@@ -367,7 +370,9 @@ def test_statistics_count_rows_requests_and_batches(batcher: Batcher, engine: Ga
 
 
 def test_many_callers_at_once_all_get_their_own(engine: GatedEngine, statistics: Statistics) -> None:
-    batcher = Batcher(engine.run, Buckets((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0)), max_queue_rows=10_000, statistics=statistics)
+    batcher = Batcher(
+        [Place(engine.run)], Buckets((1, 2, 4, 8), (1.0, 1.0, 1.0, 1.0)), max_queue_rows=10_000, statistics=statistics
+    )
     engine.open(100_000)
     wrong: list[tuple[int, list[float]]] = []
 

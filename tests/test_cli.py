@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import tensor, write_mlmodel
 from hostile_pickles import learner, module, zipped
 from hostile_pickles import mlmodel as hostile_mlmodel
 from tensign import conversion
@@ -132,6 +133,27 @@ def test_predict_prints_the_lines_that_it_would_write(pictures: list[Path], tmp_
     assert said.stdout.startswith(os.fsencode(odd) + b": error: 10 bytes are no JPEG"), said.stderr
 
 
+def test_predict_says_that_a_model_takes_no_pictures_before_it_is_converted(tmp_path: Path, pictures: list[Path]) -> None:
+    spec = {"inputs": [tensor("float32", [-1, 3, 8, 8])], "outputs": [tensor("float32", [-1, 2])]}
+    path = write_mlmodel(tmp_path / "floats", signature=spec, flavors={"pytorch": {"model_data": "data"}})
+    (path / "data").mkdir()
+    (path / "data" / "model.pth").write_bytes(b"not read")
+    done = tensign("predict", path, pictures[0], TENSIGN_CACHE_DIR=str(tmp_path / "cache"))
+    said = "declares no preprocessing, so pictures cannot become its input float32 [-1,3,8,8] -> float32 [-1,2]"
+    assert (done.returncode, done.stderr) == (2, f"error: {path}: {said}\n")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_wrong_declaration_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("divde: 255")
+    (tmp_path / "net.pth").write_bytes(b"not read")
+    command = [sys.executable, "-X", "importtime", "-m", "tensign_converters", "--preprocess", str(tmp_path / "p.yaml")]
+    done = subprocess.run([*command, str(tmp_path / "net.pth"), str(tmp_path / "made")], capture_output=True, text=True)
+    assert "InvalidConfig" in done.stdout and 'did you mean \\"divide\\"?' in done.stdout
+    assert "tensign_converters.declared" in done.stderr
+    assert not re.search(r"\| +(torch|onnx|onnxruntime|fastai|torchvision)$", done.stderr, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("target", "options", "said"),
     [
@@ -193,7 +215,10 @@ def test_predict_goes_on_after_a_bad_picture_and_its_exit_code_tells(pictures: l
     [
         (("inspect", "/nowhere"), "error: /nowhere: no MLmodel file there; give the directory that MLflow wrote"),
         (("serve", "/nowhere"), "error: /nowhere: no MLmodel file there"),
-        (("serve", str(MODEL), "--device", "tpu"), 'error: device: wanted "auto", "cpu", "cuda" or "cuda:N", got "tpu"'),
+        (
+            ("serve", str(MODEL), "--device", "tpu"),
+            'error: device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", got "tpu"',
+        ),
         (("serve", str(MODEL), "--grpc-port", "99999"), "error: grpc_port: wanted 0 to 65535"),
         (("serve", str(MODEL), str(MODEL), "--grpc-port", "0"), 'error: two models are called "efficientnet-lite0"'),
         (("bench", "127.0.0.1:1"), "error: 127.0.0.1:1:"),

@@ -510,7 +510,7 @@ def test_columns_go_in_every_form(data: Callable[[], Any]) -> None:
         ({"label": objects("a"), "score": np.array([0.5])}, 'output "score": expected float, got float64 [1]'),
         ({"label": np.array([1]), "score": np.array([0.5], "f4")}, 'output "label": expected string, got int64'),
         ({"label": objects("a")}, "output \"score\" is missing; the model gave ['label']"),
-        ({"label": objects("a", "b"), "score": np.array([0.5, 1], "f4")}, 'output "label": expected 1 rows, got 2'),
+        ({"label": objects("a", "b"), "score": np.array([0.5, 1], "f4")}, 'output "label": expected 1 row, got 2'),
         ({"label": objects(None), "score": np.array([2**24 + 1])}, 'output "score": expected float, which cannot hold'),
         (None, "expected columns, got NoneType"),
         ("text", 'output "label" is missing'),

@@ -111,6 +111,7 @@ def test_mlflow_opens_what_we_write_and_gives_the_golden_answers(converted: Call
         predicted = model.predict(golden(name)["inputs"])
     assert predicted.dtype == np.float32
     assert np.abs(predicted - golden(name)["outputs"]).max() <= TOLERANCE
+    assert (converted(name) / "requirements.txt").read_text().startswith("mlflow\n")  # which serves it
     source = Signature.load(SHARED / "fixtures" / name)
     assert str(Signature.load(converted(name))) == str(source)
     assert [str(spec.type) for spec in model.metadata.signature.inputs.inputs] == [str(spec.dtype) for spec in source.inputs]

@@ -116,8 +116,9 @@ def rows(do: str, *ids: int) -> dict[str, Any]:
 
 
 def worker(model: Model) -> Worker:
-    assert isinstance(model._engine, Worker)
-    return model._engine
+    (engine,) = model._engines
+    assert isinstance(engine, Worker)
+    return engine
 
 
 def kill(model: Model) -> None:
@@ -456,7 +457,7 @@ def test_it_ends_with_the_server(tmp_path: Path, do: str) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; import numpy as np; from tensign.config import ModelConfig;"
         "from tensign.model import Model; m = Model.load(sys.argv[1], ModelConfig(device='cpu', trust=True, engine='pyfunc'));"
-        "m.submit({'do': np.array([sys.argv[2]], object), 'id': np.array([1])}); print(m._engine.pid, flush=True);"
+        "m.submit({'do': np.array([sys.argv[2]], object), 'id': np.array([1])}); print(m._engines[0].pid, flush=True);"
         "sys.stdin.read(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     command = [sys.executable, "-c", program, str(odd_model(tmp_path / "model")), do]

@@ -58,7 +58,8 @@ def answered(model: ModelProto, declaration: Declaration, samples: list[Any], ro
         for sample in samples
     ]
     names = [value.name for value in session.get_outputs()]
-    parts = [session.run(None, {INPUT: np.concatenate(pixels[first : first + rows])}) for first in range(0, len(pixels), rows)]
+    image = session.get_inputs()[0].name
+    parts = [session.run(None, {image: np.concatenate(pixels[first : first + rows])}) for first in range(0, len(pixels), rows)]
     return {name: np.concatenate(side) for name, side in zip(names, zip(*parts, strict=True), strict=True)}
 
 
@@ -111,8 +112,8 @@ def test_it_says_what_the_file_says(
     model = check(file, declaration, [*arrays, *pictures])
     assert opset(model) == max(network.get("opset", 17), OPSET) and model.ir_version == IR_VERSION
     image, output = (json.loads(side)[0] for side in signature(model, declaration).values())
-    assert image == {"name": INPUT, "type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 32, 40, 3]}}
-    assert output["name"] == (OUTPUT if said.get("activation") else "y")
+    assert image == {"name": "x", "type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 32, 40, 3]}}
+    assert output["name"] == "y"
     assert output["tensor-spec"]["shape"] == ([-1, CLASSES, 15, 19] if network.get("per_pixel") else [-1, CLASSES])
 
 
@@ -123,6 +124,23 @@ def test_float16_networks_are_fed_halves_and_answer_in_theirs(tmp_path: Path, ar
     assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT16
     model = check(file, declare(**CROPPED, activation="softmax"), arrays, tolerance=5e-3)
     assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT  # a probability is no half
+
+
+@pytest.mark.parametrize(
+    ("names", "activation", "called"),
+    [
+        (("pixel_values", "logits"), "none", ("pixel_values", "logits")),
+        (("pixel_values", "logits"), "softmax", ("pixel_values", OUTPUT)),
+        (("logits", "network_input"), "none", ("network.logits", "network.network_input")),
+        ((OUTPUT, INPUT), "softmax", (OUTPUT, INPUT)),
+    ],
+)
+def test_names_stay_where_they_are_not_ours(
+    tmp_path: Path, arrays: list[Any], names: tuple[str, str], activation: str, called: tuple[str, str]
+) -> None:
+    file = saved(small(names=names), tmp_path / "network.onnx")
+    model = check(file, declare(**CROPPED, activation=activation), arrays)
+    assert (model.graph.input[0].name, model.graph.output[0].name) == called
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
@@ -197,7 +215,7 @@ def test_a_network_of_torch_with_torchvisions_own_preset(tmp_path: Path, picture
         logits = network(tensors)
     np.testing.assert_allclose(got[NETWORK_INPUT], tensors.numpy(), rtol=0, atol=1e-6)
     np.testing.assert_allclose(got[LOGITS], logits.numpy(), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(got[OUTPUT], logits.softmax(1).numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(got[model.graph.output[0].name], logits.softmax(1).numpy(), rtol=0, atol=1e-6)
 
 
 def test_digits(fixture_dir: Callable[[str], Path]) -> None:
@@ -289,7 +307,7 @@ def test_several_outputs_keep_their_names(tmp_path: Path, arrays: list[Any]) -> 
     model.graph.output.append(helper.make_tensor_value_info("best", TensorProto.INT64, [1]))
     file = saved(model, tmp_path / "network.onnx")
     folded = fold(file, declare(**CROPPED))
-    assert [value.name for value in folded.graph.output] == ["network.image", "flat", "best"]
+    assert [value.name for value in folded.graph.output] == ["image", "flat", "best"]
     outputs = json.loads(signature(folded, declare())["outputs"])
     assert [each["tensor-spec"] for each in outputs[1:]] == [
         {"dtype": "float32", "shape": [-1, 8]},
@@ -387,7 +405,7 @@ UNFIT: list[tuple[Callable[[], ModelProto], dict[str, Any], str]] = [
     (expanding, {}, "cannot be made to take 3 rows at a time; export it with a dynamic batch axis"),
     (two_inputs, {}, "a declared preprocessing feeds one input, and there are 2: x, temperature"),
     (doubled, {}, "wanted float32, float16 or uint8 [-1, 3, 32, 40] by the declared layout NCHW"),
-    (scalar, {}, 'output "most": wanted one for each row, got [] of 1 rows'),
+    (scalar, {}, 'output "most": wanted one for each row, got [] of 1 row'),
     (sequence, {}, 'output "list": wanted a tensor, got seq(tensor(float))'),
     (best, {"activation": "softmax"}, "softmax: wanted a network that gives float32 or float16, it gives int64"),
     (small, {"layout": "NHWC"}, 'input "x": wanted float32, float16 or uint8 [-1, 32, 40, 3] by the declared layout NHWC'),

@@ -11,12 +11,15 @@ from pathlib import Path
 import onnx
 import pytest
 
+from tensign.errors import UnsupportedModel
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     fastai = pytest.importorskip("fastai.vision.all")
     import torch
 
     from tensign_converters import graph
+    from tensign_converters.networks.order import Ordered
     from tensign_converters.pictures import export
     from tensign_converters.pictures.model import rebuilt
     from tensign_converters.pictures.preprocessing import COLOUR, Preprocessing
@@ -57,3 +60,29 @@ def test_the_same_model_gives_the_same_bytes_in_this_process_and_in_another(tmp_
     subprocess.run(elsewhere, check=True, capture_output=True, timeout=120)
     digests = {hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("first", "second", "third")}
     assert len(digests) == 1
+
+
+class Decides(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+class Parts(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, x]).chunk(2)[1] - x
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (Decides(), r"data-dependent.*a graph has torch\.where for what an if, a while or an int\(\) decides by values"),
+        (Parts(), r"for any number of rows: to torch\.export it is made for 2, as one that counts rows or parts them is"),
+    ],
+)
+def test_a_network_that_has_no_graph_for_any_rows_is_one_line(
+    network: torch.nn.Module, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = Ordered(network, [0], [0], ["y"]).eval()
+    with pytest.raises(UnsupportedModel, match=told):
+        graph.write(whole, {"x": (torch.zeros(2, 4), {})}, ["y"], tmp_path / "model.onnx")
+    assert capfd.readouterr() == ("", "")

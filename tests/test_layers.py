@@ -14,7 +14,7 @@ CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 
 LAYERS = (
     {"errors", "version", "document", "form", "_pb"},
-    {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget"},
+    {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget", "doctor"},
     {"coltypes", "hoststeps", "notation", "admission", "jsontext"},
     {"coltext", "preprocess"},
     {"values"},
@@ -25,6 +25,7 @@ LAYERS = (
     {"choice", "request", "engines"},
     {"plan", "example", "savedexample", "binding"},
     {"slots", "conversion", "inspection"},
+    {"lane"},
     {"batcher", "signing"},
     {"model"},
     {"repository", "pyfunc", "proof"},

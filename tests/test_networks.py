@@ -197,6 +197,19 @@ def test_a_class_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.M
         read_network(tmp_path / "model.pth", trust=True)
 
 
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_class_of_a_notebook_is_told_with_what_to_do(trust: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = type("Net", (nn.Module,), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "Net", net, raising=False)
+    torch.save(net(), tmp_path / "model.pth")
+    monkeypatch.undo()
+    said = (
+        r"^model\.pth: the network itself is of class __main__\.Net, and the script or notebook .* is not in the file: log the"
+    )
+    with pytest.raises(UnsupportedModel, match=said):
+        read_network(tmp_path / "model.pth", trust=trust)
+
+
 def test_what_torch_cannot_load_is_still_read(tmp_path: Path) -> None:
     """A hook of the file's own, which inference does not call."""
     home = types.ModuleType("nowhere")
@@ -426,7 +439,7 @@ def test_broken_safetensors_are_refused(tmp_path: Path) -> None:
 # -- TorchScript
 
 
-def _saved(way: str, module: nn.Module, given: Tensor, file: Path) -> Path:
+def _saved(way: str, module: nn.Module, given: Tensor | tuple[Tensor, ...], file: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.jit as a whole
         scripted = torch.jit.script(module) if way == "scripted" else torch.jit.trace(module, given)  # type: ignore[no-untyped-call]
@@ -459,6 +472,22 @@ def test_torchscript_without_a_counterpart_is_refused(tmp_path: Path) -> None:
     network = read_network(_saved("scripted", Loops(), torch.ones(1), tmp_path / "model.pt"), trust=True)
     with pytest.raises(UnsupportedModel, match=r"it cannot be followed by torch\.export: "):
         network.exportable(torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_torchscript_that_was_traced_for_so_many_rows_says_so(rows: int, tmp_path: Path) -> None:
+    class Counts(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return torch.cat([x, y]).view(2, int(x.shape[0]), -1)[0] - y
+
+    given = torch.ones(rows, 4), torch.ones(rows, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer, that the number is written down
+        network = read_network(_saved("traced", Counts(), given, tmp_path / "model.pt"), trust=True)
+    with pytest.raises(UnsupportedModel, match=rf"of 1 to 3 rows it answers {rows} alone: tracing wrote that number into it"):
+        network.exportable(torch.zeros(2, 4), torch.zeros(2, 4))
+    with pytest.raises(UnsupportedModel, match=r"no answer for each of 1 to 3 rows of \[4\], \[5\]: RuntimeError"):
+        network.exportable(torch.zeros(2, 4), torch.zeros(2, 5))
 
 
 # -- files

@@ -3,72 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import PIL.Image
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
+from conftest import CPU
 from onnx_networks import small
+from precision_network import BOTH, DECLARED, SIZE, answer, feeds, folder_of, network, noise, per_pixel
+from tensign.cli import app
 from tensign.conversion import convert
 from tensign.demo import MODEL
 from tensign.errors import InvalidConfig, ParityFailed, UnsupportedModel
-from tensign.preprocess import CropPad, PreprocessSpec, Resize
 from tensign.proof.parity import LOGITS, NETWORK_INPUT
-from tensign.proof.samples import photographs
-
-pytest.importorskip("torch")
-
-import torch
-from torch import nn
-
+from tensign.proof.record import Record, digest
+from tensign.proof.samples import Samples, photographs, samples
+from tensign.proof.verification import verify
 from tensign_converters.live import module_subject
 from tensign_converters.package import write_model
 from tensign_converters.precision.asked import check_variants
-from tensign_converters.precision.calibration import example_rows
-from tensign_converters.precision.calibration import pictures as calibration_pictures
 from tensign_converters.precision.halves import halve
 from tensign_converters.precision.part import joined, parts
 from tensign_converters.precision.quantized import quantize
-from tensign_converters.precision.variants import tolerance
+from tensign_converters.prove import prove_all, tolerance
 from tensign_converters.subject import Head, Subject
 from tensign_converters.workshop import workshop
-
-SIZE = 48
-DECLARED: dict[str, Any] = {
-    "steps": [{"op": "resize", "height": SIZE, "width": SIZE, "method": "squish"}],
-    "divide": 255.0,
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.25, 0.25, 0.25],
-    "activation": "softmax",
-}
-BOTH = ("fp16", "int8")
-
-
-def network() -> nn.Module:
-    """Random, its batch norms calibrated on photographs, so that answers differ from picture to picture."""
-    torch.manual_seed(3)
-    last = nn.Linear(16, 4)
-    layers = nn.Sequential(
-        *(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU()),
-        *(nn.Conv2d(8, 16, 3, groups=2), nn.BatchNorm2d(16), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(16), last),
-    )
-    pixels = np.stack([np.asarray(PIL.Image.open(file).convert("RGB").resize((SIZE, SIZE))) for file in photographs()])
-    with torch.no_grad():
-        for _ in range(60):
-            layers((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25)
-        last.weight *= 4
-    return layers.eval()
 
 
 @pytest.fixture(scope="module")
@@ -82,26 +52,6 @@ def graph(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("graph") / "model.onnx"
     subject.write(file)
     return file
-
-
-def folder_of(target: Path, images: Sequence[PIL.Image.Image]) -> Path:
-    target.mkdir()
-    for number, image in enumerate(images):
-        image.save(target / f"{number:03}.png")
-    return target
-
-
-def answer(file: Path | bytes, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    import onnxruntime
-
-    model = str(file) if isinstance(file, Path) else file
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    given: npt.NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: pixels})[0]
-    return given
-
-
-def noise(rows: int = 4) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (rows, SIZE, SIZE, 3), np.uint8)
 
 
 def test_a_graph_taken_apart_and_joined_again_says_the_same(graph: Path) -> None:
@@ -125,13 +75,13 @@ def test_a_constant_that_preprocessing_and_network_share_stays_whole_for_the_for
     gives = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 2])
     made = helper.make_graph(nodes, "shared", [given], [gives], [third])
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    halve(model, tmp_path / "half.onnx")
+    halve(model, tmp_path / "half.onnx", [{"image": np.array([[0, 255]], np.uint8)}])
     kinds = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "half.onnx").graph.initializer}
     assert kinds == {"third": TensorProto.FLOAT, "third.network": TensorProto.FLOAT16}
 
 
 def test_half_precision_is_of_the_network_alone(graph: Path, tmp_path: Path) -> None:
-    halve(onnx.load(graph), tmp_path / "half.onnx")
+    halve(onnx.load(graph), tmp_path / "half.onnx", feeds(noise()))
     made = onnx.load(tmp_path / "half.onnx").graph
     weights = {tensor.name: tensor.data_type for tensor in made.initializer if tensor.name.startswith("network.")}
     assert set(weights.values()) == {TensorProto.FLOAT16}
@@ -150,7 +100,11 @@ def test_weights_that_are_stored_in_half_precision_are_read_as_what_is_computed(
 def test_what_has_no_variants_says_so(tmp_path: Path) -> None:
     made = tmp_path / "made.onnx"
     with pytest.raises(UnsupportedModel, match="variant fp16: the network has no weights in single precision"):
-        halve(small(dtype=np.float16, opset=20), made)
+        halve(small(dtype=np.float16, opset=20), made, [])
+    with pytest.raises(
+        UnsupportedModel, match="variant int8: wanted a network in single precision, got one that computes in half"
+    ):
+        quantize(small(dtype=np.float16, opset=20), made, [])
     quantize(small(rows="rows", opset=20), made, [{"x": np.ones((1, 3, 32, 40), np.float32)}])
     with pytest.raises(UnsupportedModel, match="variant int8: the network is quantized already"):
         quantize(onnx.load(made), made, [])
@@ -158,12 +112,12 @@ def test_what_has_no_variants_says_so(tmp_path: Path) -> None:
     looping = small()
     looping.graph.node.append(helper.make_node("If", ["flag"], ["z"], then_branch=branch, else_branch=branch))
     with pytest.raises(UnsupportedModel, match="branches or loops"):
-        halve(looping, made)
+        halve(looping, made, [])
 
 
 def test_eight_bits_are_unsigned_for_activations_and_signed_by_channel_for_weights(graph: Path, tmp_path: Path) -> None:
     pixels = noise(24)
-    quantize(onnx.load(graph), tmp_path / "int8.onnx", [{"image": row[None]} for row in pixels])
+    quantize(onnx.load(graph), tmp_path / "int8.onnx", feeds(pixels))
     made = onnx.load(tmp_path / "int8.onnx").graph
     constants = {tensor.name: tensor for tensor in made.initializer}
     points = {constants[node.input[2]].data_type for node in made.node if node.op_type == "QuantizeLinear"}
@@ -181,51 +135,16 @@ def test_a_bias_takes_back_what_rounded_weights_move(graph: Path, tmp_path: Path
     pixels, moved = noise(24), []
     for correct in (quantized._corrected, lambda network, known, front: network):
         monkeypatch.setattr(quantized, "_corrected", correct)
-        quantize(onnx.load(graph), tmp_path / "int8.onnx", [{"image": row[None]} for row in pixels])
+        quantize(onnx.load(graph), tmp_path / "int8.onnx", feeds(pixels))
         moved.append(np.abs((answer(tmp_path / "int8.onnx", pixels) - answer(graph, pixels)).mean(axis=0)).max())
     assert moved[0] < 0.7 * moved[1]
-
-
-def test_few_pictures_are_cut_and_what_is_none_is_named(tmp_path: Path) -> None:
-    spec = PreprocessSpec((Resize(40, 50),))
-    folder = folder_of(tmp_path / "few", [PIL.Image.open(file).convert("RGB") for file in photographs()[:3]])
-    (folder / "deep").mkdir()
-    (folder / "deep" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
-    (folder / "notes.txt").write_text("no picture, and no picture's name")
-    found = calibration_pictures(folder, spec)
-    assert found.told == "3 pictures and 97 pieces of them; 1 could not be read: torn.jpg"
-    assert {row.shape for row in found.rows} == {(1, 40, 50, 3)}
-    assert len({row.tobytes() for row in found.rows}) == 100
-    assert all(np.array_equal(*pair) for pair in zip(found.rows, calibration_pictures(folder, spec).rows, strict=True))
-
-
-def test_enough_pictures_are_taken_whole_and_too_many_thinned(tmp_path: Path) -> None:
-    images = [PIL.Image.fromarray(row) for row in noise(25)]
-    assert calibration_pictures(folder_of(tmp_path / "enough", images), PreprocessSpec()).told == "25 pictures"
-    folder = folder_of(tmp_path / "many", [image.resize((2, 2)) for image in images * 9])
-    assert calibration_pictures(folder, PreprocessSpec((CropPad(4, 4),))).told == "200 pictures"
-
-
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"torn")
-    with pytest.raises(InvalidConfig, match=r"found none that can be read; 1 could not be read: a\.png"):
-        calibration_pictures(tmp_path, PreprocessSpec())
-
-
-def test_tensors_are_calibrated_on_a_saved_example_of_enough_rows() -> None:
-    rows, told = example_rows({"a": np.ones((25, 3)), "b": np.zeros((25, 2))})
-    assert told == "25 rows of the saved input example" and len(rows) == 25
-    assert {name: row.shape for name, row in rows[0].items()} == {"a": (1, 3), "b": (1, 2)}
-    for example, count in (({"a": np.ones((19, 3))}, 19), (None, 0)):
-        with pytest.raises(UnsupportedModel, match=f"its saved input example has {count} rows; wanted 20"):
-            example_rows(example)
 
 
 @pytest.mark.parametrize(
     ("names", "folder", "told"),
     [
         (("int4",), None, "--variant int4: wanted fp16 or int8; fp32 is always written"),
-        (("fp16",), ".", "--calibrate: only --variant int8 is calibrated"),
+        ((), ".", "--calibrate: only variants are calibrated and judged on pictures: --variant int8, or fp16"),
         (("int8",), "nowhere", "--calibrate nowhere: wanted a folder of pictures, and there is none"),
     ],
 )
@@ -246,13 +165,100 @@ def test_tables_have_no_variants(fixture_dir: Callable[[str], Path], tmp_path: P
 
 
 def test_a_variant_beyond_its_tolerance_is_refused_and_nothing_is_left(subject: Subject, tmp_path: Path) -> None:
-    dark = folder_of(tmp_path / "dark", [PIL.Image.fromarray(row // 64) for row in noise(20)])
-    with (
-        pytest.raises(ParityFailed, match=r"its int8 variant does not .*top-1 agreement [\d.]+%.*agreement from 97% on"),
-        workshop(tmp_path / "made") as made,
-    ):
+    rows = [row if number % 3 == 1 else row // 64 for number, row in enumerate(noise(30))]  # of which the bright are held back
+    dark = folder_of(tmp_path / "dark", [PIL.Image.fromarray(row) for row in rows])
+    told = r"its int8 variant does not .*top-1 agreement [\d.]+%, on 10 pictures held back .*; beside them: .*from 97% on"
+    with pytest.raises(ParityFailed, match=told), workshop(tmp_path / "made") as made:
         write_model(subject, made, origin={}, crops=24, variants=["int8"], calibrate=dark)
     assert [each.name for each in tmp_path.iterdir()] == ["dark"]
+
+
+def test_variants_are_judged_on_what_was_held_back_and_told_of_photographs(subject: Subject, tmp_path: Path) -> None:
+    dark = folder_of(tmp_path / "dark", [PIL.Image.fromarray(row // 64) for row in noise(30)])
+    made = tmp_path / "made"
+    made.mkdir()
+    said = write_model(subject, made, origin={}, crops=24, variants=BOTH, calibrate=dark)
+    assert "\nint8 on rows that it is not judged by: greatest difference" in said and "calibrated on: 20 pictures" in said
+    proofs = Record.read(made)[0].proofs
+    own = proofs["int8"].held
+    assert proofs["fp32"].held is None and own and own.rows == 100
+    assert own.inputs == "10 pictures held back from calibration and 90 pieces of them"
+    assert (proofs["int8"].parity.top1_agreement or 0) < 0.97 <= (own.top1_agreement or 0)
+    for variant in BOTH:
+        found = verify(made, replace(CPU, variant=variant))
+        assert found.parity.rows == proofs[variant].parity.rows == 42
+    done = CliRunner().invoke(app, ["verify", str(made), "--device", "cpu", "--variant", "int8"])
+    assert done.exit_code == 0 and "those pictures are not kept" in done.output, done.output
+    document = json.loads((made / "conversion.json").read_text())
+    better = json.loads(json.dumps(document))
+    better["proofs"]["int8"]["parity"] |= {"top1_agreement": 1.0}
+    (made / "conversion.json").write_text(json.dumps(better))
+    with pytest.raises(ParityFailed, match="its int8 variant does not predict as its original did"):
+        verify(made, replace(CPU, variant="int8"))
+    for precision, forged in (("int8", {"top1_agreement": 0.9}), ("fp32", {})):
+        forgery = json.loads(json.dumps(document))
+        forgery["proofs"][precision]["held"] = {**document["proofs"]["int8"]["held"], **forged}
+        (made / "conversion.json").write_text(json.dumps(forgery))
+        with pytest.raises(UnsupportedModel, match=rf"proofs\.{precision}\.held: wanted what its tolerance allows"):
+            verify(made, replace(CPU, variant="int8"))
+
+
+def test_pictures_that_are_all_alike_are_told_to_judge_next_to_nothing(subject: Subject, tmp_path: Path) -> None:
+    white = folder_of(tmp_path / "white", [PIL.Image.new("RGB", (SIZE, SIZE), (level,) * 3) for level in (255, 254, 253)])
+    made = tmp_path / "made"
+    made.mkdir()
+    told = "much of int8: answers hardly differ from row to row of 1 picture held back from calibration and 99 pieces of it"
+    assert told in write_model(subject, made, origin={}, crops=24, variants=["int8"], calibrate=white)
+    assert told in Record.read(made)[0].unchecked
+
+
+def test_where_nobody_can_count_labels_a_variant_is_verified_by_how_far_it_was_off(tmp_path: Path) -> None:
+    """Of a segmentation the kept answers are thinned, and any probabilities are within the tolerance of eight bits."""
+    made = tmp_path / "made"
+    made.mkdir()
+    pieces = folder_of(tmp_path / "pieces", [PIL.Image.open(file).convert("RGB") for file in photographs()[:3]])
+    write_model(module_subject(per_pixel(), DECLARED, None), made, origin={}, crops=8, variants=["int8"], calibrate=pieces)
+    assert verify(made, replace(CPU, variant="int8")).parity.top1_agreement is None
+    file, document = made / "model.int8.onnx", json.loads((made / "conversion.json").read_text())
+    broken = onnx.load(file)
+    (weights,) = [tensor for tensor in broken.graph.initializer if list(tensor.dims) == [3, 8, 3, 3]]
+    weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
+    onnx.save(broken, file)
+    document["files"][file.name] = digest(file)
+    (made / "conversion.json").write_text(json.dumps(document))
+    with pytest.raises(ParityFailed, match="its int8 variant does not predict as its original did"):
+        verify(made, replace(CPU, variant="int8"))
+
+
+def test_what_is_not_finite_is_refused_on_photographs_too(subject: Subject, graph: Path, tmp_path: Path) -> None:
+    broken = onnx.load(graph)
+    (last,) = [node for node in broken.graph.node if "output" in node.output]
+    last.output[0] = "sound"
+    axes, most, none = np.array([1, 2, 3]), np.array(100, np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    given = (("axes", axes), ("most", most), ("none", none), ("inner", np.array([2, 3])))
+    broken.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in given)
+    broken.graph.node.extend(
+        [
+            helper.make_node("Cast", ["image"], ["levels"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMax", ["levels", "axes"], ["brightest"]),
+            helper.make_node("Sub", ["most", "brightest"], ["left"]),
+            helper.make_node("Sqrt", ["left"], ["root"]),  # no number where a pixel is brighter than 100
+            helper.make_node("Mul", ["root", "none"], ["nothing"]),
+            helper.make_node("Squeeze", ["nothing", "inner"], ["column"]),
+            helper.make_node("Add", ["sound", "column"], ["output"]),
+        ]
+    )
+    onnx.save(broken, tmp_path / "int8.onnx")
+    files, name = {"fp32": graph, "int8": tmp_path / "int8.onnx"}, subject.signature.inputs[0].name
+    tried = samples(subject.signature, subject.preprocess, crops=2)
+    dark = Samples(tuple((f"{row}", partial(dict, {name: pixels // 4})) for row, pixels in enumerate(noise(20))), "dark ones")
+    with pytest.raises(ParityFailed, match=r"its int8 variant does not .* 100\.0%, on dark ones; beside them: .* nan"):
+        prove_all(subject, files, tried, dark)
+
+
+def test_pictures_are_not_for_what_takes_tensors(subject: Subject, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="--calibrate: the model takes tensors, which no folder of pictures becomes"):
+        write_model(replace(subject, preprocess=None), tmp_path, origin={}, crops=4, variants=["fp16"], calibrate=tmp_path)
 
 
 def test_where_nothing_is_decided_eight_bits_may_move_numbers_by_a_tenth(subject: Subject) -> None:
@@ -269,9 +275,10 @@ from pathlib import Path
 from tensign.preprocess import PreprocessSpec, Resize
 from tensign_converters.precision import calibration, halves, quantized
 graph, folder, target = onnx.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-rows = calibration.pictures(folder, PreprocessSpec((Resize(48, 48),))).rows
-quantized.quantize(graph, target / "int8.onnx", [{"image": row} for row in rows])
-halves.halve(graph, target / "fp16.onnx")
+found = calibration.pictures(folder, PreprocessSpec((Resize(48, 48),)), "image")
+feeds = [{"image": row} for row in found.rows]
+quantized.quantize(graph, target / "int8.onnx", feeds)
+halves.halve(graph, target / "fp16.onnx", feeds)
 """
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from conftest import CPU, save_mean_model, tensor, write_mlmodel
 from tensign.cli import app
-from tensign.errors import ParityFailed, UnsupportedModel
+from tensign.errors import InvalidConfig, ParityFailed, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.preprocess import PreprocessSpec, Resize
 from tensign.proof.parity import FULL_PRECISION, Answers, Differences
@@ -89,6 +89,13 @@ def differ(original: Any, converted: Any, task: str = "classification", threshol
     return differences.parity("rows", (1,))
 
 
+def test_one_row_is_told_as_one() -> None:
+    signature = Signature.parse({"inputs": [tensor("float32", [-1, 2])], "outputs": [tensor("float32", [-1, 2])]})
+    assert samples(signature, example={"input-0": np.zeros((1, 2), np.float32)}, crops=1).told == (
+        "1 row of the saved input example, 1 row of noise"
+    )
+
+
 def test_differences_and_agreement_are_of_the_rows() -> None:
     parity = differ([[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [0.25, 0.5]])
     assert (parity.max_difference, parity.mean_difference, parity.top1_agreement) == (0.75, 0.3125, 0.5)
@@ -127,6 +134,17 @@ def test_every_output_is_judged_by_its_own_size() -> None:
 def test_answers_of_another_shape_or_kind_are_none(converted: Any) -> None:
     with pytest.raises(ParityFailed, match=r'"y": the original gives float64 \[2,3\]|"y": the original gives float64 \[2, 3\]'):
         differ(np.zeros((2, 3)), converted)
+
+
+def test_where_nothing_is_tried_nothing_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tensign_converters.package import write_model
+    from tensign_converters.subject import Head, Subject
+
+    signature = Signature.parse({"inputs": [tensor("float32", [-1, 3])], "outputs": [tensor("float32", [-1, 3])]})
+    subject = Subject(signature, lambda _: None, means, None, Head(), {}, "NumPy")
+    with pytest.raises(InvalidConfig, match="--crops 0: the model takes no pictures and was saved with no input example"):
+        write_model(subject, tmp_path, origin={}, crops=0)
 
 
 def test_rows_that_change_one_another_are_refused(tmp_path: Path) -> None:
@@ -267,10 +285,13 @@ def test_the_saved_example_is_tried_and_comes_along(tmp_path: Path) -> None:
 
 def test_the_command_says_what_it_found_and_writes_a_page(tmp_path: Path) -> None:
     path = written(tmp_path / "made")
+    nowhere = CliRunner().invoke(app, ["verify", str(path), "--report", str(tmp_path / "none" / "page.html")])
+    assert isinstance(nowhere.exception, InvalidConfig) and "page.html: No such file or directory" in str(nowhere.exception)
     page = tmp_path / "page.html"
     done = CliRunner().invoke(app, ["verify", str(path), "--device", "cpu", "--report", str(page)])
     assert done.exit_code == 0, done.output
     assert "greatest difference" in done.output and "held against: NumPy" in done.output
+    assert f"report: {page}" in done.output
     html = page.read_text()
     assert "verified just now" in html and "<svg" in html and html.count("<img") == 8
     assert str(tmp_path) not in html

@@ -11,6 +11,8 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_networks import small
+
 pytest.importorskip("torch")
 
 from tensign.engines.onnx import session_options
@@ -128,6 +130,27 @@ def test_constants_of_the_preprocessing_are_as_wide_as_the_picture(pair: tuple[M
             for each in (model, made)
         )
         assert after.shape == (1, 3, 1, SIDE) and (after == before).all()
+
+
+def test_a_layer_that_stays_as_it_is_keeps_its_bias(tmp_path: Path) -> None:
+    """What gives the answers is not rounded, so there is nothing to take back."""
+    model, target = small(rows="rows", opset=20, per_pixel=True), tmp_path / "int8.onnx"
+    quantize(model, target, [{"x": np.random.default_rng(0).uniform(1, 2, (1, 3, 32, 40)).astype(np.float32)}])
+    before, after = ({tensor.name: tensor for tensor in each.graph.initializer} for each in (model, onnx.load(target)))
+    for name in ("conv.weight", "conv.bias"):
+        assert np.array_equal(numpy_helper.to_array(before[name]), numpy_helper.to_array(after[name]))
+
+
+def test_nodes_without_names_or_all_of_one_are_told_apart(tmp_path: Path) -> None:
+    """As in files that no exporter named, and onnxscript could not tidy."""
+    files = []
+    for name in (None, "", "node"):
+        model = network(300.0)
+        for node in model.graph.node:
+            node.name = node.name if name is None else name
+        quantize(model, tmp_path / "int8.onnx", feeds()[::10])
+        files.append({tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer})
+    assert files[0] == files[1] == files[2] and "stem.weight" in files[0] and "deep.weight_quantized" in files[0]
 
 
 def test_what_is_not_finite_and_what_has_no_rows_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from conftest import CPU
 from tensign.cli import app
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.proof import report
-from tensign.proof.answers import read_answers
+from tensign.proof.answers import read_answers, write_answers
 from tensign.proof.record import ANSWERS_FILE, RECORD_FILE, TOLERANCES, Record, allowed
 from tensign.proof.verification import verify
 from test_proof import written
@@ -81,6 +81,7 @@ def line(error: pytest.ExceptionInfo[Any]) -> str:
         (("files",), {"../original/model.onnx": ""}, "files: wanted the name of a file"),
         (("files",), {"..": ""}, "files: wanted the name of a file"),
         (("files", "model.onnx"), 5, "files.model.onnx: wanted a line"),
+        (("proofs", "fp32", "held"), None, "proofs.fp32.held: wanted a map, got null"),
         (("proofs",), {}, "proofs: wanted fp32"),
         (("proofs", "fp4"), {}, "proofs: wanted fp32, and perhaps others of fp32, fp16, int8"),
         (FP32, None, "proofs.fp32: wanted a map, got null"),
@@ -194,12 +195,16 @@ def test_answers_of_another_kind_are_refused_before_they_are_made(made: Path, co
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i8", "u1", "?", "U3"])
 def test_answers_are_read_as_they_were_written(tmp_path: Path, dtype: str) -> None:
-    arrays = {"a/b": np.arange(12).reshape(3, 4).astype(dtype), "turned": np.asfortranarray(np.eye(3).astype(dtype))}
-    np.savez(tmp_path / ANSWERS_FILE, **arrays)  # type: ignore[arg-type]
+    arrays = {name: np.ones((1, 2), dtype) for name in ("file", "allow_pickle", "a.npy")}
+    arrays |= {"a/b": np.arange(12).reshape(3, 4).astype(dtype), "turned": np.asfortranarray(np.eye(3).astype(dtype))}
+    write_answers(tmp_path / ANSWERS_FILE, arrays)
+    first = (tmp_path / ANSWERS_FILE).read_bytes()
     read = read_answers(tmp_path / ANSWERS_FILE)
     assert read.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array, strict=True)
+    write_answers(tmp_path / ANSWERS_FILE, arrays)
+    assert (tmp_path / ANSWERS_FILE).read_bytes() == first
 
 
 def test_answers_with_a_changed_byte_are_read_or_refused(made: Path) -> None:

@@ -31,6 +31,9 @@ with warnings.catch_warnings():
     torch = pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision")
 
+    from tensign_converters.declared.declaration import Declaration
+    from tensign_converters.source import read_source
+
 DIGITS = ("digits-pytorch-mlflow2", "digits-pytorch-mlflow3")
 STEPS = [{"op": "resize_shorter", "size": 36}, {"op": "centre_crop", "height": 32, "width": 32}]
 DECLARED = {
@@ -184,7 +187,18 @@ def test_an_onnx_model_of_mlflow_gets_its_pictures(fixture_dir: Callable[[str], 
     [
         ("faces-fastai-2.8", "p.yaml", InvalidConfig, "a Learner says itself how its pictures are prepared"),
         ("heart-sklearn", "p.yaml", (InvalidConfig, UnsupportedModel), "preprocess|pictures|columns"),
-        ("digits-pytorch-mlflow2", "p.yaml", (InvalidConfig, UnsupportedModel), "32"),
+        (
+            "digits-pytorch-mlflow2",
+            "p.yaml",
+            UnsupportedModel,
+            r"end in 32x32 pixels.*step {op: resize, height: 64, width: 64}",
+        ),
+        (
+            "digits-onnx",
+            "p.yaml",
+            UnsupportedModel,
+            r"\[-1, 3, 32, 32\].*\[-1, 3, 64, 64\]; a last step {op: resize, height: 64",
+        ),
         ("digits-pytorch-mlflow2", "missing.yaml", (InvalidConfig, OSError), r"missing\.yaml"),
     ],
 )
@@ -195,6 +209,13 @@ def test_a_declaration_that_does_not_fit_is_refused(
     with pytest.raises(error, match=message):
         convert(fixture_dir(name), tmp_path / "made", trust=False, preprocess=tmp_path / file)
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("name", ["digits-onnx", "digits-pytorch-mlflow2"])
+def test_an_architecture_of_a_whole_network_is_refused(fixture_dir: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    said = Declaration.parse({**DECLARED, "architecture": "torchvision.resnet18"}, tmp_path)
+    with pytest.raises(InvalidConfig, match=r"^architecture: is for weights alone, and model\.(onnx|pth) is a whole network$"):
+        read_source(fixture_dir(name), said, trust=False)
 
 
 def test_a_bare_file_without_a_declaration_says_what_to_do(tmp_path: Path) -> None:

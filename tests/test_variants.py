@@ -19,7 +19,7 @@ from conftest import CPU
 from tensign.child import served
 from tensign.cli import app
 from tensign.client import Client
-from tensign.demo import MODEL, PICTURES
+from tensign.demo import MODEL
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.inspection import inspected
 from tensign.mlmodel import read_mlmodel
@@ -56,7 +56,7 @@ def drawn_digits(count: int, seed: int) -> list[PIL.Image.Image]:
 
 @pytest.fixture(scope="module")
 def digits(fixture_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits fixture, converted by the command with both variants, int8 calibrated on its own pictures and others."""
+    """The digits fixture, converted by the command with both variants, on its own pictures alone: photographs are no digits."""
     folder = tmp_path_factory.mktemp("digits")
     (folder / "pictures.yaml").write_text(yaml.safe_dump(DIGITS))
     source = fixture_dir("digits-onnx")
@@ -65,12 +65,11 @@ def digits(fixture_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     for number, image in enumerate(drawn_digits(40, seed=1)):
         image.save(pictures / f"{number:03}.png")
     shutil.copytree(source / "golden_images", pictures / "golden")
-    shutil.copytree(PICTURES, pictures / "photographs")  # which the proof tries, and no digits are
     options = ["--preprocess", str(folder / "pictures.yaml"), "--variant", "fp16", "--variant", "int8"]
     command = ["convert", str(source), str(folder / "made"), *options, "--calibrate", str(pictures)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert "calibrated on: 54 pictures" in done.output and "\nint8: 0." in done.output
+    assert "calibrated on: 31 pictures" in done.output and "\nint8: 0." in done.output
     return folder / "made"
 
 
@@ -94,10 +93,15 @@ def test_what_is_kept_of_a_variant_is_its_proof_size_and_speed(digits: Path) -> 
         assert proof.file == ("model.onnx" if name == "fp32" else f"model.{name}.onnx")
         assert proof.bytes == (digits / proof.file).stat().st_size
         assert 0.05 < proof.speed < 20 and proof.parity.rows == record.proofs["fp32"].parity.rows == 218
+    own = record.proofs["int8"].held
+    assert own and own.inputs == "15 pictures held back from calibration and 85 pieces of them"
+    assert own.top1_agreement is not None and own.top1_agreement >= 0.99
+    assert (record.proofs["int8"].parity.top1_agreement or 0) < 0.97  # on photographs, by which it would be refused
     assert record.proofs["fp32"].speed == 1 and record.proofs["int8"].tolerance.agreement == 0.97
     assert {"model.onnx", "model.fp16.onnx", "model.int8.onnx"} <= set(record.files)
     told = inspected(digits)["variants"]
-    assert told["int8"]["bytes"] < told["fp16"]["bytes"] and told["int8"]["top1_agreement"] >= 0.97
+    assert told["int8"]["bytes"] < told["fp16"]["bytes"] and told["int8"]["top1_agreement"] >= 0.99
+    assert told["int8"]["judged_on"] == own.inputs
     assert str(Path.home()) not in json.dumps(inspected(digits)["source"])
 
 
@@ -129,14 +133,14 @@ def test_predict_takes_the_variant_of_the_environment_and_keeps_its_answers_apar
 def test_each_variant_is_verified_by_its_own_proof(digits: Path, tmp_path: Path) -> None:
     for variant in ("fp32", *BOTH):
         found = verify(digits, replace(CPU, variant=variant))
-        assert found.parity.top1_agreement is not None and found.parity.top1_agreement >= 0.97
+        assert found.parity.top1_agreement is not None and found.parity.top1_agreement >= 0.9
     done = CliRunner().invoke(app, ["verify", str(digits), "--device", "cpu", "--variant", "int8"])
     assert done.exit_code == 0, done.output
     with pytest.raises(UnsupportedModel, match="variant 'int4': there is fp32, fp16, int8; tensign convert SRC DST --variant"):
         verify(digits, replace(CPU, variant="int4"))
     broken = shutil.copytree(digits, tmp_path / "broken")
     document = json.loads((broken / "conversion.json").read_text())
-    document["proofs"]["int8"]["tolerance"]["agreement"] = 1.0
+    document["proofs"]["int8"]["parity"]["top1_agreement"] = 1.0
     (broken / "conversion.json").write_text(json.dumps(document))
     with pytest.raises(ParityFailed, match="on this machine its int8 variant does not predict as its original did"):
         verify(broken, INT8)

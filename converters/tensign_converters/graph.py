@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,8 +35,8 @@ def write(
         {0: torch.export.Dim("rows"), **{axis: torch.export.Dim(name) for axis, name in axes.items()}}
         for _, axes in inputs.values()
     )
-    with warnings.catch_warnings(), _plain_tensors(network):
-        warnings.simplefilter("ignore")  # the exporter's own
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), _plain_tensors(network):
+        warnings.simplefilter("ignore")  # the exporter's own, as its pages of half a graph are
         try:
             program = torch.onnx.export(
                 network.eval(),
@@ -49,9 +50,17 @@ def write(
             )
         except Exception as error:  # the exporter wraps whatever a network's forward does
             reason = str(error.__cause__ or error).strip().partition("\n")[0][:300]
-            raise UnsupportedModel(f"the network cannot be exported to ONNX: {reason}") from error
+            by_value = "data-dependent" in reason
+            told = "; a graph has torch.where for what an if, a while or an int() decides by values" if by_value else ""
+            raise UnsupportedModel(f"the network cannot be exported to ONNX: {reason}{told}") from error
     assert program is not None
     model = program.model_proto
+    for value in model.graph.input:
+        if length := value.type.tensor_type.shape.dim[0].dim_value:  # torch.onnx.export does not insist on the axes it is given
+            raise UnsupportedModel(
+                f"the network cannot be exported to ONNX for any number of rows: to torch.export it is made for {length}, as"
+                " one that counts rows or parts them is, by int(x.shape[0]) or chunk; exporting it with torch.export says where"
+            )
     model.ir_version = IR_VERSION
     for value in [value for value in model.graph.output if value.name in inner]:
         model.graph.output.remove(value)

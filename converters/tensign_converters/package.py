@@ -17,7 +17,7 @@ import yaml
 
 from tensign.choice import inside
 from tensign.conversion import CROPS
-from tensign.errors import UnsupportedModel
+from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.example import saved_example
 from tensign.mlmodel import ModelManifest
 from tensign.proof.record import Proof, Record, digest
@@ -32,6 +32,7 @@ from tensign_converters.subject import Subject
 EXAMPLE_FILE = "input_example.json"
 MODEL_FILE, LABELS_FILE = "model.onnx", "labels.json"
 _KEPT = ("artifact_path", "run_id", "saved_input_example_info")  # what stays true of the model when its files change
+_ALIKE = 0.1  # of how far answers to photographs lie apart: of pictures like each other a variant is judged by next to nothing
 _EXAMPLE_FILES = ("artifact_path", "serving_input_path")
 
 
@@ -42,7 +43,7 @@ def write_model(
     origin: Mapping[str, Any],
     source: ModelManifest | None = None,
     crops: int = CROPS,
-    requirements: Sequence[str] = (),
+    requirements: Sequence[str] = ("mlflow",),
     variants: Sequence[str] = (),
     calibrate: Path | None = None,
 ) -> str:
@@ -50,16 +51,20 @@ def write_model(
 
     origin: where the model came from, kept with the versions; source: the MLmodel that it was, whose input example is tried and
     comes along; crops: how many pieces of photographs are tried; requirements: what MLflow has to install besides tensign;
-    variants: "fp16", "int8", written and proved beside fp32; calibrate: pictures for the latter.
-    Raises UnsupportedModel or ParityFailed, InvalidConfig where there is nothing to calibrate on.
+    variants: "fp16", "int8", written and proved beside fp32; calibrate: pictures that the latter is calibrated on and both are
+    judged on, each on its part of them.
+    Raises UnsupportedModel or ParityFailed, InvalidConfig where there is nothing to calibrate on, or to try.
     """
     model = target / MODEL_FILE
     subject.write(model)
     signature = subject.signature
     saved = saved_example(source, signature) if source else None
-    varied = write_variants(subject, model, variants, calibrate, saved)
-    written, rows = {FULL: model, **varied.files}, subject.rows or samples(signature, subject.preprocess, saved, crops)
-    proofs, answers = prove_all(subject, written, rows)
+    rows = subject.rows or samples(signature, subject.preprocess, saved, crops)
+    if not len(rows):
+        raise InvalidConfig("--crops 0: the model takes no pictures and was saved with no input example, so nothing is tried")
+    varied = write_variants(subject, model, variants, calibrate, saved, rows)
+    written = {FULL: model, **varied.files}
+    proofs, answers = prove_all(subject, written, rows, varied.held)
     if varied.files:
         ratios = speeds(written, Converted(model, subject).feeds([rows[len(rows) - 1]]))
         proofs = {name: replace(proof, speed=ratios[name]) for name, proof in proofs.items()}
@@ -74,7 +79,7 @@ def write_model(
     _write_files(target, subject, source, made, [*requirements, f"tensign[cpu]=={__version__}"])
     names = [*(file.name for file in written.values()), LABELS_FILE]
     files = {name: digest(target / name) for name in names if (target / name).is_file()}
-    unchecked = (*subject.unchecked, *_unproved(alike=subject.rows is None and _alike(proved)))
+    unchecked = (*subject.unchecked, *_unproved(alike=subject.rows is None and _alike(proved)), *_unjudged(proofs))
     if subject.rows:
         write_rows(subject.rows, target)
     Record(made["source"], subject.against, unchecked, crops, files, proofs).write(target, answers)
@@ -95,6 +100,12 @@ def _alike(proved: Proof) -> bool:
     return proved.parity.spread < 100 * max(proved.tolerance.relative, proved.parity.relative_difference)
 
 
+def _unjudged(proofs: Mapping[str, Proof]) -> Iterator[str]:
+    for name, proof in proofs.items():
+        if proof.held and proof.held.spread < _ALIKE * proofs[FULL].parity.spread:
+            yield f"much of {name}: answers hardly differ from row to row of {proof.held.inputs}"
+
+
 def _report(subject: Subject, proved: Proof, unchecked: tuple[str, ...]) -> list[str]:
     lines = [f"parity: {proved.parity}", f"against: {subject.against}", f"not checked: {'; '.join(unchecked)}"]
     if subject.preprocess is None:
@@ -105,17 +116,21 @@ def _report(subject: Subject, proved: Proof, unchecked: tuple[str, ...]) -> list
 def _varied(proofs: Mapping[str, Proof], calibrated: str) -> Iterator[str]:
     for name, proof in proofs.items():
         if name != FULL:
-            yield f"{name}: {proof.bytes / 1e6:.2f} MB, {proof.speed:.1f} times the images/s of fp32 here, {proof.parity}"
+            judged = proof.held or proof.parity
+            yield f"{name}: {proof.bytes / 1e6:.2f} MB, {proof.speed:.1f} times the images/s of fp32 here, {judged}"
+            if proof.held:
+                yield f"{name} on rows that it is not judged by: {proof.parity}"
     if calibrated:
         yield f"calibrated on: {calibrated}"
 
 
 def _told(proof: Proof) -> dict[str, Any]:
     """A variant, as the MLmodel tells of it."""
-    parity = proof.parity
+    parity = proof.held or proof.parity
     return {
         "bytes": proof.bytes,
         "speed": proof.speed,
+        "judged_on": parity.inputs,
         "max_difference": parity.max_difference,
         "top1_agreement": parity.top1_agreement,
     }

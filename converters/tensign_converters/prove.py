@@ -12,16 +12,20 @@ import onnx
 
 from tensign.engines.onnx import session_options, text
 from tensign.errors import ParityFailed, UnsupportedModel
-from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers, Differences, Tolerance
-from tensign.proof.record import Proof, gathered, proof, thinned
+from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers, Differences, Parity, Tolerance
+from tensign.proof.record import Proof, allowed, gathered, proof, thinned
 from tensign.proof.samples import Sample, Samples
-from tensign_converters.precision.variants import tolerance
 from tensign_converters.subject import Subject
 
 BATCHES = (1, 3, 8)  # rows at a time, in turn
 _ALONE = 24  # rows that are asked by themselves too
 _BESIDE = Tolerance(1e-3, 1e-3)  # what other rows in the batch may change: kernels of other sizes round otherwise
 FULL = "fp32"
+
+
+def tolerance(subject: Subject, name: str) -> Tolerance:
+    """Beyond which that precision is refused."""
+    return subject.tolerance if name == FULL else allowed(name, subject.head.task)
 
 
 def prove(subject: Subject, model: Path, rows: Samples) -> tuple[Proof, dict[str, npt.NDArray[Any]]]:
@@ -34,9 +38,38 @@ def prove(subject: Subject, model: Path, rows: Samples) -> tuple[Proof, dict[str
 
 
 def prove_all(
-    subject: Subject, files: Mapping[str, Path], rows: Samples
+    subject: Subject, files: Mapping[str, Path], rows: Samples, held: Samples | None = None
 ) -> tuple[dict[str, Proof], dict[str, npt.NDArray[Any]]]:
-    """The same of several precisions of one model, {"fp32": file, ...}; the original is asked once."""
+    """The same of several precisions of one model, {"fp32": file, ...}; the original is asked once.
+
+    held: what the others than fp32 are judged on instead, whatever they make of `rows`.
+    """
+    found, answers = _differences(subject, files, rows)
+    others = {name: file for name, file in files.items() if name != FULL}
+    own = _differences(subject, others, held)[0] if held and others else {}
+    names, proofs = [rows.name(row) for row in range(len(rows))], {}
+    for name, file in files.items():
+        parity, most = found[name].parity(rows.told, BATCHES), tolerance(subject, name)
+        judged = own[name].parity(held.told, BATCHES) if held and name in own else None
+        if not (most.holds(judged or parity, subject.head.activation) and _sound(parity)):
+            which = "the converted model" if name == FULL else f"its {name} variant"
+            told = f"{judged}; beside them: {parity}" if judged else str(parity)
+            raise ParityFailed(
+                f"{which} does not predict as the original: {told}; allowed is {most}; held against {subject.against}"
+            )
+        proofs[name] = proof(file, most, parity, found[name].greatest, names, judged)
+    return proofs, answers
+
+
+def _sound(parity: Parity) -> bool:
+    """What holds of any rows, whatever a model was made for."""
+    finite = np.isfinite([parity.max_difference, parity.relative_difference]).all()
+    return bool(finite) and parity.equal_values in (None, 1.0)
+
+
+def _differences(
+    subject: Subject, files: Mapping[str, Path], rows: Samples
+) -> tuple[dict[str, Differences], dict[str, npt.NDArray[Any]]]:
     head = subject.head
     converted = {name: Converted(file, subject) for name, file in files.items()}
     differences = {name: Differences(head.task, head.threshold) for name in files}
@@ -52,15 +85,7 @@ def prove_all(
                 _check_rows(one, chunk, answers)
         for name, output in original.outputs.items():
             kept.setdefault(name, []).append(thinned(output))
-    names, proofs = [rows.name(row) for row in range(len(rows))], {}
-    for name, file in files.items():
-        parity, allowed = differences[name].parity(rows.told, BATCHES), tolerance(subject, name)
-        if not allowed.holds(parity, head.activation):
-            which = "the converted model" if name == FULL else f"its {name} variant"
-            told = f"{which} does not predict as the original: {parity}; allowed is {allowed}; held against {subject.against}"
-            raise ParityFailed(told)
-        proofs[name] = proof(file, allowed, parity, differences[name].greatest, names)
-    return proofs, {name: gathered(chunks) for name, chunks in kept.items()}
+    return differences, {name: gathered(chunks) for name, chunks in kept.items()}
 
 
 def _check_rows(converted: Converted, chunk: Sequence[Sample], answers: Answers) -> None:

@@ -63,6 +63,8 @@ def _torch(file: Path, signature: Signature | None, declaration: Declaration | N
 def _folded(file: Path, declaration: Declaration) -> Subject:
     from tensign_converters.onnxfiles.folding import folded
 
+    if declaration.architecture:
+        raise InvalidConfig(f"architecture: is for weights alone, and {file.name} is a whole network")
     return folded(file, declaration)
 
 

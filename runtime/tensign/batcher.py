@@ -1,67 +1,76 @@
 """Dynamic batching: rows of many requests become one batch, and the answer is split again.
 
-A batch leaves as soon as the engine is free; it fills only while the engine is busy. Everything is counted in rows.
+A batch leaves as soon as a lane is free; it fills only while all are busy. Everything is counted in rows.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from tensign.buckets import Buckets
-from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TensignError, TooLarge, WorkerDied
+from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TooLarge
+from tensign.lane import Lane, Place
 from tensign.metrics import Statistics
-from tensign.request import Formed, Outputs, Part, Request, joined, kind_of
+from tensign.request import Outputs, Part, Request, joined, kind_of
 from tensign.signature import Arrays
-from tensign.slots import Slots
-
-log = logging.getLogger(__name__)
 
 _SWEEP_NS = 10_000_000
+_UNREADY_S = 0.05  # between looks at a place whose engine is being started again, while others work
 
 
 class Batcher:
-    """One queue and one thread in front of one engine.
+    """One queue in front of the places where a model runs, a thread for each of their lanes.
 
-    run takes {name: [bucket,...]}, the params of its requests and the latest of their deadlines, and gives
-    {name: [bucket,...]}; a request larger than the largest bucket is split and answered whole.
+    A request larger than the largest bucket is split and answered whole. What a lost device held goes to the others; where
+    memory runs out, the batches become smaller. statistics: of what ran, kept by whoever asks.
     """
 
     def __init__(
         self,
-        run: Callable[[Arrays, Mapping[str, Any], float | None], Outputs],
+        places: Sequence[Place],
         buckets: Buckets,
         *,
         max_queue_rows: int,
         statistics: Statistics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run = run
-        self._buckets = buckets
+        self.buckets = buckets
+        self.statistics = statistics
+        self._places = tuple(places)
         self._max_queue_rows = max_queue_rows
-        self._statistics = statistics
         self._clock = clock
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # what lanes that could run wait for
+        self._resting = threading.Condition(lock)  # the others, so that no call goes to who cannot answer it
         self._queue: deque[Request] = deque()
+        self._returned: deque[list[Part]] = deque()  # batches that a lost device left
         self._unsettled: set[Request] = set()
         self._waiting_rows = 0  # reserved or enqueued, not yet taken
         self._closing = False
-        self._slots = Slots()
         self._room: deque[tuple[int, Future[None]]] = deque()  # who waits for it, with how many rows
         self._swept_ns = 0
-        self._thread = threading.Thread(target=self._serve, name="tensign-engine", daemon=True)
-        self._thread.start()
+        self._lanes = [Lane(self, place) for place in self._places for _ in range(place.lanes)]
+        self._working = len(self._lanes)
+        for lane in self._lanes:
+            lane.start()
+
+    @property
+    def working(self) -> bool:
+        """False where every device is lost."""
+        return self._working > 0
 
     def reserve(self, rows: int, deadline: float | None = None) -> Request:
         """Admits a request before anything is spent on it. Raises QueueFull, TooLarge, ModelNotReady or DeadlineExceeded."""
         with self._changed:
             if self._closing:
                 raise ModelNotReady("the model is draining and takes no new requests")
+            if not self._working:
+                raise ModelNotReady("the model has no device left to run on")
             if deadline is not None and deadline <= self._clock():
                 raise DeadlineExceeded("the deadline had passed when the request arrived")
             if rows > self._max_queue_rows:
@@ -119,9 +128,9 @@ class Batcher:
             self._made_room()
             wanted = request.future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
             took_ns = time.perf_counter_ns() - request.reserved_ns
-            self._statistics.request(took_ns, succeeded=wanted and not isinstance(result, Exception))
+            self.statistics.request(took_ns, succeeded=wanted and not isinstance(result, Exception))
             if self._closing:
-                self._changed.notify()
+                self._changed.notify_all()
         # Outside the lock: a callback wakes the event loop, whose next act is to ask for this lock.
         if not wanted:
             return
@@ -134,31 +143,82 @@ class Batcher:
         """Takes nothing new, finishes what was reserved, then stops; what is left after the timeout fails."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        self._thread.join(timeout_s)
+            self._changed.notify_all()
+        until = time.monotonic() + timeout_s
+        for lane in self._lanes:
+            lane.join(max(until - time.monotonic(), 0))
         for request in tuple(self._unsettled):
             self.settle(request, ModelNotReady("the server stopped before the engine took the request up"))
 
-    # The engine's thread
+    # What the lanes ask for
 
-    def _serve(self) -> None:
-        while (parts := self._next_batch()) is not None:
-            try:
-                self._run_batch(parts)
-            except Exception:  # a bug of ours: these requests fail, the thread and everybody else live on
-                log.exception("the batcher failed on %d requests", len(parts))
-                for part in parts:
-                    self.settle(part.request, EngineError("the batcher failed"))
-
-    def _next_batch(self) -> list[Part] | None:
-        """Waits for rows and takes the best batch of one kind; None when closed and drained."""
+    def next_batch(self, place: Place) -> list[Part] | None:
+        """Waits for rows and takes the best batch of one kind; None when closed and drained, or no place is left."""
         with self._changed:
-            while True:
-                if alike := self._alike():
-                    return self._take(alike)
+            while self._working:
                 if self._closing and not self._unsettled:
                     return None
-                self._changed.wait()
+                if not place.ready() and self.others(place):
+                    self._changed.notify()  # who was called in vain passes it on
+                    self._resting.wait(_UNREADY_S)
+                    continue
+                if self._returned:
+                    if parts := [part for part in self._returned.popleft() if not self.dropped(part.request)]:
+                        return parts
+                    continue
+                if alike := self._alike():
+                    parts = self._take(alike)
+                    if self._queue:
+                        self._changed.notify()  # another lane may take what is left
+                    return parts
+                if self._unsettled or not self._closing:  # looking at the queue may have settled the last of it
+                    self._changed.wait()
+        return None
+
+    def others(self, place: Place) -> bool:
+        """Whether anybody else could run what this place cannot."""
+        return any(other is not place and other.ready() for other in self._places)
+
+    def give_back(self, parts: list[Part]) -> None:
+        """Has another lane run what this one took."""
+        with self._changed:
+            self._returned.append(parts)
+            self._changed.notify()
+
+    def lose(self, error: ModelNotReady) -> None:
+        """One lane less, its device is gone; with the last one everybody who waits is told."""
+        with self._changed:
+            self._working -= 1
+            self._changed.notify_all()
+        if not self._working:
+            for request in tuple(self._unsettled):
+                self.settle(request, error)
+
+    def shrink(self, bucket: int) -> bool:
+        """No batch of so many rows any more; False where there is no smaller one."""
+        with self._changed:
+            if self.buckets.whole or bucket <= self.buckets.rows[0]:
+                return False
+            self.buckets = self.buckets.below(bucket)
+        return True
+
+    def answer(self, part: Part, outcome: Outputs) -> None:
+        """Some rows of a request, which is settled with the last of them."""
+        request = part.request
+        if part.rows == request.rows:
+            self.settle(request, outcome)
+            return
+        with self._changed:
+            request.answered[part.start] = outcome
+            request.ran += part.rows
+            if request.ran < request.rows:
+                return
+        try:
+            self.settle(request, joined([request.answered[start] for start in sorted(request.answered)]))
+        except EngineError as error:
+            self.settle(request, error)
+
+    # Under the lock
 
     def _alike(self) -> list[Request]:
         """The oldest request and those of its kind behind it, one largest bucket of rows at most.
@@ -168,7 +228,7 @@ class Batcher:
         alike: list[Request] = []
         rows = 0
         for request in tuple(self._queue):
-            if rows >= self._buckets.largest or (alike and self._buckets.whole):
+            if rows >= self.buckets.largest or (alike and self.buckets.whole):
                 break
             if self.dropped(request):
                 self._queue.remove(request)
@@ -188,7 +248,7 @@ class Batcher:
                 self._queue.remove(request)
 
     def _take(self, alike: list[Request]) -> list[Part]:
-        wanted, _ = self._buckets.plan(sum(request.remaining for request in alike))
+        wanted, _ = self.buckets.plan(sum(request.remaining for request in alike))
         parts: list[Part] = []
         for request in alike:
             if not wanted:
@@ -211,76 +271,3 @@ class Batcher:
             if room.set_running_or_notify_cancel():
                 free -= rows
                 room.set_result(None)
-
-    def _run_batch(self, parts: list[Part]) -> None:
-        began = time.perf_counter_ns()
-        rows = sum(part.rows for part in parts)
-        bucket = self._buckets.holding(rows)
-        try:
-            batch = self._slots.gather(parts, bucket)
-            gathered = time.perf_counter_ns()
-            outputs = self._run(batch, parts[0].request.params, _latest_deadline(parts))
-            ran = time.perf_counter_ns()
-            answers = _split(outputs, parts)
-        except Exception as error:
-            self._run_apart(parts, error)
-            return
-        begun = [part.request for part in parts if part.start == 0]
-        self._statistics.batch(  # before anyone has an answer, so that whoever has one finds it counted
-            rows,
-            bucket,
-            queue_ns=sum(began - request.enqueued_ns for request in begun),
-            begun=len(begun),
-            input_ns=gathered - began,
-            infer_ns=ran - gathered,
-            output_ns=time.perf_counter_ns() - ran,
-        )
-        for part, answer in zip(parts, answers, strict=True):
-            self._answer(part, answer)
-
-    def _run_apart(self, parts: list[Part], error: Exception) -> None:
-        """A failed batch of several requests is run again one by one, so that one of them harms no neighbour.
-
-        Where the worker died of it, once more even if it was alone, for that may have had another cause; nobody's twice, and
-        no code of which nobody knows what a second run does.
-        """
-        died = isinstance(error, WorkerDied) and not self._buckets.whole
-        if isinstance(error, DeadlineExceeded) or (isinstance(error, ModelNotReady) and not died):  # of all of them
-            for part in parts:
-                self.settle(part.request, error)
-            return
-        if len(parts) > 1 or (died and not parts[0].request.again):
-            for part in parts:
-                part.request.again = part.request.again or died
-                if not self.dropped(part.request):
-                    self._run_batch([part])
-            return
-        if not isinstance(error, TensignError):
-            log.error("the engine failed on a batch of %d rows", parts[0].rows, exc_info=error)
-            failure = EngineError(f"the engine failed: {type(error).__name__}")
-            failure.__cause__ = error
-            error = failure
-        self.settle(parts[0].request, error)
-
-    def _answer(self, part: Part, outcome: Outputs) -> None:
-        request = part.request
-        request.answered.append(outcome)
-        if part.stop == request.rows:
-            try:
-                self.settle(request, joined(request.answered))
-            except EngineError as error:
-                self.settle(request, error)
-
-
-def _latest_deadline(parts: list[Part]) -> float | None:
-    deadlines = [part.request.deadline for part in parts]
-    return None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
-
-
-def _split(outputs: Outputs, parts: list[Part]) -> list[Outputs]:
-    split: list[Outputs] = []
-    row, form = 0, outputs.form if isinstance(outputs, Formed) else None
-    for part in parts:
-        split.append(Formed({name: array[row : row + part.rows] for name, array in outputs.items()}, form))
-        row += part.rows
-    return split

@@ -6,7 +6,7 @@ import logging
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,11 @@ class Buckets:
     def holding(self, rows: int) -> int:
         """The smallest bucket that holds so many rows, at most `largest`."""
         return rows if self.whole else self.rows[bisect_left(self.rows, rows)]
+
+    def below(self, bucket: int) -> Buckets:
+        """Those of fewer rows."""
+        kept = bisect_left(self.rows, bucket)
+        return replace(self, rows=self.rows[:kept], seconds=self.seconds[:kept])
 
     def plan(self, waiting: int) -> tuple[int, int]:
         """(rows to take, bucket to run them in) for `waiting` rows: round up and pad, or leave some for the next batch?

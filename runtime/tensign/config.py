@@ -9,6 +9,8 @@ from tensign.errors import InvalidConfig
 
 MIB = 1 << 20
 VARIANTS = ("fp16", "int8")  # beside fp32, of a model that was converted with them
+TF32 = "tf32"  # fp32, multiplied in 10 bits by CUDA
+ACCELERATORS = ("cuda-graphs", "tensorrt")  # experimental: neither has run on a GPU yet
 ENGINES = ("onnx", "torch", "fastai", "sklearn", "pyfunc")
 MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 89 million on
 
@@ -17,10 +19,12 @@ MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 
 class ModelConfig:
     """How one model is run.
 
-    device: "auto", "cpu", "cuda" or "cuda:N"; max_batch_size: the largest batch that warm-up tries, in rows;
+    device: "auto", "cpu", "cuda", "cuda:N" or, one queue for several, "cuda:N,M"; max_batch_size: the largest batch that
+    warm-up tries, in rows;
     max_queue_rows: rows that may wait before QueueFull; max_pixels: the largest picture that is decoded;
     max_decoded_bytes: pictures that wait decoded, all together. engine: which of the model's flavors runs, "auto" the preferred
-    one; variant: which of its precisions, "fp32" or one that it was converted with; trust: code of the model's own may run, in
+    one; variant: which of its precisions, "fp32", "tf32" or one that it was converted with; accelerator: "" or one of
+    ACCELERATORS, cache_dir: where what that builds is kept, "" for nowhere; trust: code of the model's own may run, in
     a process of its own; python: the interpreter of that process, "" for this one; max_growth_bytes: memory that process may
     have beyond twice what it had after warm-up, before it is started afresh.
     """
@@ -32,6 +36,8 @@ class ModelConfig:
     max_decoded_bytes: int = 1024 * MIB
     engine: str = "auto"
     variant: str = "fp32"
+    accelerator: str = ""
+    cache_dir: str = ""
     trust: bool = False
     python: str = ""
     max_growth_bytes: int = 2048 * MIB
@@ -39,11 +45,19 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.engine not in ("auto", *ENGINES):
             raise InvalidConfig(f'engine: wanted auto or one of {", ".join(ENGINES)}, got "{self.engine}"')
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise InvalidConfig(f'device: wanted "auto", "cpu", "cuda" or "cuda:N", got "{self.device}"')
+        if self.accelerator not in ("", *ACCELERATORS):
+            raise InvalidConfig(f'accelerator: wanted {" or ".join(ACCELERATORS)}, got "{self.accelerator}"')
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", self.device) or len(set(self.devices)) < len(self.devices):
+            raise InvalidConfig(f'device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", got "{self.device}"')
         for knob in ("max_batch_size", "max_queue_rows", "max_pixels", "max_decoded_bytes", "max_growth_bytes"):
             if getattr(self, knob) < 1:
                 raise InvalidConfig(f"{knob}: wanted at least 1, got {getattr(self, knob)}")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Each by itself: "cuda:0,1" is "cuda:0" and "cuda:1"."""
+        kind, _, numbers = self.device.partition(":")
+        return tuple(f"{kind}:{int(number)}" for number in numbers.split(",")) if numbers else (self.device,)
 
 
 @dataclass(frozen=True, slots=True)

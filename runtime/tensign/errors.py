@@ -8,6 +8,7 @@
             VersionNotFound         the model is there, that version is not
         ModelNotReady           not warmed up yet, or draining
             WorkerDied              its process ended in the middle of a batch, and is being started again
+            DeviceLost              the GPU fell away in the middle of a batch, and is not used any more
         QueueFull               more rows are waiting than the queue may hold; try again later
         TooLarge                a request that no queue could ever hold
         DeadlineExceeded        the deadline passed before there was an answer
@@ -18,6 +19,7 @@
         ProviderUnavailable     the execution provider asked for cannot run here
         EngineError             the model failed on input that its signature allows
             ModelFailed             its own code raised, or answered what the signature does not promise
+            OutOfMemory             the device has no memory for a batch of so many rows
         NotSignedIn             no token or certificate, or none that is known
         NotAllowed              known, but not for this
         NotOffered              the server does not do what was asked for
@@ -73,6 +75,10 @@ class WorkerDied(ModelNotReady):
     """
 
 
+class DeviceLost(ModelNotReady):
+    """The GPU that ran the batch is gone, or in a state that only a new process gets it out of."""
+
+
 class QueueFull(TensignError):
     """Too many rows are waiting already. Trying again later is safe: nothing was computed."""
 
@@ -111,6 +117,10 @@ class EngineError(TensignError):
 
 class ModelFailed(EngineError):
     """The model's own code raised, or answered what its signature does not promise; a client is told so, without values."""
+
+
+class OutOfMemory(EngineError):
+    """The device has no memory for a batch of so many rows; a smaller one may still fit."""
 
 
 class NotSignedIn(TensignError):

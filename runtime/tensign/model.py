@@ -6,9 +6,10 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from tensign.batcher import Batcher
 from tensign.binding import bound
 from tensign.buckets import Buckets, measure, powers_of_two
 from tensign.ceiling import Ceiling
-from tensign.config import ModelConfig
+from tensign.config import TF32, ModelConfig
 from tensign.decode import decode
 from tensign.engines import Engine
 from tensign.engines.onnx import OnnxEngine
@@ -36,6 +37,7 @@ from tensign.errors import (
 )
 from tensign.example import example_row, made_up_row
 from tensign.form import Form
+from tensign.lane import Place
 from tensign.metrics import Statistics
 from tensign.plan import ModelPlan
 from tensign.request import Enforced, Formed, Outputs, Part, Request, joined
@@ -54,24 +56,35 @@ _CHOOSY = ("sklearn", "pyfunc")  # engines of models that may well refuse a made
 class Model:
     """A loaded, warmed model; safe to call from any number of threads."""
 
-    def __init__(self, plan: ModelPlan, engine: Engine, *, name: str, version: str, config: ModelConfig) -> None:
-        """Loads and warms the engine. Raises UnsupportedModel, ProviderUnavailable, EngineError."""
+    def __init__(self, plan: ModelPlan, engines: Sequence[Engine], *, name: str, version: str, config: ModelConfig) -> None:
+        """Loads and warms the engines, one a device. Raises UnsupportedModel, ProviderUnavailable, EngineError."""
         self.plan = plan
         self.digest = plan.manifest.digest
         self.name, self.version, self.config = name, version, config
         self.statistics = Statistics()
-        self._engine = engine
+        self._engines = tuple(engines)
         try:
-            engine.load()
-            if engine.labels and not plan.labels:
-                self.plan = replace(plan, labels=engine.labels, threshold=engine.threshold)
-            self._inputs = bound("input", self._network_inputs(), engine.inputs)  # signature's name -> what the network gets
-            self._outputs = bound("output", plan.signature.outputs, engine.outputs)
-            self.buckets = self._warm_up()
+            for engine in self._engines:
+                engine.load()
+            first = self._engines[0]
+            if first.labels and not plan.labels:
+                self.plan = replace(plan, labels=first.labels, threshold=first.threshold)
+            self._inputs = bound("input", self._network_inputs(), first.inputs)  # signature's name -> what the network gets
+            self._outputs = bound("output", plan.signature.outputs, first.outputs)
+            buckets = self._warm_up()
         except BaseException:
-            engine.close()
+            for engine in self._engines:
+                engine.close()
             raise
-        self._batcher = Batcher(self._run, self.buckets, max_queue_rows=config.max_queue_rows, statistics=self.statistics)
+        self._batcher = Batcher(
+            [
+                Place(partial(self._run, engine), engine.lanes, engine.empty, partial(_ready, engine))
+                for engine in self._engines
+            ],
+            buckets,
+            max_queue_rows=config.max_queue_rows,
+            statistics=self.statistics,
+        )
         self._decoded = Ceiling(config.max_decoded_bytes)
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="tensign-preprocess")
 
@@ -86,12 +99,18 @@ class Model:
                 " trust where it comes from, say so: --trust"
             )
         name = name or plan.manifest.name
-        return cls(plan, _engine(plan, config, name), name=name, version=version, config=config)
+        return cls(plan, _engines(plan, config, name), name=name, version=version, config=config)
 
     @property
     def device(self) -> str:
-        """Where it really runs: "cpu" or "cuda:N"."""
-        return self._engine.device
+        """Where it really runs: "cpu", "cuda:N" or "cuda:N,M"."""
+        first, *others = dict.fromkeys(engine.device for engine in self._engines)
+        return ",".join((first, *(other.partition(":")[2] for other in others)))
+
+    @property
+    def buckets(self) -> Buckets:
+        """The batch sizes that it runs, fewer than were warmed where a device's memory ran out since."""
+        return self._batcher.buckets
 
     @property
     def signature(self) -> Signature:
@@ -101,12 +120,12 @@ class Model:
     @property
     def form(self) -> Form | None:
         """What kind of thing the model itself returned last, None where it has returned nothing yet."""
-        return self._engine.form
+        return next((engine.form for engine in self._engines if engine.form), None)
 
     @property
     def ready(self) -> bool:
-        """False while the process that runs it is being started again, and for good where that failed too often."""
-        return self._engine.ready
+        """False while the processes that run it are being started again, and for good where that failed too often."""
+        return self._batcher.working and any(map(_ready, self._engines))
 
     @property
     def largest_batch(self) -> int:
@@ -158,7 +177,8 @@ class Model:
         """Finishes what was submitted, then gives threads and memory back."""
         self._batcher.close(timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._engine.close()
+        for engine in self._engines:
+            engine.close()
 
     def enforced(self, inputs: Any, params: Mapping[str, Any] | None = None, mode: Mode = "strict") -> Enforced:
         """{input: [n,...]} as the signature wants it, encoded images [n] in place of the image tensor, and the params.
@@ -226,15 +246,15 @@ class Model:
             for name, spec in specs.items()
         }
 
-    def _run(self, batch: Arrays, params: Mapping[str, Any], deadline: float | None = None) -> Outputs:
+    def _run(self, engine: Engine, batch: Arrays, params: Mapping[str, Any], deadline: float | None = None) -> Outputs:
         rows = len(next(iter(batch.values())))
-        answers = self._engine.run(batch, params, deadline)
-        if self._outputs and not self._engine.outputs:  # it answers by the signature's names, as far as it could
-            return Formed(self.signature.enforce_outputs(answers, rows), self._engine.form)
+        answers = engine.run(batch, params, deadline)
+        if self._outputs and not engine.outputs:  # it answers by the signature's names, as far as it could
+            return Formed(self.signature.enforce_outputs(answers, rows), engine.form)
         named = {name: answers[spec.name] for name, spec in self._outputs.items()} if self._outputs else answers
         columns = {spec.name for spec in self.signature.outputs if not isinstance(spec, TensorSpec)}
         named = {name: array[:, 0] if name in columns and array.shape[1:] == (1,) else array for name, array in named.items()}
-        return Formed(self.signature.enforce_outputs(named, rows), self._engine.form)
+        return Formed(self.signature.enforce_outputs(named, rows), engine.form)
 
     def _network_inputs(self) -> tuple[Spec, ...]:
         """The signature's inputs as they are once pictures are preprocessed."""
@@ -257,17 +277,21 @@ class Model:
         saved = example_row(self.plan.manifest, self.signature) if self.plan.preprocess is None else None
         made_up = {spec.name: made_up_row(spec, self._inputs[spec.name].shape) for spec in self.signature.inputs}
         row = Request.of(self._to_network(saved or made_up))
-        slots = Slots()
+        first, *others = self._engines
+        slots = Slots(first.empty)
 
         def gathered(rows: int) -> Outputs:
             return slots.gather([Part(row, 0, 1)] * rows, rows)
 
         try:
             measured = measure(
-                lambda rows: self._engine.warmup(gathered(rows), params),
-                lambda rows: self._run(gathered(rows), params),
+                lambda rows: first.warmup(gathered(rows), params),
+                lambda rows: self._run(first, gathered(rows), params),
                 candidates,
             )
+            for engine in others:
+                for rows in measured.rows:
+                    engine.warmup(gathered(rows), params)
             return Buckets((self.config.max_queue_rows,), measured.seconds, whole) if whole else measured
         except EngineError as error:
             if saved is None and self.plan.choice.engine in _CHOOSY:
@@ -301,20 +325,36 @@ def _size(array: npt.NDArray[Any]) -> int:
     return sum(item.nbytes for item in array) if array.dtype == object else array.nbytes
 
 
-def _engine(plan: ModelPlan, config: ModelConfig, name: str) -> Engine:
+def _ready(engine: Engine) -> bool:
+    return engine.ready
+
+
+def _cache(plan: ModelPlan, config: ModelConfig) -> str:
+    """Of this model's files alone; what it builds there names device and versions itself."""
+    if not config.cache_dir or not config.accelerator:
+        return ""
+    folder = Path(config.cache_dir, config.accelerator, f"{plan.manifest.digest}-{config.variant}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+def _engines(plan: ModelPlan, config: ModelConfig, name: str) -> list[Engine]:
+    """One a device. Several are processes of their own: what a lost one leaves behind is its own, and it may come back."""
     choice = plan.choice
-    if choice.engine == "onnx":
-        return OnnxEngine(plan.file, config.device)
+    cuda: dict[str, Any] = {"tf32": config.variant == TF32, "accelerator": config.accelerator, "cache": _cache(plan, config)}
+    if choice.engine == "onnx" and len(config.devices) == 1:
+        return [OnnxEngine(plan.file, config.device, **cuda)]
     flavors = plan.manifest.flavors
     settings = {
         "path": str(plan.manifest.path.resolve()),
         "file": str(plan.file.resolve()),
-        "device": config.device,
         "trust": config.trust,
         "flavor": dict(flavors[choice.flavor]),
         "pyfunc": dict(flavors.get("python_function", {})),
         "inputs": list(map(described, plan.signature.inputs)),
         "outputs": list(map(described, plan.signature.outputs)),
+        **cuda,
     }
     plain = json.loads(json.dumps(settings, default=str))  # YAML knows dates
-    return Worker(ENGINE_CLASSES[choice.engine], plain, name=name, python=config.python, growth=config.max_growth_bytes)
+    kind, python, growth = ENGINE_CLASSES[choice.engine], config.python, config.max_growth_bytes
+    return [Worker(kind, {**plain, "device": device}, name=name, python=python, growth=growth) for device in config.devices]

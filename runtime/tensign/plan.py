@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tensign.choice import Choice, chosen, inside, variant_files
+from tensign.config import TF32
 from tensign.errors import UnsupportedModel
 from tensign.form import Form
 from tensign.mlmodel import ModelManifest, read_mlmodel
@@ -66,7 +67,7 @@ class ModelPlan:
         """
         manifest = read_mlmodel(path)
         signature = Signature.parse(manifest.signature)
-        varied = None if variant == "fp32" else _variant(manifest, variant)
+        varied = None if variant in ("fp32", TF32) else _variant(manifest, variant)
         choice = chosen(manifest, engine)
         assert choice.file is not None
         if varied and choice.flavor != "tensign":
@@ -78,6 +79,8 @@ class ModelPlan:
         task = declared.get("task", "")
         if task not in ("", *TASKS):
             raise UnsupportedModel(f"task {str(task)[:60]!r} is none of {', '.join(TASKS)}")
+        if variant == TF32 and choice.engine != "onnx":
+            raise UnsupportedModel(f"variant {TF32}: is of engine onnx, and this model runs on {choice.engine}")
         if choice.engine == "onnx" and not signature.outputs:
             raise UnsupportedModel("the signature declares no outputs; log the model again with an output example")
         preprocess = _declared_preprocess(manifest) if choice.engine == "onnx" else None

@@ -63,7 +63,7 @@ class Request:
 
     deadline: on the batcher's clock, in seconds; None is never. arrays: {name: [rows,...]}. kind: requests of one kind
     may share a batch, having equal dtypes, equal axes behind the rows and equal params. again: it was in a batch whose worker
-    died, and is run once more.
+    died, or whose device was lost, and is run once more. answered: by the first row of each part that ran; ran: rows of them.
     """
 
     rows: int
@@ -76,7 +76,8 @@ class Request:
     enqueued_ns: int = 0
     taken: int = 0
     again: bool = False
-    answered: list[Outputs] = field(default_factory=list)
+    answered: dict[int, Outputs] = field(default_factory=dict)
+    ran: int = 0
 
     @classmethod
     def of(cls, arrays: Arrays, deadline: float | None = None) -> Request:

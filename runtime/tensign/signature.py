@@ -129,7 +129,7 @@ class Signature:
             raise ModelFailed(str(error)) from None
         for name, array in found.items():
             if array.ndim == 0 or len(array) != (len(next(iter(found.values()))) if rows is None else rows):
-                wanted = "as many rows as the others" if rows is None else f"{rows} rows"
+                wanted = "as many rows as the others" if rows is None else f"{rows} row{'s' if rows != 1 else ''}"
                 raise ModelFailed(f'output "{name}": expected {wanted}, got {len(array) if array.ndim else "none"}')
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ from tensign.request import Outputs, Part
 
 
 class Slots:
-    """Contiguous buffers that batches are gathered in, kept for the kind of rows seen last."""
+    """Contiguous buffers that batches are gathered in, kept for the kind of rows seen last.
 
-    def __init__(self) -> None:
+    empty: makes one, of memory that the engine reads where it lies.
+    """
+
+    def __init__(self, empty: Callable[[tuple[int, ...], Any], npt.NDArray[Any]] = np.empty) -> None:
+        self._empty = empty
         self._kind: tuple[Any, ...] | None = None
         self._buffers: dict[str, npt.NDArray[Any]] = {}
 
@@ -26,7 +31,7 @@ class Slots:
         if rows < bucket:
             self._kind = first.request.kind
             self._buffers = {
-                name: np.empty((bucket, *array.shape[1:]), array.dtype) for name, array in first.request.arrays.items()
+                name: self._empty((bucket, *array.shape[1:]), array.dtype) for name, array in first.request.arrays.items()
             }
         for name, buffer in self._buffers.items():
             row = 0

@@ -141,6 +141,11 @@ class Declaration:
         return Head(task, self.activation, 1, self.labels, self.threshold)
 
 
+def size_hint(height: int, width: int) -> str:
+    """Which last step would give pictures of that size."""
+    return f"; a last step {{op: resize, height: {height}, width: {width}}} gives that, or crop_pad, which cuts or fills up"
+
+
 def plain(file: Path) -> dict[str, Any]:
     """A YAML file as the map that Declaration.parse takes, checked, its labels read in. Raises InvalidConfig."""
     document = _document(file)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from tensign.errors import UnsupportedModel
 from tensign_converters.pickles.archive import MAGIC
@@ -18,6 +19,8 @@ _CODE = (
     "its code has to be importable here: install the package it comes from; where MLflow kept it in the MLmodel's code/"
     " directory, put that on PYTHONPATH"
 )
+
+_ROWS = (1, 2, 3)  # that a TorchScript is tried on
 
 
 def load_pickle(file: Path) -> nn.Module:
@@ -47,14 +50,37 @@ def load_scripted(file: Path) -> nn.Module:
 def unscripted(module: nn.Module, examples: tuple[Tensor, ...]) -> nn.Module:
     """A scripted or traced module as one that torch.export follows, for tensors like the examples, any number of rows.
 
-    Raises UnsupportedModel for what has no counterpart there.
+    Raises UnsupportedModel for what has no counterpart there, and for what was traced for so many rows and no others.
     """
+    _check_rows(module, examples)
     from torch._export.converter import TS2EPConverter  # private, and what torch.export's own refusal of such modules names
 
     def convert() -> nn.Module:
         return _unlifted(TS2EPConverter(module, examples).convert())  # type: ignore[arg-type]
 
     return _module(_loaded(convert, "followed by torch.export"))
+
+
+def _check_rows(module: nn.Module, examples: tuple[Tensor, ...]) -> None:
+    fits, reason = [], ""
+    for rows in _ROWS:
+        given = [example[:1].repeat(rows, *[1] * (example.dim() - 1)) for example in examples]
+        try:
+            with torch.no_grad():
+                answers = tree_leaves(module(*given))
+        except Exception as error:  # the file's own code
+            reason = f": {str(error).strip().splitlines()[-1][:200]}"
+        else:
+            fits += [rows] * all(answer.shape[:1] == (rows,) for answer in answers if isinstance(answer, Tensor))
+    if not fits:
+        shapes = ", ".join(f"{list(example.shape[1:])}" for example in examples)
+        raise UnsupportedModel(f"it gives no answer for each of {_ROWS[0]} to {_ROWS[-1]} rows of {shapes}{reason}")
+    if len(fits) < len(_ROWS):
+        answered = ", ".join(map(str, fits))
+        raise UnsupportedModel(
+            f"of {_ROWS[0]} to {_ROWS[-1]} rows it answers {answered} alone: tracing wrote that number into it, as it does with"
+            " int(x.shape[0]); save what torch.export makes of the network, with a dynamic batch axis, in its place"
+        )
 
 
 def _unlifted(program: torch.export.ExportedProgram) -> nn.Module:

@@ -16,7 +16,7 @@ from tensign.proof.parity import Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
 from tensign.specs import Spec, TensorSpec, tensor_specs
-from tensign_converters.declared.declaration import Declaration
+from tensign_converters.declared.declaration import Declaration, size_hint
 from tensign_converters.graph import write
 from tensign_converters.networks.network import Network
 from tensign_converters.networks.order import Ordered, Sole, given_order, taken_order
@@ -78,10 +78,10 @@ def pictures_subject(network: Network, signature: Signature | None, declaration:
         return Sole(ChannelsLast(module) if declaration.layout == "NHWC" else module).eval()
 
     original = placed(network.module)
+    exportable = placed(network.exportable(network_input(steps, example(steps, 2))))
     shape = output_shape(original, steps)
     head = declaration.head(shape)
     model = rebuilt(original, steps, head, shape[1:], network.versions)
-    exportable = placed(network.exportable(network_input(steps, example(steps, 2))))
     against = f"{_against(network)}, on the declared preprocessing"
     model = replace(model, network=exportable, against=against, unchecked=_unchecked(network))
     sides = declaration.input if host.steps else size
@@ -122,7 +122,9 @@ def _network_size(declaration: Declaration, taken: Spec) -> tuple[int, int]:
     sides = []
     for declared, said in zip(declaration.network_size, own, strict=True):
         if -1 not in (declared, said) and declared != said:
-            raise UnsupportedModel(f'input "{taken.name}": the declared steps end in {declaration.network_size}, it is {taken}')
+            ends = "x".join(map(str, declaration.network_size))
+            hint = size_hint(*own) if -1 not in own else ""
+            raise UnsupportedModel(f'input "{taken.name}": the declared steps end in {ends} pixels, it is {taken}{hint}')
         sides.append(max(declared, said))
     return sides[0], sides[1]
 

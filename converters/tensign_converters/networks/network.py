@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tensign.errors import TensignError, UnsupportedModel, UntrustedModel
+from tensign.errors import InvalidConfig, TensignError, UnsupportedModel, UntrustedModel
 from tensign.specs import TensorSpec
 from tensign_converters.networks import loaded
 from tensign_converters.networks.anyrows import any_rows
@@ -58,8 +58,8 @@ def read_network(file: Path, *, trust: bool, architecture: str = "", arguments: 
     loaded, and read as data where it cannot be, and so is an exported program that calls for code of its own.
 
     architecture: "torchvision.NAME" or "timm.NAME", for a state dict, with its constructor's arguments. Raises UntrustedModel
-    where only the file's own code could say what the network is, and UnsupportedModel for what is broken, has no counterpart
-    or lacks a declaration.
+    where only the file's own code could say what the network is, UnsupportedModel for what is broken, has no counterpart or
+    lacks a declaration, InvalidConfig for an architecture of what is a whole network.
     """
     try:
         return _read(file, trust, architecture, arguments)
@@ -72,7 +72,13 @@ def read_network(file: Path, *, trust: bool, architecture: str = "", arguments: 
 
 
 def _read(file: Path, trust: bool, architecture: str, arguments: Mapping[str, Any]) -> Network:
-    kind = _kind(file)
+    network = _of_kind(_kind(file), file, trust, architecture, arguments)
+    if architecture and network.kind != "state dict":
+        raise InvalidConfig(f"architecture: is for weights alone, and {file.name} is a whole network")
+    return network
+
+
+def _of_kind(kind: str, file: Path, trust: bool, architecture: str, arguments: Mapping[str, Any]) -> Network:
     if kind == "pt2":
         return _program(file, trust)
     if kind == "torchscript":
@@ -128,6 +134,8 @@ def _pickled(file: Path, root: Any) -> Network:
         try:
             return replace(_rebuilt(root), notes=(f"read as data: {not_loaded}",))
         except TensignError as not_read:
+            if "__main__." in str(not_read):  # which the other error calls by the name of this process
+                raise
             raise UnsupportedModel(f"{not_loaded}; read as data: {not_read}") from None
 
 

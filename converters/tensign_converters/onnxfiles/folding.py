@@ -21,10 +21,10 @@ from tensign.preprocess import PreprocessSpec
 from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
-from tensign_converters.declared.declaration import Declaration
-from tensign_converters.graph import INPUT, OUTPUT, save
+from tensign_converters.declared.declaration import Declaration, size_hint
+from tensign_converters.graph import INPUT, save
 from tensign_converters.onnxfiles.file import graphs, lifted, opset, read_onnx
-from tensign_converters.onnxfiles.original import PREFIX, original_answers, output_names
+from tensign_converters.onnxfiles.original import PREFIX, kept, original_answers, output_names
 from tensign_converters.onnxfiles.rows import ROWS, follow_rows, free_rows
 from tensign_converters.onnxfiles.tidy import tidy
 from tensign_converters.subject import Head, Subject
@@ -34,14 +34,14 @@ _UNKNOWN_SIZE = 224  # pixels a side on which a network for any size is tried
 
 
 def fold(file: Path, declaration: Declaration) -> ModelProto:
-    """uint8 [rows,H,W,3], or [rows,H,W], as INPUT -> the file's own outputs, or, with an activation on top, OUTPUT.
+    """uint8 [rows,H,W,3], or [rows,H,W] -> the file's own outputs, a declared activation on top; all called as in the file.
 
     NETWORK_INPUT and, below an activation, LOGITS are inner tensors of it. The same file gives the same bytes. Raises
     UnsupportedModel where the network takes something else than what is declared, or cannot take several rows.
     """
     model = lifted(read_onnx(file))
     names = output_names([value.name for value in model.graph.output], declaration)
-    names = {name: LOGITS for name in names} if declaration.activation != "none" else names
+    inner = {name: LOGITS for name in names} if declaration.activation != "none" else names
     dtype, shape = _network_input(model.graph, declaration, file.name)
     free_rows(model.graph)
     _state(model.graph.input[0], shape)
@@ -50,17 +50,18 @@ def fold(file: Path, declaration: Declaration) -> ModelProto:
     size = (shape[2], shape[3]) if declaration.layout == "NCHW" else (shape[1], shape[2])
     samples = _samples(declaration, size)
     expected = original_answers(file, declaration)(samples)
-    _rename(graph, {graph.input[0].name: NETWORK_INPUT, **names})
+    image = kept(graph.input[0].name)
+    _rename(graph, {graph.input[0].name: NETWORK_INPUT, **inner})
     for value in graph.output:
         came = expected[value.name].shape
         _state(value, came if -1 not in shape[1:] else [-1] * len(came))
     head = declaration.head((-1, *next(iter(expected.values())).shape[1:]))
     if head.activation != "none":
-        _append(model, head)
-    _prepend(graph, declaration, dtype, size)
+        _append(model, head, *names.values())
+    _prepend(graph, image, declaration, dtype, size)
     _check(model, file.name)
     pixels = np.concatenate([declaration.spec().arrays(sample[INPUT][None]) for sample in samples])
-    follow_rows(model, {INPUT: pixels}, expected, file.name)
+    follow_rows(model, {image: pixels}, expected, file.name)
     return model
 
 
@@ -82,7 +83,9 @@ def folded(file: Path, declaration: Declaration) -> Subject:
 
 def _answers(answered: Callable[[Sequence[Sample]], dict[str, npt.NDArray[Any]]], samples: Sequence[Sample]) -> Answers:
     outputs = answered(samples)
-    return Answers(outputs, logits=outputs.pop(LOGITS, None))
+    return Answers(
+        outputs, logits=outputs.pop(LOGITS, None) if len(outputs) > 1 else None
+    )  # alone it is what the file calls so
 
 
 def signature(model: ModelProto, declaration: Declaration) -> dict[str, str]:
@@ -111,9 +114,11 @@ def _network_input(graph: GraphProto, declaration: Declaration, called: str) -> 
     wanted = [-1, channels, *size] if declaration.layout == "NCHW" else [-1, *size, channels]
     said = f'{called}: input "{value.name}"'
     if kind is None or len(came) != 4 or not all(-1 in both or len({*both}) == 1 for both in _pairs(came, wanted)[1:]):
+        own = came[2:4] if declaration.layout == "NCHW" else came[1:3]
+        hint = size_hint(*own) if len(came) == 4 and -1 not in (*own, *size) and [*size] != own else ""
         raise UnsupportedModel(
             f"{said}: wanted float32, float16 or uint8 {wanted} by the declared layout {declaration.layout}, mode"
-            f" {declaration.mode} and size, got {TensorProto.DataType.Name(tensor.elem_type).lower()} {came}"
+            f" {declaration.mode} and size, got {TensorProto.DataType.Name(tensor.elem_type).lower()} {came}{hint}"
         )
     if kind == "uint8" and declaration.graph_steps():
         raise UnsupportedModel(f"{said}: wanted float32 or float16, since divide, mean or std is declared, got uint8 {came}")
@@ -155,8 +160,8 @@ def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
             tensor.name = named(tensor.name)
 
 
-def _prepend(graph: GraphProto, declaration: Declaration, dtype: str, size: tuple[int, int]) -> None:
-    """INPUT, and the nodes from it to NETWORK_INPUT."""
+def _prepend(graph: GraphProto, image: str, declaration: Declaration, dtype: str, size: tuple[int, int]) -> None:
+    """The input `image`, and the nodes from it to NETWORK_INPUT."""
     along = (1, -1, 1, 1) if declaration.layout == "NCHW" else (-1,)
     made: list[tuple[str, Any, dict[str, Any]]] = []
     if declaration.mode == "L":
@@ -172,7 +177,7 @@ def _prepend(graph: GraphProto, declaration: Declaration, dtype: str, size: tupl
         made.append(("Div", np.array(declaration.std, np.float32).reshape(along), {}))
     if dtype == "float16":
         made.append(("Cast", None, {"to": TensorProto.FLOAT16}))
-    came = INPUT
+    came = image
     for number, (operator, constant, attributes) in enumerate(made or [("Identity", None, {})]):
         name = f"steps.{number}"
         gives = NETWORK_INPUT if number >= len(made) - 1 else name
@@ -184,10 +189,10 @@ def _prepend(graph: GraphProto, declaration: Declaration, dtype: str, size: tupl
     graph.value_info.add().CopyFrom(graph.input[0])
     sides = [side if side != -1 else name for side, name in zip(size, ("height", "width"), strict=True)]
     channels = [3] if declaration.mode == "RGB" else []
-    graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [ROWS, *sides, *channels]))
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(image, TensorProto.UINT8, [ROWS, *sides, *channels]))
 
 
-def _append(model: ModelProto, head: Head) -> None:
+def _append(model: ModelProto, head: Head, called: str) -> None:
     """The activation, computed in float32, on LOGITS, the network's output."""
     graph, output = model.graph, model.graph.output[0]
     kind, rank = output.type.tensor_type.elem_type, len(output.type.tensor_type.shape.dim)
@@ -204,8 +209,8 @@ def _append(model: ModelProto, head: Head) -> None:
     name = f"head.{head.activation}"
     softmax = head.activation == "softmax"
     attributes: dict[str, Any] = {"axis": head.axis} if softmax else {}
-    graph.node.append(make_node("Softmax" if softmax else "Sigmoid", [came], [OUTPUT], name=name, **attributes))
-    output.name, output.type.tensor_type.elem_type = OUTPUT, TensorProto.FLOAT
+    graph.node.append(make_node("Softmax" if softmax else "Sigmoid", [came], [called], name=name, **attributes))
+    output.name, output.type.tensor_type.elem_type = called, TensorProto.FLOAT
 
 
 def _samples(declaration: Declaration, size: tuple[int, int]) -> list[dict[str, Any]]:

@@ -16,19 +16,19 @@ from tensign.config import MAX_PIXELS
 from tensign.errors import UnsupportedModel
 from tensign.proof.parity import LOGITS, NETWORK_INPUT
 from tensign_converters.declared.declaration import Declaration
-from tensign_converters.graph import INPUT, OUTPUT
+from tensign_converters.graph import OUTPUT
 from tensign_converters.onnxfiles.file import read_onnx
 
 PREFIX = "network."  # of all inner names that are the file's own
-_OURS = (INPUT, NETWORK_INPUT, LOGITS)
+_OURS = (NETWORK_INPUT, LOGITS)
 _OUR_PREFIXES = (PREFIX, "steps.", "head.")
 Answers = dict[str, npt.NDArray[Any]]
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 
 
 def original_answers(file: Path, declaration: Declaration) -> Callable[[Sequence[Mapping[str, Any]]], Answers]:
-    """A function of samples, {INPUT: uint8 [H,W,3] or [H,W], or the file of a picture}: each output, [n,...], by the name it
-    has in the converted model, the declared activation applied; LOGITS besides, where there is one.
+    """A function of samples, one {name: uint8 [H,W,3] or [H,W], or the file of a picture} each: each output, [n,...], by the
+    name it has in the converted model, the declared activation applied; LOGITS besides, where there is one.
 
     It raises UnsupportedModel, as this does, for a network that fails on them.
     """
@@ -43,22 +43,23 @@ def original_answers(file: Path, declaration: Declaration) -> Callable[[Sequence
     names = output_names([value.name for value in session.get_outputs()], declaration)
 
     def one(sample: Mapping[str, Any]) -> Answers:
-        picture = sample[INPUT]
+        (picture,) = sample.values()
         if isinstance(picture, Path):
             pixels = spec.encoded([picture.read_bytes()], height=-1, width=-1)
         else:
             pixels = spec.arrays(picture[None])
         if rows * pixels.size > 3 * MAX_PIXELS:
-            raise UnsupportedModel(f"{file.name} takes {rows} rows at a time, which is more than {MAX_PIXELS} pixels")
+            raise UnsupportedModel(f"{file.name} takes {_rows(rows)} at a time, which is more than {MAX_PIXELS} pixels")
         tensor = np.repeat(_network_input(declaration, pixels, dtype), rows, axis=0)
         answers = dict(zip(names, run(session, {given.name: tensor}, list(names)), strict=True))
         for name, answer in answers.items():
             if answer.shape[:1] != (rows,):
-                raise UnsupportedModel(f'output "{name}": wanted one for each row, got {list(answer.shape)} of {rows} rows')
+                raise UnsupportedModel(f'output "{name}": wanted one for each row, got {list(answer.shape)} of {_rows(rows)}')
         if declaration.activation == "none":
             return {names[name]: answer[:1] for name, answer in answers.items()}
+        (name,) = names.values()
         logits = next(iter(answers.values()))[:1].astype(np.float32)
-        return {OUTPUT: _activated(declaration.activation, logits), LOGITS: logits}
+        return {name: _activated(declaration.activation, logits), LOGITS: logits}
 
     def answers(samples: Sequence[Mapping[str, Any]]) -> Answers:
         each = [one(sample) for sample in samples]
@@ -67,8 +68,17 @@ def original_answers(file: Path, declaration: Declaration) -> Callable[[Sequence
     return answers
 
 
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def kept(name: str, otherwise: str = "") -> str:
+    """A name of the file's, or another where it is one of ours."""
+    return (otherwise or PREFIX + name) if name in _OURS or name.startswith(_OUR_PREFIXES) else name
+
+
 def output_names(outputs: Sequence[str], declaration: Declaration) -> dict[str, str]:
-    """What the file's outputs are called in the converted model: as in the file, but OUTPUT above an activation.
+    """What the file's outputs are called in the converted model: as in the file, where it can be.
 
     Raises UnsupportedModel where something is declared of one output and there are several.
     """
@@ -77,8 +87,8 @@ def output_names(outputs: Sequence[str], declaration: Declaration) -> dict[str, 
         named = ", ".join(outputs)
         raise UnsupportedModel(f"activation, labels and threshold are for one output, and there are {len(outputs)}: {named}")
     if declaration.activation != "none":
-        return {outputs[0]: OUTPUT}
-    return {name: PREFIX + name if name in _OURS or name.startswith(_OUR_PREFIXES) else name for name in outputs}
+        return {outputs[0]: kept(outputs[0], OUTPUT)}
+    return {name: name if [name] == [*outputs] == [LOGITS] else kept(name) for name in outputs}
 
 
 def open_session(model: Path | bytes) -> Any:

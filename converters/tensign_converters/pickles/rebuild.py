@@ -85,6 +85,11 @@ class Rebuilder:
         if depth > _MAX_DEPTH or id(record) in self._open or len(self._made) > _MAX_MODULES:
             raise UnsupportedModel(f"{place}: modules nested within themselves, or too deep, or too many")
         found = module_class(record.path) if not record.args and not isinstance(record.callee, Record) else None
+        if found is None and record.path.startswith("__main__."):
+            raise UnsupportedModel(
+                f"{place} is of class {record.path[:200]}, and the script or notebook that it is of is not in the file:"
+                " log the network as pt2 (torch.export) or ONNX, or its state dict, and declare the `architecture`"
+            )
         if found is None:
             raise UntrustedModel(f"{place} is of class {described(record)[:200]}, which is not one that is rebuilt from data")
         self._open.add(id(record))

@@ -14,7 +14,7 @@ def check_variants(names: Sequence[str], calibrate: Path | None) -> None:
     for name in names:
         if name not in VARIANTS:
             raise InvalidConfig(f"--variant {name}: wanted {' or '.join(VARIANTS)}; fp32 is always written")
-    if calibrate is not None and "int8" not in names:
-        raise InvalidConfig("--calibrate: only --variant int8 is calibrated")
+    if calibrate is not None and not names:
+        raise InvalidConfig("--calibrate: only variants are calibrated and judged on pictures: --variant int8, or fp16")
     if calibrate is not None and not calibrate.is_dir():
         raise InvalidConfig(f"--calibrate {calibrate}: wanted a folder of pictures, and there is none")

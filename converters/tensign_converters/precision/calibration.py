@@ -1,9 +1,11 @@
-"""Rows that an 8-bit variant is calibrated on: the pictures of a folder, pieces of them where they are few, a saved example."""
+"""Rows that int8 is calibrated on, and others to judge variants on: a folder's pictures, pieces of them, a saved example."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tensign.config import MAX_PIXELS
 from tensign.decode import decode
 from tensign.errors import InvalidConfig, UndecodableImage, UnsupportedModel
 from tensign.preprocess import PreprocessSpec
+from tensign.proof.samples import Sample, Samples
 
 _FEW, _ROWS = 20, 100  # of fewer pictures, pieces are cut, so many in all
 _MOST = 200  # more rows widen hardly any range
@@ -27,52 +30,101 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """rows: each [1,...]; told: what they are, in words."""
+    """rows: each [1,...], to calibrate on; told: what they are, in words; held: others, to judge variants on."""
 
     rows: tuple[Pixels, ...]
     told: str
+    held: Samples
 
 
-def pictures(folder: Path, spec: PreprocessSpec) -> Calibration:
-    """Those below a folder as they reach the graph, at most 200, evenly chosen.
+def pictures(folder: Path, spec: PreprocessSpec, name: str, size: tuple[int, int] = (-1, -1)) -> Calibration:
+    """Those below a folder, at most 300, evenly chosen, each once; every third is held back, and never calibrated on.
 
-    Of fewer than 20, pieces are cut, 100 rows in all. Raises InvalidConfig where there is none.
+    name: of the input that takes them; size: the height and width that reach the graph, -1 any. Of fewer than 20 to calibrate
+    on, pieces are cut, 100 rows in all, and so of fewer than 100 to judge on. Raises InvalidConfig where there is none.
     """
+    files, unread = _readable(folder, spec, size)
+    if not files:
+        raise InvalidConfig(f"--calibrate {folder}: wanted a folder of pictures, found none that can be used{unread}")
+    held = files[1::3]
+    calibrated, told = rows([file for number, file in enumerate(files) if number % 3 != 1], spec)
+    return Calibration(calibrated, f"{told}{unread}", _held(held, files, spec, name))
+
+
+def rows(files: Sequence[Path], spec: PreprocessSpec) -> tuple[tuple[Pixels, ...], str]:
+    """Pictures as they reach the graph, each [1,...], with pieces of them where they are few; what they are, in words."""
+    made = [spec.encoded([file.read_bytes()], height=-1, width=-1) for file in files]
+    if len(made) >= _FEW:
+        return tuple(made), f"{len(made)} pictures"
+    pieces = {number: spec.arrays(_piece(file, spec, number)[None]) for number, file in _cuts(files, _ROWS - len(made))}
+    told = f"{_counted(files)} and {len(pieces)} pieces of {'it' if len(files) == 1 else 'them'}"
+    return (*made, *(pieces[number] for number in sorted(pieces))), told
+
+
+def _held(held: Sequence[Path], files: Sequence[Path], spec: PreprocessSpec, name: str) -> Samples:
+    """Those held back of all files; where that is none, pieces of the only one."""
+    makers: list[tuple[str, Callable[[], Sample]]] = [
+        (f"picture {number}", partial(_whole, name, file)) for number, file in enumerate(held)
+    ]
+    for number, file in _cuts(held or files, _ROWS - len(held)):
+        makers.append((f"piece {number}", partial(_cut, name, file, spec, _ROWS + number)))
+    if not held:
+        return Samples(tuple(makers), f"{len(makers)} other pieces of the only picture that it was calibrated on")
+    told = f"{_counted(held)} held back from calibration"
+    pieces = len(makers) - len(held)
+    return Samples(tuple(makers), f"{told} and {pieces} pieces of {'it' if len(held) == 1 else 'them'}" if pieces else told)
+
+
+def _counted(files: Sequence[Path]) -> str:
+    return "1 picture" if len(files) == 1 else f"{len(files)} pictures"
+
+
+def _whole(name: str, file: Path) -> Sample:
+    return {name: file}
+
+
+def _cut(name: str, file: Path, spec: PreprocessSpec, number: int) -> Sample:
+    return {name: _piece(file, spec, number)}
+
+
+def _cuts(files: Sequence[Path], count: int) -> list[tuple[int, Path]]:
+    """So many pieces, each its number and of which file; those of one file stand together, so that one is open at a time."""
+    return [(number, file) for first, file in enumerate(files) for number in range(first, count, len(files))]
+
+
+def _readable(folder: Path, spec: PreprocessSpec, size: tuple[int, int]) -> tuple[list[Path], str]:
+    """The pictures, each once, since a copy could be held back of what is calibrated on; and the other files, in words."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
-    files = [files[int(at)] for at in np.linspace(0, len(files) - 1, min(len(files), _MOST))] if files else []
-    rows: list[Pixels] = []
-    opened: list[PIL.Image.Image] = []
+    files = [files[int(at)] for at in np.linspace(0, len(files) - 1, min(len(files), _MOST * 3 // 2))] if files else []
+    found: dict[bytes, Path] = {}  # by their pixels
     broken: list[str] = []
     for file in files:
         try:
-            image = _opened(file, spec)
-            rows.append(spec.encoded([file.read_bytes()], height=-1, width=-1))
-            opened = [*opened, image][:_FEW]
-        except (OSError, UndecodableImage):
-            broken.append(file.name)
-    unread = (
-        f"; {len(broken)} could not be read: {', '.join(broken[:_NAMED])}{', ...' * (len(broken) > _NAMED)}" if broken else ""
-    )
-    if not rows:
-        raise InvalidConfig(f"--calibrate {folder}: wanted a folder of pictures, found none that can be read{unread}")
-    told = f"{len(rows)} pictures"
-    if len(rows) < _FEW:
-        pieces = [_piece(opened[number % len(opened)], number, spec) for number in range(_ROWS - len(rows))]
-        rows, told = [*rows, *pieces], f"{told} and {len(pieces)} pieces of them"
-    return Calibration(tuple(rows), f"{told}{unread}")
+            pixels = spec.encoded([file.read_bytes()], height=size[0], width=size[1])
+            found.setdefault(hashlib.sha256(pixels.tobytes()).digest(), file)
+        except OSError as error:
+            broken.append(f"{file.name}: {error.strerror}")
+        except UndecodableImage as error:
+            broken.append(f"{file.name}: {str(error).removeprefix('row 0: ')}")
+    copies = len(files) - len(broken) - len(found)
+    named = f"{'; '.join(broken[:_NAMED])}{'; ...' * (len(broken) > _NAMED)}"
+    told = f"; {copies} more show the same as others" if copies else ""
+    return [*found.values()], f"{told}; {len(broken)} cannot be used: {named}" if broken else told
 
 
+@lru_cache(maxsize=1)
 def _opened(file: Path, spec: PreprocessSpec) -> PIL.Image.Image:
     upright = spec.exif_orientation == "apply"
     return decode(file.read_bytes(), max_pixels=MAX_PIXELS, apply_exif_orientation=upright, mode=spec.mode)
 
 
-def _piece(whole: PIL.Image.Image, number: int, spec: PreprocessSpec) -> Pixels:
+def _piece(file: Path, spec: PreprocessSpec, number: int) -> Pixels:
     """Cut anywhere and enlarged to the size of the whole, for which the steps are known to do."""
+    whole = _opened(file, spec)
     random = np.random.default_rng([19, number])
     wide, high = (max(1, int(side * random.uniform(_LEAST, 1))) for side in whole.size)
     left, top = (int(random.integers(side - cut + 1)) for side, cut in zip(whole.size, (wide, high), strict=True))
-    return spec.arrays(np.asarray(whole.resize(whole.size, box=(left, top, left + wide, top + high)))[None])
+    return np.asarray(whole.resize(whole.size, box=(left, top, left + wide, top + high)))
 
 
 def example_rows(example: Mapping[str, npt.NDArray[Any]] | None) -> tuple[list[dict[str, npt.NDArray[Any]]], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,15 @@ def joined(whole: ModelProto, network: ModelProto) -> ModelProto:
     return made
 
 
+def after(network: ModelProto, front: Collection[str]) -> ModelProto:
+    """A network but for its first nodes, those of these names; what they give it are its inputs."""
+    made = ModelProto()
+    made.CopyFrom(network)
+    within = {number for number, node in enumerate(made.graph.node) if node.name not in front}
+    _part_constants(made.graph, within)
+    return _cut(made, within)
+
+
 def _refill(field: Any, content: Iterable[Any]) -> None:
     """Gives a repeated field other content, which may stand in it already."""
     copies = [copy.deepcopy(each) for each in content]
@@ -78,7 +87,8 @@ def _refill(field: Any, content: Iterable[Any]) -> None:
 
 
 def _folded(model: ModelProto) -> ModelProto:
-    """Constants as initializers, and those behind a Cast to float32, which some exporters store as half precision."""
+    """Constants as initializers, and those behind a Cast to float32, which some exporters store as half precision; every node
+    with a name of its own, by which it can be left out."""
     made = ModelProto()
     made.CopyFrom(model)
     graph = made.graph
@@ -94,6 +104,11 @@ def _folded(model: ModelProto) -> ModelProto:
             kept.append(node)
             continue
         constants[node.output[0]] = numpy_helper.from_array(array, node.output[0])
+    named: set[str] = set()
+    for number, node in enumerate(kept):
+        if not node.name or node.name in named:
+            node.name = f"{node.name}#{number}"
+        named.add(node.name)
     used = {name for node in kept for name in node.input} | {value.name for value in graph.output}
     left = [tensor for name, tensor in constants.items() if name in used]
     tensors = [numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name) for tensor in left]

@@ -6,8 +6,7 @@ pair is multiplied in one instruction, a signed pair is not.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from tensign.errors import UnsupportedModel
 from tensign_converters.graph import save
+from tensign_converters.precision.fronts import LINEAR, Prepared, spared
 from tensign_converters.precision.part import joined, parts
-from tensign_converters.precision.seen import Feed, Seen, seen, session
+from tensign_converters.precision.seen import Feed, Seen, seen
 
 _WEIGHED = ("Conv", "Gemm")
 # What ONNX Runtime computes in 8 bits on a CPU; the rest would only be rounded. AveragePool is none of them: its means would
@@ -26,12 +26,10 @@ _WEIGHED = ("Conv", "Gemm")
 _OPERATORS = """Conv Gemm MatMul Add Mul Relu Clip LeakyRelu Sigmoid MaxPool GlobalAveragePool Concat Resize
 Reshape Flatten Squeeze Unsqueeze Transpose Split Slice Pad""".split()
 # The last layer's sums stay floats: nothing after it gains from 8 bits, and classes are told apart there.
-_SUMS = ["Gemm", "MatMul"]
+_SUMS = [*LINEAR]
 # Of the answers, to their spread. ResNet-18 is off by 0.03; EfficientNet-Lite0 by 0.05 to 0.1, and then its best class changes
 # on one piece in ten of photographs that it is unsure about, at 0.035 on one in forty.
 _ERROR = 0.035
-_FRONTS = (0.0, 1 / 16, 3 / 16, 7 / 16)  # how much of the layers, from the first, is tried in single precision
-_JUDGED = 32  # rows
 
 
 def quantize(model: ModelProto, target: Path, feeds: Sequence[Feed]) -> None:
@@ -45,59 +43,26 @@ def quantize(model: ModelProto, target: Path, feeds: Sequence[Feed]) -> None:
     operators = {node.op_type for node in split.network.graph.node}
     if "QuantizeLinear" in operators or not operators.intersection(("Conv", "Gemm", "MatMul")):
         raise UnsupportedModel("variant int8: the network is quantized already, or has no convolution or linear layer")
-    rows = _Prepared(split.before, feeds)
+    if any(tensor.data_type == TensorProto.FLOAT16 for tensor in split.network.graph.initializer):
+        raise UnsupportedModel("variant int8: wanted a network in single precision, got one that computes in half precision")
+    rows = Prepared(split.before, feeds)
     known = seen(split.network, rows)
-    judged = list(islice(rows, 0, None, -(-len(feeds) // _JUDGED)))
-    tried: list[tuple[float, ModelProto]] = []
-    for front in dict.fromkeys(_front(split.network, part) for part in _FRONTS):
-        made = _eight_bits(_corrected(split.network, known, front), known, front)
-        tried.append((_error(split.network, made, judged), made))
-        if tried[-1][0] <= _ERROR:
-            break
-    whole = joined(split.whole, min(tried, key=lambda one: one[0])[1])
+    made = spared(split.network, rows, _ERROR, lambda front: _eight_bits(split.network, known, front))
+    whole = joined(split.whole, made)
     _widen(whole, {node.name for node in split.before.graph.node})
     save(whole, target)
-
-
-class _Prepared:
-    """Feeds of the graph as what its network gets, computed anew each time they are asked for."""
-
-    def __init__(self, before: ModelProto, feeds: Sequence[Feed]) -> None:
-        self._session, self._feeds = session(before), feeds
-        self._taken = {value.name for value in self._session.get_inputs()}
-        self._names = [value.name for value in self._session.get_outputs()]
-
-    def __iter__(self) -> Iterator[Feed]:
-        for feed in self._feeds:
-            taken = {name: array for name, array in feed.items() if name in self._taken}
-            yield dict(zip(self._names, self._session.run(self._names, taken), strict=True))
-
-
-def _front(network: ModelProto, part: float) -> tuple[str, ...]:
-    """The nodes up to, and with what follows, that part of the layers with weights."""
-    constants = {tensor.name for tensor in network.graph.initializer}
-    names: list[str] = []
-    layers = [node for node in network.graph.node if node.op_type in (*_SUMS, "Conv") and node.input[1] in constants]
-    left = round(part * len(layers)) or int(part > 0 and len(layers) > 1)
-    for node in network.graph.node:
-        if node in layers:
-            left -= 1
-        if left < 0:
-            break
-        names.append(node.name)
-    return tuple(names) if part else ()
 
 
 def _eight_bits(network: ModelProto, known: Seen, front: Collection[str]) -> ModelProto:
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
     from onnxruntime.quantization.quant_utils import add_infer_metadata
 
-    source = ModelProto()
-    source.CopyFrom(network)
-    add_infer_metadata(source)  # else it would be written to a file and inferred once more
     last = {value.name for value in network.graph.output}
     ends = [node.name for node in network.graph.node if node.op_type not in _SUMS and last.intersection(node.output)]
     kept = {*front, *ends, *_single(network)}
+    source = ModelProto()
+    source.CopyFrom(_corrected(network, known, kept))
+    add_infer_metadata(source)  # else it would be written to a file and inferred once more
     ranges = {name: TensorData(lowest=low, highest=high) for name, (low, high) in known.ranges.items()}
     quantizer = QDQQuantizer(
         source,
@@ -140,17 +105,6 @@ def _go_round(made: ModelProto, kept: Collection[str]) -> None:
                 node.input[at] = narrow.input[0]
 
 
-def _error(network: ModelProto, made: ModelProto, rows: Iterable[Feed]) -> float:
-    """Root mean square of what the first output is off by, to its standard deviation."""
-    running = [session(network), session(made)]
-    count, total, squares, off = 0, 0.0, 0.0, 0.0
-    for feed in rows:
-        wanted, got = (each.run(None, feed)[0].astype(np.float64) for each in running)
-        count, total, squares = count + wanted.size, total + wanted.sum(), squares + np.square(wanted).sum()
-        off += np.square(got - wanted).sum()
-    return float(np.sqrt(off / count / max(float(squares / count - (total / count) ** 2), 1e-30)))
-
-
 def _widen(whole: ModelProto, before: Collection[str]) -> None:
     """Constants [1,C,1,1] of the preprocessing as [1,C,1,W], the same values, where the width is known: ONNX Runtime computes a
     quantized graph channels last, where its loop over a constant of 3 values takes ten times as long."""
@@ -176,7 +130,7 @@ def _groups(node: NodeProto) -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
 
 
-def _corrected(network: ModelProto, known: Seen, front: Collection[str]) -> ModelProto:
+def _corrected(network: ModelProto, known: Seen, kept: Collection[str]) -> ModelProto:
     """Rounded weights move the mean of a channel; its bias moves it back, by what the mean input makes of the rounding."""
     made = ModelProto()
     made.CopyFrom(network)
@@ -187,7 +141,7 @@ def _corrected(network: ModelProto, known: Seen, front: Collection[str]) -> Mode
         node
         for node in made.graph.node
         if node.op_type in _WEIGHED
-        and node.name not in front
+        and node.name not in kept
         and len(node.input) == 3
         and node.input[1] in constants
         and node.input[2] in constants

@@ -42,7 +42,7 @@ def seen(network: ModelProto, rows: Iterable[Feed]) -> Seen:
     values = {value.name: value.type.tensor_type for value in (*graph.input, *graph.value_info, *graph.output)}
     floats = [name for name, kind in values.items() if kind.elem_type == TensorProto.FLOAT]
     given = {node.input[0] for node in graph.node if node.op_type in _LAYERS}
-    meant = [name for name in floats if name in given]
+    meant = [name for name in floats if name in given and values[name].shape.dim]  # else no axis is known to be the channels'
     told = ModelProto()
     told.CopyFrom(network)
     del told.graph.output[:]

@@ -20,7 +20,7 @@ def at_threshold(original: Original, mine: Answers, asked: Rows) -> list[int]:
     """Places of the rows that the graph answers otherwise, and that the original itself answers otherwise where a number is one
     float32 step higher or lower, or of which it hardly knows the class.
 
-    mine: the graph's answers. None where other rows differ too, or more than a few: the proof is to fail on them.
+    mine: the graph's answers. No places where other rows differ too, or more than a few: the proof is to fail on them.
     """
     found: list[int] = []
     if alike(mine, asked.answers):
@@ -42,13 +42,13 @@ def _at(row: npt.NDArray[np.bool_], mine: Answers, its: Answers) -> Answers:
 
 
 def _turns(original: Original, asked: Rows, row: int) -> bool:
-    want = part(asked.answers, slice(row, row + 1))
+    one = {name: array[row : row + 1] for name, array in asked.table.items()}
+    want = original.answered(one)  # by itself, as those beside it: of other rows pandas may make other types
     if want.logits is not None:
         best = np.sort(want.logits[0])[-2:]
         if len(best) == 2 and best[1] - best[0] < _TIE:
             return True
-    beside = list(_beside({name: array[row : row + 1] for name, array in asked.table.items()}))
-    return any(not alike(original.answered(near), want) for near in beside)
+    return any(not alike(original.answered(near), want) for near in _beside(one))
 
 
 def _beside(one: Table) -> Iterator[Table]:

@@ -12,6 +12,7 @@ import typer
 from tensign.cli.bench import bench
 from tensign.cli.convert import convert
 from tensign.cli.demo import demo
+from tensign.cli.doctor import doctor
 from tensign.cli.inspect import inspect
 from tensign.cli.predict import predict
 from tensign.cli.serve import serve
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, inspect, predict, convert, verify, sign, demo, bench):
+for command in (serve, inspect, predict, convert, verify, sign, demo, bench, doctor):
     app.command()(command)
 
 

@@ -23,7 +23,10 @@ def convert(
         typer.Option(help="Written beside fp32 and proved: fp16, int8; may be given twice.", show_default=False),
     ] = None,
     calibrate: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Pictures that int8 is calibrated on, like those to come.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Pictures like those to come: int8 is calibrated on most, variants are judged on the rest."
+        ),
     ] = None,
     crops: Annotated[
         int, typer.Option(min=0, max=conversion.MOST_CROPS, help="Pieces of photographs that the proof tries.")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from tensign import conversion
-from tensign.config import ENGINES, ModelConfig
+from tensign.config import ENGINES, TF32, ModelConfig
 from tensign.errors import TensignError
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
@@ -19,7 +19,10 @@ console = Console()
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An MLmodel directory.")]
 Device = Annotated[
-    str, typer.Option(envvar="TENSIGN_DEVICE", help="auto, cpu, cuda or cuda:N; auto is the GPU where there is one.")
+    str,
+    typer.Option(
+        envvar="TENSIGN_DEVICE", help="auto, cpu, cuda, cuda:N or cuda:N,M for several; auto is the GPU where there is one."
+    ),
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="Allow the model's own code to run: loading a pickle executes it.")]
 EngineName = Annotated[
@@ -43,7 +46,7 @@ Variant = Annotated[
     str,
     typer.Option(
         envvar="TENSIGN_VARIANT",
-        help="Which precision of a converted model: fp32, or one it was converted with; `tensign inspect` lists them.",
+        help="fp32; tf32, faster on CUDA; or a precision that it was converted with, which `tensign inspect` lists.",
     ),
 ]
 MaxBatch = Annotated[int, typer.Option(envvar="TENSIGN_MAX_BATCH_SIZE", help="Largest batch that warm-up tries, in rows.")]
@@ -51,7 +54,16 @@ CacheDir = Annotated[
     Path,
     typer.Option(envvar="TENSIGN_CACHE_DIR", help="Where converted models are kept.", show_default="the user's cache folder"),
 ]
-CACHE = platformdirs.user_cache_path("tensign") / "models"
+
+
+def _cache() -> Path:
+    try:
+        return platformdirs.user_cache_path("tensign") / "models"
+    except RuntimeError:  # a user without a home, as in a container: only who converts has to name another folder
+        return Path("/nonexistent/tensign/models")
+
+
+CACHE = _cache()
 
 
 def load(path: Path, name: str, config: ModelConfig, *, cache: Path) -> Model:
@@ -59,7 +71,7 @@ def load(path: Path, name: str, config: ModelConfig, *, cache: Path) -> Model:
     try:
         directory = (
             conversion.servable(path, trust=config.trust, cache=cache)
-            if (config.engine, config.variant) == ("auto", "fp32")
+            if config.engine == "auto" and config.variant in ("fp32", TF32)
             else path
         )
         return Model.load(directory, config, name=name or read_mlmodel(path).name)

@@ -26,6 +26,7 @@ from tensign.client import Answer, Client
 from tensign.config import ModelConfig
 from tensign.errors import InvalidConfig, TensignError, UnsupportedModel
 from tensign.model import Model
+from tensign.plan import ModelPlan
 from tensign.request import Outputs
 from tensign.results import Results, Row
 
@@ -143,11 +144,28 @@ def _identity(name: str, digest: str) -> str:
 
 
 def _loaded(path: Path, config: ModelConfig, cache: Path) -> Model:
+    if plan := _known(path, config.engine):
+        _check_pictures(path, plan)
     loaded = load(path, "", config, cache=cache)
-    if loaded.plan.image is None:
+    try:
+        _check_pictures(path, loaded.plan)
+    except UnsupportedModel:
         loaded.close()
-        raise UnsupportedModel(f"{path}: declares no preprocessing, so pictures cannot become its input {loaded.signature}")
+        raise
     return loaded
+
+
+def _known(path: Path, engine: str) -> ModelPlan | None:
+    """What can be told before anything is loaded or converted; None where that will tell, as a Learner's pictures."""
+    try:
+        return ModelPlan.of(path, engine)
+    except TensignError:  # of what is converted first; of what cannot be opened, whoever opens it says so
+        return None
+
+
+def _check_pictures(path: Path, plan: ModelPlan) -> None:
+    if plan.image is None:
+        raise UnsupportedModel(f"{path}: declares no preprocessing, so pictures cannot become its input {plan.signature}")
 
 
 def _in_process(model: Model, top: int, files: list[str]) -> Iterator[Answer]:

@@ -48,6 +48,12 @@ def serve(
     trust: Trust = False,
     engine: EngineName = "auto",
     variant: Variant = "fp32",
+    accelerator: Annotated[
+        str,
+        typer.Option(
+            envvar="TENSIGN_ACCELERATOR", help="On CUDA, experimental: cuda-graphs or tensorrt.", show_default="neither"
+        ),
+    ] = "",
     python: Python = "",
     max_batch_size: MaxBatch = 64,
     timeout: Annotated[
@@ -66,7 +72,14 @@ def serve(
     if name and len(name) != len(models):
         raise InvalidConfig(f"--name: {len(name)} for {len(models)} MODEL; give one for each, or none")
     config = ModelConfig(
-        device=device, max_batch_size=max_batch_size, engine=engine, variant=variant, trust=trust, python=python
+        device=device,
+        max_batch_size=max_batch_size,
+        engine=engine,
+        variant=variant,
+        accelerator=accelerator,
+        cache_dir=str(cache_dir),
+        trust=trust,
+        python=python,
     )
     if http and http_port is None:
         http_port = _HTTP_PORT if grpc_port else 0

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tensign.cli.checks import writable
 from tensign.cli.options import Device, Variant
 from tensign.config import ModelConfig
 from tensign.proof import report
@@ -28,9 +29,14 @@ def verify(
     """
     if page:
         report.check()
+        writable("--report", page)
     found = verified(model, ModelConfig(device=device, variant=variant))
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"{model} on {found.device}: {found.parity}")
+    if held := found.record.proofs[variant].held:
+        console.print(
+            f"judged when it was converted: {held}; those pictures are not kept: here other rows differ about as much as then"
+        )
     console.print(f"held against: {found.record.against}")
     console.print(f"not checked: {'; '.join(found.record.unchecked)}")
     if page:

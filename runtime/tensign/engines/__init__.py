@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """inputs and outputs are the network's own, known once it is loaded, () where it does not tell; device is where it
     really runs; ready tells whether it can run at once; form is that of its last answer, None before there was one.
-    labels and threshold, above which a label counts, are () and None where it knows none. An engine that inherits from this
-    says only what is otherwise.
+    labels and threshold, above which a label counts, are () and None where it knows none. lanes: from so many threads at once
+    `run` may be called. An engine that inherits from this says only what is otherwise.
     """
 
     device: str = "cpu"
@@ -29,6 +29,7 @@ class Engine(Protocol):
     form: Form | None = None
     labels: tuple[str, ...] = ()
     threshold: float | None = None
+    lanes: int = 1
 
     @property
     def ready(self) -> bool:
@@ -48,6 +49,12 @@ class Engine(Protocol):
         params: what the signature declares beside the inputs; deadline: on time.monotonic(), after it nobody waits for the
         answer any longer, and the engine may give up.
         """
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        """Memory for the rows of a batch, where the engine likes them best."""
+        import numpy as np
+
+        return np.empty(shape, dtype)
 
     def close(self) -> None:
         """Gives the device's memory back."""

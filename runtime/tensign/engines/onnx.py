@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
+import importlib.util
+import logging
 import platform
 import re
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,71 +15,111 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign import datatypes
-from tensign.engines import Engine
-from tensign.errors import InvalidInput, ModelFailed, ProviderUnavailable, UnsupportedModel
+from tensign.doctor.driver import find_driver
+from tensign.doctor.lacks import explained
+from tensign.doctor.lookup import Lookup
+from tensign.engines import Engine, cuda
+from tensign.errors import DeviceLost, InvalidInput, ModelFailed, ProviderUnavailable, TensignError, UnsupportedModel
 from tensign.form import Form
 from tensign.signature import Arrays, TensorSpec
 from tensign.values import is_missing
 
+log = logging.getLogger(__name__)
+
 MISSING_TEXT = "\uffff"  # ONNX has no missing text: this is what a network gets for it, and no text that anybody writes
 _REFUSAL = re.compile(r"Name:'refuses[ _]([A-Za-z_ ]{1,80}[A-Za-z])[ \d]*'")
-_CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the rest are called as in numpy
 
 
 class OnnxEngine(Engine):
-    """One session. device: "auto" is CUDA where there is a GPU, else CPU; "cpu", "cuda" and "cuda:N" are orders."""
+    """One network on one device: "auto" is CUDA where there is a GPU, else CPU; "cpu", "cuda" and "cuda:N" are orders.
 
-    def __init__(self, file: Path, device: str = "auto") -> None:
-        self._file = file
+    tf32: whether CUDA may multiply in fewer bits; accelerator: "" or one of config.ACCELERATORS; cache: a folder for what that
+    builds.
+    """
+
+    def __init__(
+        self, file: Path | str, device: str = "auto", *, tf32: bool = False, accelerator: str = "", cache: str = "", **_: Any
+    ) -> None:
+        self._file = Path(file)
         self.device = device
+        self._tf32, self._accelerator, self._cache = tf32, accelerator, cache
         self._session: Any = None
-        self._sessions: dict[int, Any] = {}  # of a GPU, by the rows of the batch
-        self._open: Callable[[], Any] = lambda: None
+        self._warmed: cuda.Sessions | None = None  # on a GPU
+        self._runtime: cuda.Runtime | None = None
+        self._lost = False
+
+    @property
+    def ready(self) -> bool:
+        return not self._lost
 
     def load(self) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise ProviderUnavailable(
-                "onnxruntime is not installed: pip install 'tensign[cpu]', or 'tensign[gpu]' where there is a GPU"
-            ) from None
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise ProviderUnavailable(explained(self.device))
         if self.device == "auto":
             self.device = "cuda:0" if _has_gpu() else "cpu"
-        provider = _CPU if self.device == "cpu" else _CUDA
-        _, _, index = self.device.partition(":")
-        if provider not in onnxruntime.get_available_providers():
-            raise ProviderUnavailable(
-                f"{self.device}: the onnxruntime {onnxruntime.__version__} installed here has no {provider}; on a machine"
-                " with a GPU: pip uninstall onnxruntime, then pip install 'tensign[gpu]' (or choose --device cpu)"
-            )
-        if provider == _CUDA:
-            onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that wheels brought
-        settings = [(_CUDA, _cuda_options(index or "0"))] if provider == _CUDA else [_CPU]
-        self._open = lambda: onnxruntime.InferenceSession(str(self._file), session_options(), providers=settings)
-        try:
-            self._session = self._open()
-        except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-            if provider == _CUDA and "CUDA" in str(error):
-                raise ProviderUnavailable(f"{self.device}: {str(error)[:300]}") from None
-            raise UnsupportedModel(f"{self._file}: ONNX Runtime cannot load it: {str(error)[:300]}") from None
-        if self._session.get_providers()[0] != provider:
-            raise ProviderUnavailable(
-                f"{self.device}: ONNX Runtime fell back to {self._session.get_providers()[0]}; the driver or the CUDA and"
-                f" cuDNN libraries are missing or too old for onnxruntime {onnxruntime.__version__}"
-            )
+        kind, _, index = self.device.partition(":")
+        if kind == "cpu":
+            if self._tf32 or self._accelerator:
+                raise ProviderUnavailable(f"{'variant tf32' if self._tf32 else self._accelerator}: runs on CUDA alone")
+            self._session = self._open([_CPU])
+        else:
+            self._load_cuda(int(index or 0))
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
         self.form = Form("dict", tuple(spec.name for spec in self.outputs))  # what MLflow's onnx flavor returns
 
-    def warmup(self, batch: Arrays, params: Mapping[str, Any] | None = None) -> None:
-        """On a GPU each batch size gets a session of its own: cuDNN plans every convolution anew when the size changes.
+    def _load_cuda(self, index: int) -> None:
+        import onnxruntime
 
-        ResNet-18 on an H100, batches of 8 and 16 in turn: 40 ms in one session, 2 ms in two (benchmarks/gpu/ceilings.py).
-        """
-        if self.device != "cpu" and _rows(batch) not in self._sessions:
-            self._sessions[_rows(batch)] = self._open()
+        provider = cuda.TENSORRT if self._accelerator == "tensorrt" else cuda.CUDA
+        if provider not in onnxruntime.get_available_providers():
+            raise ProviderUnavailable(explained(self.device, f"{provider} is asked for"))
+        onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that wheels brought
+        graphs = self._accelerator == "cuda-graphs"
+
+        def opened(*, channels_last: bool) -> Any:
+            given = cuda.settings(index, tf32=self._tf32, channels_last=channels_last, graphs=graphs)
+            first = [(provider, cuda.tensorrt(index, self._cache))] if provider == cuda.TENSORRT else []
+            return self._open([*first, (cuda.CUDA, given)])
+
+        ways = [partial(opened, channels_last=way) for way in ((False, True) if provider == cuda.CUDA else (False,))]
+        self._session = ways[0]()
+        try:
+            self._runtime = cuda.CudaRuntime()
+        except ProviderUnavailable as error:  # it runs, and copies at a quarter of the speed
+            log.warning("%s: memory is not pinned: %s", self.device, error)
+        self._warmed = cuda.Sessions(ways, ("cuda", index), graphs=graphs)
+        self.lanes = cuda.LANES
+
+    def _open(self, providers: list[Any]) -> Any:
+        import onnxruntime
+
+        wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        try:
+            session = onnxruntime.InferenceSession(str(self._file), session_options(), providers=providers)
+        except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+            if wanted != _CPU and (found := cuda.told(error, self.device)):
+                raise found from None
+            if wanted != _CPU and "CUDA" in str(error):
+                raise ProviderUnavailable(explained(self.device, str(error)[:300])) from None
+            raise UnsupportedModel(f"{self._file}: ONNX Runtime cannot load it: {str(error)[:300]}") from None
+        if session.get_providers()[0] != wanted:
+            raise ProviderUnavailable(explained(self.device, f"ONNX Runtime fell back to {session.get_providers()[0]}"))
+        return session
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        return cuda.pinned(self._runtime, shape, dtype) if self._runtime else np.empty(shape, dtype)
+
+    def warmup(self, batch: Arrays, params: Mapping[str, Any] | None = None) -> None:
+        if self._warmed is not None and all(array.dtype.kind != "O" for array in batch.values()):  # text stays on the host
+            try:
+                self._warmed.warm(batch)
+            except Exception as error:
+                if isinstance(error, TensignError) or (found := cuda.told(error, self.device)) is None:
+                    raise
+                raise found from None
         self.run(batch)
 
     def run(
@@ -86,16 +127,20 @@ class OnnxEngine(Engine):
     ) -> dict[str, npt.NDArray[Any]]:
         batch = {name: text(array) if array.dtype.kind == "O" else array for name, array in batch.items()}
         try:
-            answers = self._sessions.get(_rows(batch), self._session).run(None, batch)
-        except Exception as error:  # a node that fails on purpose is called after what it refuses
-            if (refusal := _REFUSAL.search(str(error))) is None:
-                raise
-            raise ModelFailed(f"the model refuses {refusal.group(1).replace('_', ' ')}") from None
+            if self._warmed is not None and self._warmed.holds(batch):
+                answers = self._warmed.run(batch)
+            else:
+                answers = self._session.run(None, batch)
+        except Exception as error:
+            if (refusal := _REFUSAL.search(str(error))) is not None:  # a node that fails on purpose is called after that
+                raise ModelFailed(f"the model refuses {refusal.group(1).replace('_', ' ')}") from None
+            found = cuda.told(error, self.device) if self._warmed is not None else None
+            self._lost = self._lost or isinstance(found, DeviceLost)
+            raise (found or error) from None
         return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
 
     def close(self) -> None:
-        self._session = None
-        self._sessions.clear()
+        self._session = self._warmed = None
 
 
 def session_options(threads: int = 0) -> Any:
@@ -135,23 +180,10 @@ def text(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return found
 
 
-def _rows(batch: Arrays) -> int:
-    return len(next(iter(batch.values())))
-
-
-def _cuda_options(index: str) -> dict[str, str]:
-    """Exhaustive search costs 0.6 s for every new shape and gains nothing; the default arena only ever doubles."""
-    return {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
-
-
 def _has_gpu() -> bool:
     """Asks the driver itself, so that a GPU without a matching onnxruntime is noticed, not silently passed over."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    driver = find_driver(Lookup())
+    return driver is not None and driver.gpus != ()
 
 
 def _spec(node: Any) -> TensorSpec:

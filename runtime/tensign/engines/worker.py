@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign import errors
+from tensign.engines import Engine
 from tensign.engines.process import NO_NUMPY, TOO_OLD, Answer, Process, Refused
 from tensign.errors import DeadlineExceeded, EngineError, ModelFailed, ModelNotReady, TensignError, UnsupportedModel, WorkerDied
 from tensign.form import Form
@@ -36,6 +37,7 @@ _PAUSE_S = 0.1  # before the second attempt, twice as long before each further o
 _GROWTH = 2 << 30  # bytes beyond twice what it had after warm-up, before it is started afresh
 _TRACES = 100  # that are remembered, so that each is logged once
 ENGINE_CLASSES = {
+    "onnx": "tensign.engines.onnx:OnnxEngine",
     "torch": "tensign.engines.torch:TorchEngine",
     "fastai": "tensign.engines.fastai:FastaiEngine",
     "sklearn": "tensign.engines.sklearn:SklearnEngine",
@@ -43,10 +45,10 @@ ENGINE_CLASSES = {
 }
 _LACKS = "ModuleNotFoundError"
 # Errors that a worker may name.
-_TOLD = {"UnsupportedModel", "UntrustedModel", "ProviderUnavailable", "EngineError", "ModelFailed"}
+_TOLD = {"UnsupportedModel", "UntrustedModel", "ProviderUnavailable", "EngineError", "ModelFailed", "OutOfMemory"}
 
 
-class Worker:
+class Worker(Engine):
     """One engine, in one process at a time.
 
     engine: "module:Class" of what runs there; settings: its arguments, as JSON has them; python: the interpreter, "" for this
@@ -185,6 +187,8 @@ class Worker:
         try:
             return process.call(header, batch, until)
         except Refused as refused:
+            if refused.kind == "DeviceLost":  # which a new process may find again
+                raise WorkerDied(refused.text) from None
             raise self._told(refused) from None
 
     def _told(self, refused: Refused) -> TensignError:

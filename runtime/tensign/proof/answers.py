@@ -1,10 +1,11 @@
-"""proof.npz -> the original's answers: arrays of two axes that lie in the file as they are, or a refusal before any is made."""
+"""proof.npz, the original's answers: arrays of two axes that lie in it as they are, or a refusal before any is made."""
 
 from __future__ import annotations
 
 import math
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ _HEADER = re.compile(
     rb"\{'descr': '([<|](?:[iu][1248]|f[248]|b1|U[1-9]\d{0,5}))',"
     rb" 'fortran_order': (True|False), 'shape': \(([1-9]\d{0,9}), ([1-9]\d{0,9})\), \} *\n"
 )
+
+
+def write_answers(file: Path, answers: Mapping[str, npt.NDArray[Any]]) -> None:
+    """{output: [rows,kept values]}, of any name: np.savez takes names for its own arguments, "file" among them."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in answers.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def read_answers(file: Path) -> dict[str, npt.NDArray[Any]]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tensign.conversion import MOST_CROPS
 from tensign.errors import UnsupportedModel
 from tensign.mlmodel import read_mlmodel
-from tensign.proof.answers import read_answers
+from tensign.proof.answers import read_answers, write_answers
 from tensign.proof.field import Field, read_json
 from tensign.proof.parity import FULL_PRECISION, Parity, Tolerance
 
@@ -47,7 +47,8 @@ class Proof:
     """One file, held against the original.
 
     differences: the greatest of each row; worst: the names of the rows that differ most, the worst first; bytes: of the file;
-    speed: rows/s to those of fp32, one thread of the CPU where it was converted, 0 where nobody measured it.
+    speed: rows/s to those of fp32, one thread of the CPU where it was converted, 0 where nobody measured it; held: on pictures
+    that were held back from calibration and are not kept: where it is there, the tolerance is of it, and parity told besides.
     """
 
     file: str
@@ -57,6 +58,7 @@ class Proof:
     worst: tuple[str, ...]
     bytes: int = 0
     speed: float = 0.0
+    held: Parity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,13 @@ class Record:
         document = {"version": _VERSION, **asdict(self), "unchecked": list(self.unchecked), "declared": declared(directory)}
         for proof in document["proofs"].values():
             proof |= {key: list(proof[key]) for key in ("differences", "worst")}
-            proof["parity"]["batches"] = list(proof["parity"]["batches"])
+            if proof["held"] is None:
+                del proof["held"]
+            for parity in ("parity", "held"):
+                if parity in proof:
+                    proof[parity]["batches"] = list(proof[parity]["batches"])
         (directory / RECORD_FILE).write_text(f"{json.dumps(document, indent=1, sort_keys=True)}\n", encoding="utf-8")
-        np.savez(directory / ANSWERS_FILE, **answers)  # type: ignore[arg-type]
+        write_answers(directory / ANSWERS_FILE, answers)
 
     @classmethod
     def read(cls, directory: Path) -> tuple[Record, dict[str, npt.NDArray[Any]]]:
@@ -120,7 +126,7 @@ def _record(document: Field) -> Record:
 
 
 def _proof(document: Field) -> Proof:
-    field = document.fields(("file", "tolerance", "parity", "differences", "worst"), optional=("bytes", "speed"))
+    field = document.fields(("file", "tolerance", "parity", "differences", "worst"), optional=("bytes", "speed", "held"))
     tolerance = field["tolerance"].fields(("difference", "relative", "agreement"))
     parity = _parity(field["parity"])
     return Proof(
@@ -131,6 +137,7 @@ def _proof(document: Field) -> Proof:
         tuple(each.text() for each in field["worst"].items(0, min(_BEST_KNOWN, parity.rows))),
         field["bytes"].whole(0, 1 << 53) if "bytes" in field else 0,
         field["speed"].number() if "speed" in field else 0.0,
+        _parity(field["held"]) if "held" in field else None,
     )
 
 
@@ -173,11 +180,18 @@ def allowed(precision: str, task: str) -> Tolerance:
     return of_task.get(task, of_task[""])
 
 
-def proof(file: Path, tolerance: Tolerance, parity: Parity, differences: Sequence[float], names: Sequence[str]) -> Proof:
+def proof(
+    file: Path,
+    tolerance: Tolerance,
+    parity: Parity,
+    differences: Sequence[float],
+    names: Sequence[str],
+    held: Parity | None = None,
+) -> Proof:
     """names: of the rows, as many as differences."""
     order = sorted(range(len(differences)), key=lambda row: -differences[row])
     worst = tuple(names[row] for row in order[:_BEST_KNOWN])
-    return Proof(file.name, tolerance, parity, tuple(differences), worst, file.stat().st_size)
+    return Proof(file.name, tolerance, parity, tuple(differences), worst, file.stat().st_size, held=held)
 
 
 def thinned(array: npt.NDArray[Any], width: int = _MOST_VALUES) -> npt.NDArray[Any]:

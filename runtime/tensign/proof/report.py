@@ -62,10 +62,13 @@ def _facts(record: Record) -> str:
 
 
 def _figures(directory: Path, record: Record, again: Parity | None) -> str:
-    columns: dict[str, Mapping[str, str]] = {
-        f"{precision} ({(directory / proof.file).stat().st_size / 1e6:.1f} MB{_speed(proof)})": _told(proof.parity)
-        for precision, proof in record.proofs.items()
-    }
+    columns: dict[str, Mapping[str, str]] = {}
+    for precision, proof in record.proofs.items():
+        told = f"{precision} ({(directory / proof.file).stat().st_size / 1e6:.1f} MB{_speed(proof)})"
+        if proof.held:
+            columns[f"{told}, judged on pictures like those to come"] = _told(proof.held)
+            told = f"{precision} on rows that it is not judged by"
+        columns[told] = _told(proof.parity)
     if again:
         columns["verified just now"] = _told(again)
     rows = [("", *columns)]

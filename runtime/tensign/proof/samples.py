@@ -92,7 +92,7 @@ def samples(
     def add(kind: str, made: Sequence[tuple[str, Callable[[], Sample]]]) -> None:
         if made:
             makers.extend(made)
-            kinds.append(f"{len(made)} {kind}")
+            kinds.append(f"{len(made)} {kind if len(made) > 1 else kind.replace('s', '', 1)}")
 
     specs = signature.inputs
     if example:

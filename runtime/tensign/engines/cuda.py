@@ -1,0 +1,246 @@
+"""What ONNX Runtime needs on a GPU beyond a CPU: settings, a session a batch size, buffers that stay, pinned memory.
+
+Sessions and buffers go through ONNX Runtime's own calls, which are the same for its CPU provider: tests run them there. What
+is CUDA's alone lies behind `Runtime`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import logging
+import mmap
+import re
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tensign.errors import DeviceLost, EngineError, OutOfMemory, ProviderUnavailable, TensignError
+from tensign.signature import Arrays
+
+log = logging.getLogger(__name__)
+
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+LANES = 2  # batches at once: rows of one are copied while the other computes
+_RUNS = 3  # of each session that is tried; the first two of a CUDA graph capture it
+_ALIKE = 1e-3
+_LIBRARIES = ("libcudart.so.13", "libcudart.so.12")
+_PORTABLE = 1  # cudaHostRegisterPortable: pinned for every device
+_OUT_OF_MEMORY = re.compile(
+    r"CUDA (?:failure|error) 2\b|CUDA_ERROR_OUT_OF_MEMORY|out of memory|Failed to allocate memory for requested buffer|"
+    r"CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+# Errors after which a context answers nothing else any more, and those of a device that is gone.
+_LOST = re.compile(r"CUDA (?:failure|error) (46|100|101|214|226|700|702|709|710|714|715|716|717|718|719|720|802|999)\b")
+
+Settings = Mapping[str, str]
+
+
+def settings(
+    index: int, *, tf32: bool = False, channels_last: bool = False, graphs: bool = False, memory: int | None = None
+) -> dict[str, str]:
+    """Of the CUDA provider.
+
+    Exhaustive search costs 0.6 s for every new shape and gains nothing; the default arena only ever doubles. tf32: products of
+    10 bits, which ONNX Runtime makes by default: twice as fast, and off by 2e-3 of a probability. memory: bytes of the arena.
+    """
+    made = {
+        "device_id": str(index),
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": str(int(tf32)),
+        "prefer_nhwc": str(int(channels_last)),
+        "enable_cuda_graph": str(int(graphs)),
+    }
+    return made | ({"gpu_mem_limit": str(memory)} if memory else {})
+
+
+def tensorrt(index: int, cache: str) -> dict[str, str]:
+    """Of the TensorRT provider. cache: the folder of what it builds in minutes, for one model, device and version."""
+    made = {"device_id": str(index)}
+    if not cache:
+        return made
+    kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": cache, "trt_timing_cache_enable": "1"}
+    return made | kept | {"trt_timing_cache_path": cache}
+
+
+class Runtime(Protocol):
+    """The few calls of the CUDA runtime that ONNX Runtime does not make for us."""
+
+    def pin(self, address: int, size: int) -> bool:
+        """Makes host memory one that the device copies from directly; False where it will not."""
+
+    def unpin(self, address: int) -> None:
+        """Makes it ordinary again."""
+
+    def memory(self, index: int) -> tuple[int, int]:
+        """Bytes free and in all."""
+
+
+class CudaRuntime:
+    """The runtime library that ONNX Runtime has loaded. Raises ProviderUnavailable where there is none."""
+
+    def __init__(self) -> None:
+        for name in _LIBRARIES:
+            try:
+                self._library = ctypes.CDLL(name)
+                return
+            except OSError:
+                continue
+        raise ProviderUnavailable(f"none of {', '.join(_LIBRARIES)} is loaded: pip install 'tensign[gpu]'")
+
+    def pin(self, address: int, size: int) -> bool:
+        return not self._library.cudaHostRegister(ctypes.c_void_p(address), ctypes.c_size_t(size), _PORTABLE)
+
+    def unpin(self, address: int) -> None:
+        self._library.cudaHostUnregister(ctypes.c_void_p(address))
+
+    def memory(self, index: int) -> tuple[int, int]:
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        if self._library.cudaSetDevice(index) or self._library.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)):
+            raise ProviderUnavailable(f"cuda:{index}: its memory cannot be asked for")
+        return free.value, total.value
+
+
+def pinned(runtime: Runtime, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+    """Memory from which a copy to the device is four times as fast; ordinary where the system lets nobody lock so much."""
+    dtype = np.dtype(dtype)
+    size = dtype.itemsize * int(np.prod(shape))
+    if dtype.hasobject or not size:
+        return np.empty(shape, dtype)
+    pages = mmap.mmap(-1, size)  # nobody else's memory on any of them
+    array = np.frombuffer(pages, dtype).reshape(shape)
+    if runtime.pin(address := array.ctypes.data, size):
+        weakref.finalize(pages, runtime.unpin, address)
+    return array
+
+
+def told(error: Exception, device: str) -> TensignError | None:
+    """What a failure of ONNX Runtime means for the device, None where it is the model's own."""
+    text = " ".join(str(error).split())
+    if found := _LOST.search(text):
+        return DeviceLost(f"{device}: CUDA error {found.group(1)}, after which only a new process can use the device again")
+    if _OUT_OF_MEMORY.search(text):
+        return OutOfMemory(f"{device}: its memory does not hold a batch of so many rows")
+    return None
+
+
+class Sessions:
+    """A session for each batch size, the fastest of several; cuDNN plans every convolution anew when the size changes.
+
+    ResNet-18 on an H100, batches of 8 and 16 in turn: 40 ms in one session, 2 ms in two (benchmarks/gpu/ceilings.py).
+
+    opens: each opens one, with settings of its own; place: the device as ONNX Runtime names it, and which; graphs: its runs are
+    captured once and replayed, which wants inputs and outputs that stay where they are.
+    """
+
+    def __init__(self, opens: Sequence[Callable[[], Any]], place: tuple[str, int], *, graphs: bool = False) -> None:
+        self._opens, self._place, self._graphs = opens, place, graphs
+        self._sessions: dict[int, Any] = {}
+        self._free: dict[tuple[Any, ...], list[_Buffers]] = {}  # by the kind of batch, of lanes that are not running now
+        self._numbers = itertools.count(1)
+
+    def warm(self, batch: Arrays) -> None:
+        """Opens them for that many rows, and keeps the fastest."""
+        rows = _rows(batch)
+        if rows not in self._sessions:
+            first, *others = [make() for make in self._opens]
+            plain = first.run(None, batch)
+            tried = [
+                (self._timed(session, batch), session) for session in (first, *others) if self._agrees(session, batch, plain)
+            ]
+            if not tried:
+                raise EngineError(f"a batch of {rows} rows has other answers in buffers on the device than without")
+            self._sessions[rows] = min(tried, key=lambda one: one[0])[1]
+        self._free.setdefault(_kind(batch), [])
+
+    def holds(self, batch: Arrays) -> bool:
+        """Whether a batch of those shapes was warmed; others run as arrays."""
+        return _kind(batch) in self._free
+
+    def run(self, batch: Arrays) -> list[npt.NDArray[Any]]:
+        """From any number of lanes at once."""
+        session, free = self._sessions[_rows(batch)], self._free[_kind(batch)]
+        try:
+            buffers = free.pop()
+        except IndexError:
+            buffers = self._buffers(session, batch)
+        answers = buffers.run(batch)
+        free.append(buffers)  # not after an error, which leaves them in an unknown state
+        return answers
+
+    def _buffers(self, session: Any, batch: Arrays) -> _Buffers:
+        return _Buffers(session, self._place, batch, next(self._numbers) if self._graphs else 0)
+
+    def _agrees(self, session: Any, batch: Arrays, plain: list[npt.NDArray[Any]]) -> bool:
+        """Whether settings and buffers leave the answers as they are, but for the order of sums."""
+        answers = self._buffers(session, batch).run(batch)
+        return all(
+            np.allclose(answer, wanted, rtol=_ALIKE, atol=_ALIKE * max(np.abs(wanted).max(initial=0), 1e-30), equal_nan=True)
+            if wanted.dtype.kind == "f"
+            else np.array_equal(answer, wanted)
+            for answer, wanted in zip(answers, plain, strict=True)
+        )
+
+    def _timed(self, session: Any, batch: Arrays) -> float:
+        buffers = self._buffers(session, batch)
+        took = []
+        for _ in range(_RUNS):
+            began = time.perf_counter()
+            buffers.run(batch)
+            took.append(time.perf_counter() - began)
+        return min(took)
+
+
+class _Buffers:
+    """A lane's memory on the device for one kind of batch. graph: the number of its captured run, 0 for none."""
+
+    def __init__(self, session: Any, place: tuple[str, int], batch: Arrays, graph: int) -> None:
+        import onnxruntime
+
+        self._session, self._options = session, onnxruntime.RunOptions()
+        self._binding = session.io_binding()
+        self._outputs: list[Any] = []
+        self._inputs = {name: _value(array, place) for name, array in batch.items()}
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for output in session.get_outputs():
+            self._binding.bind_output(output.name, "cpu")
+        if graph:
+            self._options.add_run_config_entry("gpu_graph_id", "-1")  # this once without
+            self._fill(batch)
+            session.run_with_iobinding(self._binding, self._options)
+            self._outputs = [_value(array, place) for array in self._binding.copy_outputs_to_cpu()]
+            for output, value in zip(session.get_outputs(), self._outputs, strict=True):
+                self._binding.bind_ortvalue_output(output.name, value)
+            self._options.add_run_config_entry("gpu_graph_id", str(graph))
+
+    def run(self, batch: Arrays) -> list[npt.NDArray[Any]]:
+        self._fill(batch)
+        self._session.run_with_iobinding(self._binding, self._options)
+        if self._outputs:
+            return [value.numpy() for value in self._outputs]
+        return list(self._binding.copy_outputs_to_cpu())
+
+    def _fill(self, batch: Arrays) -> None:
+        for name, array in batch.items():
+            self._inputs[name].update_inplace(array)
+
+
+def _value(array: npt.NDArray[Any], place: tuple[str, int]) -> Any:
+    import onnxruntime
+
+    return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype, *place)
+
+
+def _rows(batch: Arrays) -> int:
+    return len(next(iter(batch.values())))
+
+
+def _kind(batch: Arrays) -> tuple[Any, ...]:
+    return tuple((name, array.dtype, array.shape) for name, array in batch.items())

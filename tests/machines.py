@@ -1,0 +1,107 @@
+"""Machines that are not here: a driver, GPUs, an onnxruntime and its libraries, as `tensign.doctor` looks them up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tensign.doctor.lookup import Lookup
+
+NEEDED = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudnn.so.9")  # for CUDA 13
+
+
+@dataclass(frozen=True)
+class FakeDriver:
+    """libcuda.so.1: what it answers, as the C functions do, by pointers."""
+
+    cuda: int = 13000
+    gpus: tuple[str, ...] = ("NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB HBM3 MIG 1g.10gb")
+    capability: tuple[int, int] = (9, 0)
+    status: int = 0
+
+    def cuDriverGetVersion(self, number: Any) -> int:
+        number._obj.value = self.cuda
+        return 0
+
+    def cuInit(self, flags: int) -> int:
+        return self.status
+
+    def cuDeviceGetCount(self, number: Any) -> int:
+        number._obj.value = len(self.gpus)
+        return 0
+
+    def cuDeviceGet(self, handle: Any, index: int) -> int:
+        handle._obj.value = index
+        return 0
+
+    def cuDeviceGetName(self, text: Any, size: int, handle: Any) -> int:
+        text.value = self.gpus[handle.value].encode()
+        return 0
+
+    def cuDeviceTotalMem_v2(self, size: Any, handle: Any) -> int:
+        size._obj.value = 80 << 30
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, handle: Any) -> int:
+        value._obj.value = dict(zip((75, 76), self.capability, strict=True))[attribute]
+        return 0
+
+    def cuGetErrorString(self, status: int, text: Any) -> int:
+        text._obj.value = {100: b"no CUDA-capable device is detected"}[status]
+        return 0
+
+
+class FakeManagement:
+    """libnvidia-ml.so.1."""
+
+    def nvmlInit_v2(self) -> int:
+        return 0
+
+    def nvmlSystemGetDriverVersion(self, text: Any, size: int) -> int:
+        text.value = b"580.159.04"
+        return 0
+
+    def nvmlShutdown(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine under `root` with this onnxruntime, these libraries where the loader finds them, and what wheels brought."""
+
+    root: Path
+    driver: FakeDriver | None = FakeDriver()
+    packages: tuple[str, ...] = ("onnxruntime-gpu",)
+    wheels: tuple[str, ...] = NEEDED
+    loader: tuple[str, ...] = ()
+    cuda: str = "13.0"
+    files: tuple[str, ...] = ("dev/nvidia0",)
+    whole: bool = True
+
+    def lookup(self) -> Lookup:
+        folder = self.root / "site-packages" / "onnxruntime"
+        (folder / "capi").mkdir(parents=True)
+        made = [*self.files, *(f"site-packages/nvidia/cu13/lib/{name}" for name in self.wheels)]
+        if self.whole:
+            made.append("site-packages/onnxruntime/capi/onnxruntime_pybind11_state.cpython-311-x86_64-linux-gnu.so")
+        built = "package_name = 'any'\n__version__ = '1.31.1'\n"
+        if "onnxruntime-gpu" in self.packages:
+            made.append("site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so")
+            built += f"cuda_version = '{self.cuda}'\n"
+        for name in made:
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / name).touch()
+        (folder / "capi" / "build_and_package_info.py").write_text(built)
+        versions = dict.fromkeys(self.packages, "1.31.1")
+        opened: Mapping[str, Any] = dict.fromkeys(self.loader)
+        if self.driver:
+            opened = {**opened, "libcuda.so.1": self.driver, "libnvidia-ml.so.1": FakeManagement()}
+
+        def library(name: str) -> Any:
+            if name not in opened:
+                raise OSError(f"{name}: cannot open shared object file")
+            return opened[name]
+
+        return Lookup(versions.get, {"onnxruntime": folder}.get if self.packages else lambda _: None, library, self.root)
