@@ -152,7 +152,7 @@ def test_the_report_holds_it_all(tmp_path: Path) -> None:
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in written[2:])
     text = written[1].read_text()
     assert text.startswith(f"# {H100}, driver 580, 16 cores\n")
-    assert "| resnet50 | torch fp16 | 64 | 10,000 | 1.00 | 10,417 | 1.00 | 32% |" in text
+    assert "| resnet50 | torch fp16 | 64 | 10,000 | 1.00 |  | 10,417 | 1.00 | 32% |" in text
     assert "| inprocess | resnet18, tensorrt fp16 | skipped: no libnvinfer |" in text
     assert "| served | resnet50, broken | failed: RuntimeError: a \\| b |" in text
     assert text.count("| reached |") == 17 and "![gpu-h100.png](gpu-h100.png)" in text

@@ -10,7 +10,7 @@ from typing import Any
 from gpu import networks
 from gpu.methods import METHODS, Method
 from gpu.step import Absent, Cell, Task
-from gpu.timing import median_s
+from gpu.timing import median_s, rate_per_s
 
 BATCHES, BATCHES_ON_CPU = (1, 8, 64, 256), (1, 2)
 _SECONDS = 0.25
@@ -52,5 +52,8 @@ def _timed(task: Task, network: str, method: Method) -> dict[str, Any]:
         except Absent:
             pass
         figures = {name: {"ms": seconds * 1000, "images_per_s": size / seconds} for name, seconds in took.items()}
+        if loop.lanes > 1:
+            rate_per_s(loop.whole, loop.lanes, 0.1)  # each has buffers of its own
+            figures["lanes"] = {"images_per_s": size * rate_per_s(loop.whole, loop.lanes, 2 * _SECONDS)}
         found["batches"][str(size)] = {"first_ms": first_ms, **figures}
     return found

@@ -14,6 +14,8 @@ _LIMITS = {
 }  # greatest difference of a probability, least agreement on the best class
 _BESIDE_BARE, _SERVED, _P99_MS, _ONE_MS = 0.95, 0.9, 25.0, 1.5
 _FLAT_S, _FLAT_BYTES = 300.0, 32 << 20
+# From host memory to host memory, the same in several lanes at once, and the computation alone on what the device has.
+WAYS = {"whole": "from host memory", "lanes": "from host memory, in lanes", "alone": "on the device alone"}
 _RESNETS = ("resnet18", "resnet50")
 _SERVED_AS = "tensign fp16"  # in process, of what the step `served` serves
 
@@ -41,13 +43,13 @@ def unmeasured(cell: Any) -> str:
 
 
 def best(document: Document, network: str, chosen: Callable[[Document], bool]) -> Document | None:
-    """The fastest {"method", "batch", "how", "ms", "images_per_s"} in process of the chosen cells of that network."""
+    """The fastest {"method", "batch", "how", "images_per_s"} in process of the chosen cells of that network."""
     found = [
         {"method": cell["method"], "arithmetic": cell["arithmetic"], "batch": int(batch), "how": how, **figures[how]}
         for cell in cells(document, "inprocess").values()
         if cell["network"] == network and "method" in cell and chosen(cell)
         for batch, figures in cell["batches"].items()
-        for how in ("whole", "alone")
+        for how in WAYS
         if how in figures
     ]
     return max(found, key=lambda each: float(each["images_per_s"]), default=None)
@@ -114,7 +116,7 @@ def _in_process(document: Document) -> Iterator[Document]:
             continue
         ratio = own["images_per_s"] / bare["images_per_s"]
         sides = (f"{each['images_per_s']:.0f} images/s ({each['method']}, {each['batch']} rows" for each in (own, bare))
-        why = f"{next(sides)}) to {next(sides)}, {'from host memory' if bare['how'] == 'whole' else 'on the device alone'})"
+        why = f"{next(sides)}) to {next(sides)}, {WAYS[bare['how']]})"
         yield _figure(name, wanted, f"{ratio:.2f}", ratio >= _BESIDE_BARE, why)
 
 

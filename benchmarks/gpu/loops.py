@@ -24,6 +24,10 @@ _PROFILE = {"min": 1, "opt": 64, "max": 256}  # rows
 
 
 class Loop(Protocol):
+    """lanes: from so many threads at once `whole` may run, one batch being copied while another computes."""
+
+    lanes: int
+
     def stage(self, rows: Array) -> None:
         """Puts uint8 [B,H,W,3] where the loop takes its input from in host memory; what that costs is the caller's."""
 
@@ -38,16 +42,22 @@ class Loop(Protocol):
 class Engine:
     """tensign's own, warmed for each batch size as `tensign serve` does it."""
 
-    def __init__(self, task: Task, network: str, precision: str) -> None:
-        self._engine = OnnxEngine(networks.onnx_file(task, network, precision), task.device)
+    def __init__(self, task: Task, network: str, precision: str, **options: Any) -> None:
+        kept = task.models / "engine" / f"{network}-{precision}"
+        kept.mkdir(parents=True, exist_ok=True)
+        file = networks.onnx_file(task, network, precision)
+        self._engine = OnnxEngine(file, task.device, cache=str(kept), **options)
         try:
             self._engine.load()
         except ProviderUnavailable as reason:
             raise Absent(str(reason)) from None
+        self.lanes = self._engine.lanes
         self._name = self._engine.inputs[0].name
 
     def stage(self, rows: Array) -> None:
-        self._batch = {self._name: rows}
+        staged = self._engine.empty(rows.shape, rows.dtype)
+        staged[...] = rows
+        self._batch = {self._name: staged}
         self._engine.warmup(self._batch)
 
     def whole(self) -> Array:
@@ -59,6 +69,8 @@ class Engine:
 
 class Session:
     """ONNX Runtime, arrays in and out."""
+
+    lanes = 1
 
     def __init__(
         self, task: Task, network: str, precision: str, provider: str = _CUDA, settings: Mapping[str, str] | None = None
@@ -115,7 +127,9 @@ class Bound(Session):
 
 
 class Torch:
-    """torch; settings: "tf32" or "" of full precision, half: float16, channels-last."""
+    """torch, channels-last; half: in float16."""
+
+    lanes = 1
 
     def __init__(self, task: Task, network: str, *, half: bool = False, tf32: bool = False, compiled: bool = False) -> None:
         plain = networks.torch_network(task, network)

@@ -32,8 +32,8 @@ class Method:
         return self.make(task, network)
 
 
-def _engine(task: Task, network: str, precision: str) -> Loop:
-    return Engine(task, network, precision)
+def _engine(task: Task, network: str, precision: str, **options: Any) -> Loop:
+    return Engine(task, network, precision, **options)
 
 
 def _session(task: Task, network: str, precision: str, **settings: str) -> Loop:
@@ -48,6 +48,7 @@ def _bound(task: Task, network: str, precision: str, *, graph: bool = False, pro
 # Those that might harm the process, or take long, last.
 METHODS = (
     Method("tensign fp32", "fp32", partial(_engine, precision="fp32"), own=True),
+    Method("tensign tf32", "tf32", partial(_engine, precision="fp32", tf32=True), own=True, needs_gpu=True),
     Method("tensign fp16", "fp16", partial(_engine, precision="fp16"), own=True),
     Method("tensign int8", "int8", partial(_engine, precision="int8"), own=True),
     Method("onnxruntime fp32", "fp32", partial(_session, precision="fp32", use_tf32="0"), needs_gpu=True),
@@ -68,7 +69,21 @@ METHODS = (
         partial(_bound, precision="fp16", graph=True, enable_cuda_graph="1", prefer_nhwc="1"),
         needs_gpu=True,
     ),
+    Method(
+        "tensign fp16, cuda-graphs",
+        "fp16",
+        partial(_engine, precision="fp16", accelerator="cuda-graphs"),
+        own=True,
+        needs_gpu=True,
+    ),
     Method("torch fp16, compiled", "fp16", partial(Torch, half=True, compiled=True), needs_gpu=True, only=64),
     Method("tensorrt fp16", "fp16", partial(_bound, precision="fp32", provider=_TENSORRT), needs_gpu=True),
+    Method(
+        "tensign fp16, tensorrt",
+        "fp16",
+        partial(_engine, precision="fp16", accelerator="tensorrt"),
+        own=True,
+        needs_gpu=True,
+        only=64,
+    ),
 )
-NAMED = {method.name: method for method in METHODS}

@@ -164,8 +164,7 @@ def _varied(source: Path, precision: str, target: Path) -> None:
         from tensign_converters.precision.quantized import quantize
     except ImportError as error:
         raise Absent(f"{error.name} is not installed: pip install onnx") from None
-    graph = onnx.load(source)
-    if precision == "fp16":
-        halve(graph, target)
-    else:
-        quantize(graph, target, [{"image": row[None]} for row in pieces(SPEC, _CALIBRATION // 2)])
+    made = halve if precision == "fp16" else quantize
+    spec = ModelPlan.of(source.parent).preprocess
+    assert spec is not None
+    made(onnx.load(source), target, [{"image": row[None]} for row in pieces(spec, _CALIBRATION // 2)])

@@ -62,7 +62,7 @@ def _in_process(axes: Axes, document: Document, network: str) -> None:
 
 
 def _ways(figures: Document) -> list[Document]:
-    return [figures[how] for how in ("whole", "alone") if how in figures]
+    return [figures[how] for how in judgement.WAYS if how in figures]
 
 
 def _over_grpc(axes: Axes, document: Document, network: str) -> None:

@@ -54,7 +54,17 @@ def markdown(document: Document, plots: list[str] | None = None) -> str:
         ("Ceilings", ["what", "found"], [[name, _short(cell)] for name, cell in _measured(document, "ceilings")]),
         (
             "In process",
-            ["network", "method", "batch", "images/s", "ms", "on the device alone", "of the best", "of the roofline"],
+            [
+                "network",
+                "method",
+                "batch",
+                "images/s",
+                "ms",
+                "in lanes",
+                "on the device alone",
+                "of the best",
+                "of the roofline",
+            ],
             _in_process(document),
         ),
         ("Over gRPC", ["model", "sent", "in flight", "images/s", "p50 ms", "p99 ms"], _over_grpc(document)),
@@ -68,7 +78,7 @@ def markdown(document: Document, plots: list[str] | None = None) -> str:
 
 def _note(title: str) -> str:
     notes = {
-        "In process": "From host memory to host memory. Of the roofline: of the images/s that memory or arithmetic, whichever"
+        "In process": "From host memory to host memory; in lanes: from several threads at once. Of the roofline: of the images/s that memory or arithmetic, whichever"
         " is less, allows by the data sheet where the device is known, else by what was measured of it.\n\n",
         "Over gRPC": "p99 of fewer than 100 requests is their greatest.\n\n",
     }
@@ -98,8 +108,8 @@ def _in_process(document: Document) -> Iterator[list[str]]:
         network = cell["network"]
         most = judgement.best(document, network, lambda each: True)
         for batch, figures in cell.get("batches", {}).items():
-            whole, alone = figures["whole"], figures.get("alone")
-            top = max(whole["images_per_s"], alone["images_per_s"] if alone else 0)
+            whole, lanes, alone = (figures.get(way) for way in judgement.WAYS)
+            top = max(figures[way]["images_per_s"] for way in judgement.WAYS if way in figures)
             limits = peaks.limits(works[network], cell["arithmetic"], rates, int(batch)) if network in works else {}
             yield [
                 network,
@@ -107,6 +117,7 @@ def _in_process(document: Document) -> Iterator[list[str]]:
                 batch,
                 f"{whole['images_per_s']:,.0f}",
                 f"{whole['ms']:.2f}",
+                f"{lanes['images_per_s']:,.0f}" if lanes else "",
                 f"{alone['images_per_s']:,.0f}" if alone else "",
                 f"{top / most['images_per_s']:.2f}" if most else "",
                 f"{top / min(limits.values()):.0%}" if limits else "",

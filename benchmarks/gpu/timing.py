@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 _WARMUPS, _LEAST, _MOST = 2, 3, 200
 
@@ -19,3 +20,19 @@ def median_s(call: Callable[[], object], seconds: float) -> float:
         call()
         took.append(time.perf_counter() - began)
     return statistics.median(took)
+
+
+def rate_per_s(call: Callable[[], object], threads: int, seconds: float) -> float:
+    """Calls a second from so many threads at once."""
+    until = time.perf_counter() + seconds
+
+    def calls(_: int) -> int:
+        done = 0
+        while time.perf_counter() < until:
+            call()
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(threads) as pool:
+        began = time.perf_counter()
+        return sum(pool.map(calls, range(threads))) / (time.perf_counter() - began)
