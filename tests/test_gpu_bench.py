@@ -130,7 +130,9 @@ def test_time_that_one_step_saves_is_for_the_others() -> None:
 
 
 class Looking:
-    """Answers with what it was given, and with `wrong` for one row of a batch."""
+    """Answers with what it was given, after `wrong` has had its way with it."""
+
+    lanes = 1
 
     def __init__(self, wrong: Callable[[npt.NDArray[Any]], None] = lambda answer: None) -> None:
         self._wrong = wrong

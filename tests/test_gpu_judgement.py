@@ -134,6 +134,16 @@ def test_several_processes_count_as_one_server() -> None:
     assert verdicts(document)[SERVED]["verdict"] == "reached"
 
 
+def test_lanes_count_for_whoever_has_them() -> None:
+    document = canned()
+    cell = document["steps"]["inprocess"]["cells"]["resnet18, tensign fp16"]["batches"]["64"]
+    cell["whole"]["images_per_s"] = 15_000
+    name = "resnet18 in process: tensign to the best bare loop"
+    assert verdicts(document)[name]["verdict"] == "missed"
+    cell["lanes"] = {"images_per_s": 20_100}
+    assert verdicts(document)[name]["verdict"] == "reached"
+
+
 def test_8_bits_are_no_match_for_bare_loops_of_16() -> None:
     document = canned()
     cells = document["steps"]["inprocess"]["cells"]

@@ -61,7 +61,7 @@ def markdown(document: Document, plots: list[str] | None = None) -> str:
                 "images/s",
                 "ms",
                 "in lanes",
-                "on the device alone",
+                "device alone",
                 "of the best",
                 "of the roofline",
             ],
@@ -78,8 +78,9 @@ def markdown(document: Document, plots: list[str] | None = None) -> str:
 
 def _note(title: str) -> str:
     notes = {
-        "In process": "From host memory to host memory; in lanes: from several threads at once. Of the roofline: of the images/s that memory or arithmetic, whichever"
-        " is less, allows by the data sheet where the device is known, else by what was measured of it.\n\n",
+        "In process": "From host memory to host memory; in lanes: from several threads at once. Of the roofline: of the"
+        " images/s that memory or arithmetic, whichever is less, allows by the data sheet where the device is known, else by"
+        " what was measured of it.\n\n",
         "Over gRPC": "p99 of fewer than 100 requests is their greatest.\n\n",
     }
     return notes.get(title, "")
