@@ -40,7 +40,10 @@ def test_few_pictures_are_cut_on_either_side_and_what_is_none_is_named(tmp_path:
     (folder / "deep" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     (folder / "notes.txt").write_text("no picture, and no picture's name")
     found = found_in(folder, Resize(40, 50))
-    assert found.told == "2 pictures and 98 pieces of them; 1 cannot be used: torn.jpg: 3 bytes are no JPEG, PNG, WEBP, BMP picture"
+    assert (
+        found.told
+        == "2 pictures and 98 pieces of them; 1 cannot be used: torn.jpg: 3 bytes are no JPEG, PNG, WEBP, BMP picture"
+    )
     assert found.held.told == "1 picture held back from calibration and 99 pieces of it"
     assert next(iter(found.held)) == {"image": folder / "001.png"}
     assert {row.shape for row in (*found.rows, *judged_on(found))} == {(1, 40, 50, 3)}

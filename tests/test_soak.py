@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from soak.identity import answer_to
 from soak.ledger import CANCELLED, EXPIRED, LOST, REFUSED, Entry, Ledger
 from tensign.batcher import Batcher
 from tensign.child import served
+from tensign.lane import Place
 from tensign.request import Outputs, Part
 
 SEED = 1
@@ -112,23 +115,27 @@ def test_the_batcher_answers_every_row_of_32_threads_right() -> None:
 class Swapping(Batcher):
     """Gives two neighbours of a batch each other's answers, where they have as many rows."""
 
-    def _run_batch(self, parts: list[Part]) -> None:
-        self._parts = parts
-        super()._run_batch(parts)
+    _taken: ClassVar[dict[int, list[Part]]] = {}  # by the lane's thread
 
-    def _answer(self, part: Part, outcome: Outputs) -> None:
-        first, second = self._parts[0], self._parts[-1]
+    def next_batch(self, place: Place) -> list[Part] | None:
+        parts = super().next_batch(place)
+        self._taken[threading.get_ident()] = parts or []
+        return parts
+
+    def answer(self, part: Part, outcome: Outputs) -> None:
+        taken = self._taken[threading.get_ident()]
+        first, second = taken[0], taken[-1]
         if first.rows == second.rows and part in (first, second):
             part = second if part is first else first
-        super()._answer(part, outcome)
+        super().answer(part, outcome)
 
 
 class Forgetting(Batcher):
     """Loses an answer now and then."""
 
-    def _answer(self, part: Part, outcome: Outputs) -> None:
+    def answer(self, part: Part, outcome: Outputs) -> None:
         if part.rows != 3:
-            super()._answer(part, outcome)
+            super().answer(part, outcome)
 
 
 @pytest.mark.parametrize(("broken", "told"), [(Swapping, "wrong; first: request"), (Forgetting, "lost; first: request")])

@@ -13,6 +13,7 @@ import numpy as np
 from tensign.batcher import Batcher
 from tensign.buckets import Buckets, powers_of_two
 from tensign.errors import DeadlineExceeded, QueueFull
+from tensign.lane import Place
 from tensign.metrics import Statistics
 from tensign.request import Outputs
 from tensign.signature import Arrays
@@ -21,6 +22,7 @@ from .identity import WIDTHS, answer_to
 from .ledger import CANCELLED, EXPIRED, FAILED, LOST, REFUSED, Entry, Ledger
 
 LARGEST, QUEUE = 16, 256  # rows; both small, so that most requests share or split batches and the queue is often full
+LANES = 2  # batches of them at once, as on a GPU
 PATIENCE_S = 30.0  # who has no answer by then has lost it
 SWITCH_S = 1e-5  # the interpreter's default of 5 ms lets most races pass by
 
@@ -28,7 +30,8 @@ SWITCH_S = 1e-5  # the interpreter's default of 5 ms lets most races pass by
 def run(seed: int, rows: int, *, threads: int = 32, batcher: type[Batcher] = Batcher, patience_s: float = PATIENCE_S) -> Ledger:
     """Until `rows` rows have been answered right, or something is wrong. What the batcher keeps afterwards is a fault."""
     sizes = powers_of_two(LARGEST)
-    under_soak = batcher(_engine, Buckets(sizes, tuple(1.0 for _ in sizes)), max_queue_rows=QUEUE, statistics=Statistics())
+    buckets = Buckets(sizes, tuple(1.0 for _ in sizes))
+    under_soak = batcher([Place(_engine, lanes=LANES)], buckets, max_queue_rows=QUEUE, statistics=Statistics())
     book = Ledger(work=0)
     with _often_switching(), ThreadPoolExecutor(threads) as pool:
         for ledger in pool.map(
