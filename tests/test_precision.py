@@ -188,18 +188,20 @@ def test_variants_are_judged_on_what_was_held_back_and_told_of_photographs(subje
         found = verify(made, replace(CPU, variant=variant))
         assert found.parity.rows == proofs[variant].parity.rows == 42
     done = CliRunner().invoke(app, ["verify", str(made), "--device", "cpu", "--variant", "int8"])
-    assert done.exit_code == 0 and "those pictures are not kept" in done.output, done.output
+    assert done.exit_code == 0 and "here the rows that are kept differ" in done.output, done.output
     document = json.loads((made / "conversion.json").read_text())
     better = json.loads(json.dumps(document))
     better["proofs"]["int8"]["parity"] |= {"top1_agreement": 1.0}
     (made / "conversion.json").write_text(json.dumps(better))
     with pytest.raises(ParityFailed, match="its int8 variant does not predict as its original did"):
         verify(made, replace(CPU, variant="int8"))
-    for precision, forged in (("int8", {"top1_agreement": 0.9}), ("fp32", {})):
+    as_allowed, none = "held: wanted what its tolerance allows", "held.top1_agreement: wanted a share, as of fp32, got none"
+    forgeries = (("int8", 0.9, as_allowed), ("fp32", 1.0, as_allowed), ("int8", None, none))
+    for precision, agreement, wanted in forgeries:
         forgery = json.loads(json.dumps(document))
-        forgery["proofs"][precision]["held"] = {**document["proofs"]["int8"]["held"], **forged}
+        forgery["proofs"][precision]["held"] = {**document["proofs"]["int8"]["held"], "top1_agreement": agreement}
         (made / "conversion.json").write_text(json.dumps(forgery))
-        with pytest.raises(UnsupportedModel, match=rf"proofs\.{precision}\.held: wanted what its tolerance allows"):
+        with pytest.raises(UnsupportedModel, match=rf"proofs\.{precision}\.{wanted}"):
             verify(made, replace(CPU, variant="int8"))
 
 
@@ -254,6 +256,22 @@ def test_what_is_not_finite_is_refused_on_photographs_too(subject: Subject, grap
     dark = Samples(tuple((f"{row}", partial(dict, {name: pixels // 4})) for row, pixels in enumerate(noise(20))), "dark ones")
     with pytest.raises(ParityFailed, match=r"its int8 variant does not .* 100\.0%, on dark ones; beside them: .* nan"):
         prove_all(subject, files, tried, dark)
+
+
+def test_halves_hold_their_tolerance_on_photographs_and_on_what_was_held_back(
+    subject: Subject, graph: Path, tmp_path: Path
+) -> None:
+    """Eight bits were calibrated on what is like the latter, and are judged there alone."""
+    made, file = onnx.load(graph), tmp_path / "other.onnx"
+    (weights,) = [tensor for tensor in made.graph.initializer if list(tensor.dims) == [8, 3, 3, 3]]
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(1.5), weights.name))
+    onnx.save(made, file)
+    tried, name = samples(subject.signature, subject.preprocess, crops=2), subject.signature.inputs[0].name
+    same = Samples((("grey", partial(dict, {name: np.full((SIZE, SIZE, 3), 127, np.uint8)})),), "grey")  # next to 0 within
+    assert prove_all(subject, {"fp32": graph, "int8": file}, tried, same)[0]["int8"].held
+    for rows, held in ((tried, same), (same, tried)):
+        with pytest.raises(ParityFailed, match="its fp16 variant does not predict"):
+            prove_all(subject, {"fp32": graph, "fp16": file}, rows, held)
 
 
 def test_pictures_are_not_for_what_takes_tensors(subject: Subject, tmp_path: Path) -> None:
