@@ -41,7 +41,8 @@ def test_few_pictures_are_cut_on_either_side_and_what_is_none_is_named(tmp_path:
     (folder / "deep" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     (folder / "notes.txt").write_text("no picture, and no picture's name")
     found = found_in(folder, Resize(40, 50))
-    assert found.told == "2 pictures and 98 pieces of them; 1 cannot be used: 'torn.jpg': 3 bytes are no JPEG, PNG, WEBP, BMP picture"
+    torn = "1 cannot be used: 'torn.jpg': 3 bytes are no JPEG, PNG, WEBP, BMP picture"
+    assert found.told == f"2 pictures and 98 pieces of them; {torn}"
     assert found.held.told == "1 picture held back from calibration and 99 pieces of it"
     assert next(iter(found.held)) == {"image": folder / "000.png"}
     assert {row.shape for row in (*found.rows, *judged_on(found))} == {(1, 40, 50, 3)}
@@ -128,7 +129,8 @@ def test_pictures_of_a_size_that_nothing_resizes_are_named(tmp_path: Path) -> No
 def test_tensors_are_calibrated_on_a_saved_example_of_enough_rows() -> None:
     numbers = np.arange(25.0)
     rows, told, held = example_rows({"a": numbers[:, None] * np.ones(3), "b": np.zeros((25, 2))})
-    assert told == "17 rows of the saved input example" and held.told == "8 rows of the saved input example held back from calibration"
+    of = "rows of the saved input example"
+    assert told == f"17 {of}" and held.told == f"8 {of} held back from calibration"
     assert {name: row.shape for name, row in rows[0].items()} == {"a": (1, 3), "b": (1, 2)}
     assert {name: value.shape for name, value in held[0].items()} == {"a": (3,), "b": (2,)}
     assert sorted([*(row["a"][0, 0] for row in rows), *(sample["a"][0] for sample in held)]) == numbers.tolist()

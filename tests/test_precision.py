@@ -166,7 +166,8 @@ def test_tables_have_no_variants(fixture_dir: Callable[[str], Path], tmp_path: P
 
 
 def test_a_variant_beyond_its_tolerance_is_refused_and_nothing_is_left(subject: Subject, tmp_path: Path) -> None:
-    rows = [row if number in calibration._third(30) else row // 64 for number, row in enumerate(noise(30))]  # of which the bright are held back
+    bright = calibration._third(30)  # which are held back
+    rows = [row if number in bright else row // 64 for number, row in enumerate(noise(30))]
     dark = folder_of(tmp_path / "dark", [PIL.Image.fromarray(row) for row in rows])
     told = r"its int8 variant does not .*top-1 agreement [\d.]+%, on 10 pictures held back .*; beside them: .*from 97% on"
     with pytest.raises(ParityFailed, match=told), workshop(tmp_path / "made") as made:

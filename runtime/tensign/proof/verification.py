@@ -18,7 +18,18 @@ from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.model import Model
 from tensign.plan import ModelPlan
 from tensign.proof.parity import Answers, Differences, Parity, Tolerance
-from tensign.proof.record import ANSWERS_FILE, CALIBRATED, RECORD_FILE, Proof, Record, allowed, declared, digest, padded, thinned
+from tensign.proof.record import (
+    ANSWERS_FILE,
+    CALIBRATED,
+    RECORD_FILE,
+    Proof,
+    Record,
+    allowed,
+    declared,
+    digest,
+    padded,
+    thinned,
+)
 from tensign.proof.rows import read_rows
 from tensign.proof.samples import Sample, Samples, samples
 
