@@ -37,6 +37,7 @@ from tensign_converters.precision.asked import check_variants
 from tensign_converters.precision.halves import halve
 from tensign_converters.precision.part import joined, parts
 from tensign_converters.precision.quantized import quantize
+from tensign_converters.precision.variants import write_variants
 from tensign_converters.prove import prove_all, tolerance
 from tensign_converters.subject import Head, Subject
 from tensign_converters.workshop import workshop
@@ -274,6 +275,17 @@ def test_halves_hold_their_tolerance_on_photographs_and_on_what_was_held_back(
     for rows, held in ((tried, same), (same, tried)):
         with pytest.raises(ParityFailed, match="its fp16 variant does not predict"):
             prove_all(subject, {"fp32": graph, "fp16": file}, rows, held)
+
+
+def test_tensors_are_judged_on_rows_of_the_example_that_were_held_back(subject: Subject, graph: Path, tmp_path: Path) -> None:
+    model, taking, name = tmp_path / "model.onnx", replace(subject, preprocess=None), subject.signature.inputs[0].name
+    model.write_bytes(graph.read_bytes())
+    rows = Samples(tuple((f"{row}", partial(dict, {name: pixels})) for row, pixels in enumerate(noise(4))), "noise")
+    example = {name: noise(30) // 64}
+    found = write_variants(taking, model, ["int8"], None, example, rows)
+    assert found.calibrated == "20 rows of the saved input example" and found.held
+    held = prove_all(taking, {"fp32": model, **found.files}, rows, found.held)[0]["int8"].held
+    assert held and (held.rows, held.inputs) == (10, "10 rows of the saved input example held back from calibration")
 
 
 def test_pictures_are_not_for_what_takes_tensors(subject: Subject, tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def _check(plan: ModelPlan, record: Record) -> None:
                 bound = "least" if key == "agreement" else "most"
                 told = f"wanted at {bound} {most[key]:g}, got {value:g}"
                 raise UnsupportedModel(f"{RECORD_FILE}: proofs.{name}.tolerance.{key}: {told}")
-        known = proof.held is None or proof.held.top1_agreement is not None
-        if not known and proof.tolerance.agreement and record.proofs["fp32"].parity.top1_agreement is not None:
+        uncounted = proof.held is not None and proof.held.top1_agreement is None
+        if uncounted and proof.tolerance.agreement and record.proofs["fp32"].parity.top1_agreement is not None:
             raise UnsupportedModel(f"{RECORD_FILE}: proofs.{name}.held.top1_agreement: wanted a share, as of fp32, got none")
         if proof.held and (name == "fp32" or not proof.tolerance.holds(proof.held, plan.activation)):
             raise UnsupportedModel(f"{RECORD_FILE}: proofs.{name}.held: wanted what its tolerance allows, and none of fp32")
