@@ -73,7 +73,7 @@ def test_of_enough_pictures_a_third_is_held_back_and_too_many_are_thinned(tmp_pa
 
 @pytest.mark.parametrize("count", [10, 299])
 def test_names_that_come_in_turn_are_on_both_sides_alike(tmp_path: Path, count: int) -> None:
-    """And where there are more than are read: of 897 names every third would be of one kind."""
+    """And where there are more than are read."""
     for number, row in enumerate(noise(3 * count)):
         PIL.Image.fromarray(row[:2, :2]).save(tmp_path / f"{number // 3:03}{('cat', 'dog', 'owl')[number % 3]}.png")
     found = found_in(tmp_path, CropPad(4, 4))
