@@ -178,3 +178,42 @@ def test_processors_that_would_overflow_multiply_otherwise(pair: tuple[ModelProt
     fast = onnxruntime.InferenceSession(pair[1].SerializeToString(), session_options(), providers=["CPUExecutionProvider"])
     rows = {"image": pixels(50, seed=5)}
     assert np.allclose(session.run(None, rows)[0], fast.run(None, rows)[0], atol=2e-3)
+
+
+def test_a_tensor_of_no_known_type_is_named(tmp_path: Path) -> None:
+    """As of operators of another domain, in files that say nothing about what these give."""
+    model = network()
+    (node,) = [node for node in model.graph.node if node.name == "stem+"]
+    node.op_type, node.domain = "Gelu", "com.microsoft"
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    (value,) = [value for value in model.graph.value_info if value.name == "stem+"]
+    model.graph.value_info.remove(value)
+    with pytest.raises(UnsupportedModel, match=r"variant int8: nobody can tell that 'stem\+' is float32, which 'deep' takes"):
+        quantize(model, tmp_path / "int8.onnx", feeds()[:2])
+
+
+def test_a_constant_that_is_used_at_two_widths_stays_as_it_is(tmp_path: Path) -> None:
+    model = network()
+    at = next(number for number, node in enumerate(model.graph.node) if node.name == "centred")
+    wide, narrow = SIDE, SIDE // 2
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value), name) for name, value in (("none", [0]), ("half", [narrow]), ("columns", [3]))
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 3, 1, wide), np.float32), "nothing"))
+    halves = [
+        helper.make_node("Slice", ["floats", "none", "half", "columns"], ["left"], "left"),
+        helper.make_node("Sub", ["left", "mean"], ["left-"], "left-"),
+        helper.make_node("Concat", ["left-", "left-"], ["both"], "both", axis=3),
+        helper.make_node("Mul", ["both", "nothing"], ["zeros"], "zeros"),
+        helper.make_node("Add", ["floats", "zeros"], ["same"], "same"),
+    ]
+    nodes = [*model.graph.node[:at], *halves, *model.graph.node[at:]]
+    nodes[at + len(halves)].input[0] = "same"
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    quantize(onnx.shape_inference.infer_shapes(model), tmp_path / "int8.onnx", feeds()[:20])
+    made = onnx.load(tmp_path / "int8.onnx")
+    shapes = {tensor.name: list(tensor.dims) for tensor in made.graph.initializer}
+    assert shapes["mean"] == [1, 3, 1, 1] and shapes["std"] == [1, 3, 1, wide]
+    assert np.isfinite(logits(made)).all()

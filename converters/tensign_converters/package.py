@@ -20,7 +20,7 @@ from tensign.conversion import CROPS
 from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.example import saved_example
 from tensign.mlmodel import ModelManifest
-from tensign.proof.record import Proof, Record, digest
+from tensign.proof.record import CALIBRATED, Proof, Record, digest
 from tensign.proof.rows import example, write_rows
 from tensign.proof.samples import samples
 from tensign.version import __version__
@@ -119,7 +119,7 @@ def _varied(proofs: Mapping[str, Proof], calibrated: str) -> Iterator[str]:
             judged = proof.held or proof.parity
             yield f"{name}: {proof.bytes / 1e6:.2f} MB, {proof.speed:.1f} times the images/s of fp32 here, {judged}"
             if proof.held:
-                yield f"{name} on rows that it is not judged by: {proof.parity}"
+                yield f"{name} on {'rows that it is not judged by' if name in CALIBRATED else 'other rows'}: {proof.parity}"
     if calibrated:
         yield f"calibrated on: {calibrated}"
 

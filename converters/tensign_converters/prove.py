@@ -13,7 +13,7 @@ import onnx
 from tensign.engines.onnx import session_options, text
 from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers, Differences, Parity, Tolerance
-from tensign.proof.record import Proof, allowed, gathered, proof, thinned
+from tensign.proof.record import CALIBRATED, Proof, allowed, gathered, proof, thinned
 from tensign.proof.samples import Sample, Samples
 from tensign_converters.subject import Subject
 
@@ -42,7 +42,7 @@ def prove_all(
 ) -> tuple[dict[str, Proof], dict[str, npt.NDArray[Any]]]:
     """The same of several precisions of one model, {"fp32": file, ...}; the original is asked once.
 
-    held: what the others than fp32 are judged on instead, whatever they make of `rows`.
+    held: what the others than fp32 are judged on too, and what is calibrated on nothing else, whatever it makes of `rows`.
     """
     found, answers = _differences(subject, files, rows)
     others = {name: file for name, file in files.items() if name != FULL}
@@ -51,7 +51,8 @@ def prove_all(
     for name, file in files.items():
         parity, most = found[name].parity(rows.told, BATCHES), tolerance(subject, name)
         judged = own[name].parity(held.told, BATCHES) if held and name in own else None
-        if not (most.holds(judged or parity, subject.head.activation) and _sound(parity)):
+        bound = [judged or parity, *[parity] * (name not in CALIBRATED)]
+        if not (all(most.holds(each, subject.head.activation) for each in bound) and _sound(parity)):
             which = "the converted model" if name == FULL else f"its {name} variant"
             told = f"{judged}; beside them: {parity}" if judged else str(parity)
             raise ParityFailed(

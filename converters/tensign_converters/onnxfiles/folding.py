@@ -83,9 +83,8 @@ def folded(file: Path, declaration: Declaration) -> Subject:
 
 def _answers(answered: Callable[[Sequence[Sample]], dict[str, npt.NDArray[Any]]], samples: Sequence[Sample]) -> Answers:
     outputs = answered(samples)
-    return Answers(
-        outputs, logits=outputs.pop(LOGITS, None) if len(outputs) > 1 else None
-    )  # alone it is what the file calls so
+    logits = outputs.pop(LOGITS, None) if len(outputs) > 1 else None  # alone it is what the file calls so
+    return Answers(outputs, logits)
 
 
 def signature(model: ModelProto, declaration: Declaration) -> dict[str, str]:

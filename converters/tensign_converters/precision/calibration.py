@@ -20,7 +20,7 @@ from tensign.preprocess import PreprocessSpec
 from tensign.proof.samples import Sample, Samples
 
 _FEW, _ROWS = 20, 100  # of fewer pictures, pieces are cut, so many in all
-_MOST = 200  # more rows widen hardly any range
+_MOST = 300  # more widen hardly any range
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _NAMED = 5
 _LEAST = 0.5  # of a picture's sides is the smallest piece
@@ -38,7 +38,7 @@ class Calibration:
 
 
 def pictures(folder: Path, spec: PreprocessSpec, name: str, size: tuple[int, int] = (-1, -1)) -> Calibration:
-    """Those below a folder, at most 300, evenly chosen, each once; every third is held back, and never calibrated on.
+    """Those below a folder, at most 300, each once; a third is held back, and never calibrated on, both drawn, always alike.
 
     name: of the input that takes them; size: the height and width that reach the graph, -1 any. Of fewer than 20 to calibrate
     on, pieces are cut, 100 rows in all, and so of fewer than 100 to judge on. Raises InvalidConfig where there is none.
@@ -46,9 +46,19 @@ def pictures(folder: Path, spec: PreprocessSpec, name: str, size: tuple[int, int
     files, unread = _readable(folder, spec, size)
     if not files:
         raise InvalidConfig(f"--calibrate {folder}: wanted a folder of pictures, found none that can be used{unread}")
-    held = files[1::3]
-    calibrated, told = rows([file for number, file in enumerate(files) if number % 3 != 1], spec)
+    held = [files[number] for number in _third(len(files))]
+    calibrated, told = rows([file for file in files if file not in held], spec)
     return Calibration(calibrated, f"{told}{unread}", _held(held, files, spec, name))
+
+
+def _third(count: int) -> list[int]:
+    """Numbers of what is held back of so many: of two one, of one none."""
+    return _drawn(count, (count + 1) // 3)
+
+
+def _drawn(count: int, most: int) -> list[int]:
+    """In no period, which names in order may have."""
+    return sorted(np.random.default_rng(20).permutation(count)[:most].tolist())
 
 
 def rows(files: Sequence[Path], spec: PreprocessSpec) -> tuple[tuple[Pixels, ...], str]:
@@ -95,7 +105,7 @@ def _cuts(files: Sequence[Path], count: int) -> list[tuple[int, Path]]:
 def _readable(folder: Path, spec: PreprocessSpec, size: tuple[int, int]) -> tuple[list[Path], str]:
     """The pictures, each once, since a copy could be held back of what is calibrated on; and the other files, in words."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
-    files = [files[int(at)] for at in np.linspace(0, len(files) - 1, min(len(files), _MOST * 3 // 2))] if files else []
+    files = [files[number] for number in _drawn(len(files), _MOST)]
     found: dict[bytes, Path] = {}  # by their pixels
     broken: list[str] = []
     for file in files:
@@ -103,9 +113,9 @@ def _readable(folder: Path, spec: PreprocessSpec, size: tuple[int, int]) -> tupl
             pixels = spec.encoded([file.read_bytes()], height=size[0], width=size[1])
             found.setdefault(hashlib.sha256(pixels.tobytes()).digest(), file)
         except OSError as error:
-            broken.append(f"{file.name}: {error.strerror}")
+            broken.append(f"{file.name!a}: {error.strerror}")
         except UndecodableImage as error:
-            broken.append(f"{file.name}: {str(error).removeprefix('row 0: ')}")
+            broken.append(f"{file.name!a}: {str(error).removeprefix('row 0: ')}")
     copies = len(files) - len(broken) - len(found)
     named = f"{'; '.join(broken[:_NAMED])}{'; ...' * (len(broken) > _NAMED)}"
     told = f"; {copies} more show the same as others" if copies else ""
@@ -127,14 +137,23 @@ def _piece(file: Path, spec: PreprocessSpec, number: int) -> Pixels:
     return np.asarray(whole.resize(whole.size, box=(left, top, left + wide, top + high)))
 
 
-def example_rows(example: Mapping[str, npt.NDArray[Any]] | None) -> tuple[list[dict[str, npt.NDArray[Any]]], str]:
-    """Rows of a saved input example, {input: [1,...]}, and what they are. Raises UnsupportedModel for fewer than 20."""
+def example_rows(example: Mapping[str, npt.NDArray[Any]] | None) -> tuple[list[dict[str, npt.NDArray[Any]]], str, Samples]:
+    """Rows of a saved input example, {input: [1,...]}, what they are, and the third held back of them, as of pictures.
+
+    Raises UnsupportedModel for fewer than 20 in all.
+    """
     count = min(map(len, example.values()), default=0) if example else 0
     if example is None or count < _FEW:
         raise UnsupportedModel(
             "variant int8: the model takes tensors, which no folder of pictures becomes, and its saved input example has"
-            f" {count} rows; wanted {_FEW} to calibrate on, or pictures declared by --preprocess"
+            f" {count} rows; wanted {_FEW} to calibrate and to judge on, or pictures declared by --preprocess"
         )
-    return [{name: column[row : row + 1] for name, column in example.items()} for row in range(min(count, _MOST))], (
-        f"{min(count, _MOST)} rows of the saved input example"
-    )
+    drawn, told = _drawn(count, _MOST), "rows of the saved input example"
+    held = [drawn[number] for number in _third(len(drawn))]
+    own = [{name: column[row : row + 1] for name, column in example.items()} for row in drawn if row not in held]
+    makers = [(f"example {row}", partial(_row, example, row)) for row in held]
+    return own, f"{len(own)} {told}", Samples(tuple(makers), f"{len(held)} {told} held back from calibration")
+
+
+def _row(example: Mapping[str, npt.NDArray[Any]], row: int) -> Sample:
+    return {name: column[row] for name, column in example.items()}

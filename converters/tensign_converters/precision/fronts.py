@@ -54,10 +54,11 @@ def _front(network: ModelProto, part: float) -> tuple[str, ...]:
     """The nodes up to, and with what follows, that part of the layers with weights."""
     constants = {tensor.name for tensor in network.graph.initializer}
     names: list[str] = []
-    layers = [node for node in network.graph.node if node.op_type in (*LINEAR, "Conv") and node.input[1] in constants]
+    operators = (*LINEAR, "Conv")
+    layers = {node.name for node in network.graph.node if node.op_type in operators and node.input[1] in constants}
     left = round(part * len(layers)) or int(part > 0 and len(layers) > 1)
     for node in network.graph.node:
-        if node in layers:
+        if node.name in layers:
             left -= 1
         if left < 0:
             break

@@ -37,7 +37,7 @@ def quantize(model: ModelProto, target: Path, feeds: Sequence[Feed]) -> None:
 
     feeds: what the graph takes, a row or more each, by the names of its inputs. Layers from the first on stay as they are while
     the answers are off by more than 3.5 % of their spread: what is rounded there all others magnify. Raises UnsupportedModel
-    for a network that has nothing to quantize.
+    for a network that has nothing to quantize, or a layer that takes what nobody can tell the type of.
     """
     split = parts(model)
     operators = {node.op_type for node in split.network.graph.node}
@@ -47,10 +47,19 @@ def quantize(model: ModelProto, target: Path, feeds: Sequence[Feed]) -> None:
         raise UnsupportedModel("variant int8: wanted a network in single precision, got one that computes in half precision")
     rows = Prepared(split.before, feeds)
     known = seen(split.network, rows)
+    _check_known(split.network, known)
     made = spared(split.network, rows, _ERROR, lambda front: _eight_bits(split.network, known, front))
     whole = joined(split.whole, made)
     _widen(whole, {node.name for node in split.before.graph.node})
     save(whole, target)
+
+
+def _check_known(network: ModelProto, known: Seen) -> None:
+    told = {*known.ranges, *(tensor.name for tensor in network.graph.initializer)}
+    for node in network.graph.node:
+        if node.op_type in _WEIGHED and (name := node.input[0]) not in told:
+            taken = f"{name[:60]!a} is float32, which {node.name[:60]!a} takes"
+            raise UnsupportedModel(f"variant int8: nobody can tell that {taken}")
 
 
 def _eight_bits(network: ModelProto, known: Seen, front: Collection[str]) -> ModelProto:
@@ -107,23 +116,25 @@ def _go_round(made: ModelProto, kept: Collection[str]) -> None:
 
 def _widen(whole: ModelProto, before: Collection[str]) -> None:
     """Constants [1,C,1,1] of the preprocessing as [1,C,1,W], the same values, where the width is known: ONNX Runtime computes a
-    quantized graph channels last, where its loop over a constant of 3 values takes ten times as long."""
+    quantized graph channels last, where its loop over a constant of 3 values takes ten times as long. One that is used at two
+    widths stays."""
     widths = {
         value.name: value.type.tensor_type.shape.dim[3].dim_value
         for value in whole.graph.value_info
         if len(value.type.tensor_type.shape.dim) == 4
     }
     constants = {tensor.name: tensor for tensor in whole.graph.initializer}
-    uses = [name for node in whole.graph.node if node.name not in before for name in node.input]
+    uses: dict[str, set[int]] = {}
     for node in whole.graph.node:
-        width = widths.get(node.output[0], 0) if node.name in before else 0
-        for name in node.input if width else ():
-            tensor = constants.get(name)
-            if tensor is not None and len(tensor.dims) == 4 and tensor.dims[1] > 1 == tensor.dims[3] and name not in uses:
-                wide = np.repeat(numpy_helper.to_array(tensor), width, axis=3)
-                tensor.CopyFrom(numpy_helper.from_array(wide, name))
-                for value in [value for value in whole.graph.value_info if value.name == name]:
-                    whole.graph.value_info.remove(value)
+        for name in node.input:
+            uses.setdefault(name, set()).add(widths.get(node.output[0], 0) if node.name in before else 0)
+    for name, tensor in constants.items():
+        width = max(uses.get(name, {0}))
+        if uses.get(name) == {width} != {0} and len(tensor.dims) == 4 and tensor.dims[1] > 1 == tensor.dims[3]:
+            wide = np.repeat(numpy_helper.to_array(tensor), width, axis=3)
+            tensor.CopyFrom(numpy_helper.from_array(wide, name))
+            for value in [value for value in whole.graph.value_info if value.name == name]:
+                whole.graph.value_info.remove(value)
 
 
 def _groups(node: NodeProto) -> int:

@@ -55,15 +55,16 @@ def write_variants(
         return Variants(files)
     graph, calibrated = onnx.load(model), ""
     own = _own(subject, calibrate)
+    held = own.held if own else None
     given = [value.name for value in graph.graph.input]
     if "fp16" in files:
         one = Converted(model, subject)
         spread = range(0, len(rows), -(-len(rows) // _MEASURED))
         halve(graph, files["fp16"], _of(own, given) if own else [one.feeds([rows[row]]) for row in spread])
     if "int8" in files:
-        feeds, calibrated = (_of(own, given), own.told) if own else _example(subject, given, example)
+        feeds, calibrated, held = (_of(own, given), own.told, own.held) if own else _example(subject, given, example)
         quantize(graph, files["int8"], feeds)
-    return Variants(files, calibrated, own.held if own else None)
+    return Variants(files, calibrated, held)
 
 
 def _own(subject: Subject, calibrate: Path | None) -> Calibration | None:
@@ -80,8 +81,10 @@ def _of(own: Calibration, inputs: Sequence[str]) -> list[Feed]:
     return [{inputs[0]: row} for row in own.rows]
 
 
-def _example(subject: Subject, inputs: Sequence[str], example: Mapping[str, npt.NDArray[Any]] | None) -> tuple[list[Feed], str]:
+def _example(
+    subject: Subject, inputs: Sequence[str], example: Mapping[str, npt.NDArray[Any]] | None
+) -> tuple[list[Feed], str, Samples]:
     if subject.preprocess is not None:
         raise InvalidConfig("--variant int8: is calibrated on pictures like those to come: --calibrate FOLDER")
-    rows, told = example_rows(example)
-    return [dict(zip(inputs, row.values(), strict=True)) if len(inputs) == 1 else row for row in rows], told
+    rows, told, held = example_rows(example)
+    return [dict(zip(inputs, row.values(), strict=True)) if len(inputs) == 1 else row for row in rows], told, held

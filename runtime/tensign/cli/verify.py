@@ -35,7 +35,7 @@ def verify(
     console.print(f"{model} on {found.device}: {found.parity}")
     if held := found.record.proofs[variant].held:
         console.print(
-            f"judged when it was converted: {held}; those pictures are not kept: here other rows differ about as much as then"
+            f"judged when it was converted: {held}; here the rows that are kept differ about as much as then, or than they may"
         )
     console.print(f"held against: {found.record.against}")
     console.print(f"not checked: {'; '.join(found.record.unchecked)}")

@@ -159,7 +159,8 @@ def session_options(threads: int = 0) -> Any:
 def _overflows() -> bool:
     """Whether ONNX Runtime adds products of unsigned and signed bytes in 16 bits here, as on x86 without VNNI.
 
-    With VNNI that option would only make it slower, ResNet-18 2.5 times.
+    With VNNI that option would only make it slower, ResNet-18 2.5 times; where there is no /proc/cpuinfo to tell, the slow
+    way is taken.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         return False

@@ -39,6 +39,8 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
     },
 }
 
+CALIBRATED = ("int8",)  # on rows like those to come, and judged on such alone where some were held back
+
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -47,8 +49,8 @@ class Proof:
     """One file, held against the original.
 
     differences: the greatest of each row; worst: the names of the rows that differ most, the worst first; bytes: of the file;
-    speed: rows/s to those of fp32, one thread of the CPU where it was converted, 0 where nobody measured it; held: on pictures
-    that were held back from calibration and are not kept: where it is there, the tolerance is of it, and parity told besides.
+    speed: rows/s to those of fp32, one thread of the CPU where it was converted, 0 where nobody measured it; held: on rows that
+    were held back from calibration: where it is there, the tolerance is of it, and of parity too but for what is CALIBRATED.
     """
 
     file: str

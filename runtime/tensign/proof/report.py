@@ -15,7 +15,7 @@ import PIL.Image
 from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.plan import ModelPlan
 from tensign.proof.parity import Parity
-from tensign.proof.record import RECORD_FILE, Proof, Record
+from tensign.proof.record import CALIBRATED, RECORD_FILE, Proof, Record
 from tensign.proof.verification import tried
 
 FILE = "conversion.html"
@@ -66,8 +66,8 @@ def _figures(directory: Path, record: Record, again: Parity | None) -> str:
     for precision, proof in record.proofs.items():
         told = f"{precision} ({(directory / proof.file).stat().st_size / 1e6:.1f} MB{_speed(proof)})"
         if proof.held:
-            columns[f"{told}, judged on pictures like those to come"] = _told(proof.held)
-            told = f"{precision} on rows that it is not judged by"
+            columns[f"{told}, judged on rows like those to come"] = _told(proof.held)
+            told = f"{precision} on {'rows that it is not judged by' if precision in CALIBRATED else 'other rows'}"
         columns[told] = _told(proof.parity)
     if again:
         columns["verified just now"] = _told(again)

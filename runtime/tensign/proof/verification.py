@@ -18,7 +18,18 @@ from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.model import Model
 from tensign.plan import ModelPlan
 from tensign.proof.parity import Answers, Differences, Parity, Tolerance
-from tensign.proof.record import ANSWERS_FILE, RECORD_FILE, Proof, Record, allowed, declared, digest, padded, thinned
+from tensign.proof.record import (
+    ANSWERS_FILE,
+    CALIBRATED,
+    RECORD_FILE,
+    Proof,
+    Record,
+    allowed,
+    declared,
+    digest,
+    padded,
+    thinned,
+)
 from tensign.proof.rows import read_rows
 from tensign.proof.samples import Sample, Samples, samples
 
@@ -38,7 +49,7 @@ class Verified:
 def verify(path: Path | str, config: ModelConfig | None = None) -> Verified:
     """Runs what is served, host preprocessing included, on the rows that the conversion was proved with.
 
-    A variant that was judged on pictures that are not kept is to differ on those rows no more than it did then, or than it may.
+    A calibrated variant that was judged on others is to differ on those rows no more than it did then, or than it may.
     Raises ParityFailed where a file was changed since or an answer is beyond the tolerance, UnsupportedModel where the
     directory carries no proof, or one that proves less than a conversion must, and what loading raises.
     """
@@ -74,7 +85,7 @@ def _tolerance(proof: Proof, variant: str, activation: str) -> Tolerance:
     most, then = proof.tolerance, proof.parity
     if variant != "fp32" and activation != "none":
         most = replace(most, relative=math.inf)
-    if proof.held is None:
+    if proof.held is None or variant not in CALIBRATED:
         return most
     return Tolerance(
         max(most.difference, _WIDER * then.max_difference),
@@ -118,6 +129,9 @@ def _check(plan: ModelPlan, record: Record) -> None:
                 bound = "least" if key == "agreement" else "most"
                 told = f"wanted at {bound} {most[key]:g}, got {value:g}"
                 raise UnsupportedModel(f"{RECORD_FILE}: proofs.{name}.tolerance.{key}: {told}")
+        uncounted = proof.held is not None and proof.held.top1_agreement is None
+        if uncounted and proof.tolerance.agreement and record.proofs["fp32"].parity.top1_agreement is not None:
+            raise UnsupportedModel(f"{RECORD_FILE}: proofs.{name}.held.top1_agreement: wanted a share, as of fp32, got none")
         if proof.held and (name == "fp32" or not proof.tolerance.holds(proof.held, plan.activation)):
             raise UnsupportedModel(f"{RECORD_FILE}: proofs.{name}.held: wanted what its tolerance allows, and none of fp32")
 
