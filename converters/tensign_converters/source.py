@@ -97,7 +97,7 @@ def _from_fastai(manifest: ModelManifest, declaration: Declaration | None, trust
 
 
 def _own_code(manifest: ModelManifest, flavor: str) -> None:
-    """What MLflow kept of the model's code comes first on the path. Raises UnsupportedModel for what is not in its directory."""
+    """What MLflow kept of the model's code comes first on the path. Raises UnsupportedModel for a place outside of it."""
     if code := manifest.flavors[flavor].get("code"):
         inside(manifest, code, directory=True)
         add_code(manifest.path, manifest.flavors[flavor])
