@@ -307,8 +307,8 @@ def test_a_page_answers_its_question(made: Path) -> None:
     own = replace(proof.parity, inputs="2 pictures held back from calibration and 98 pieces of them", top1_agreement=0.98)
     slow, fast = (replace(proof, speed=speed, held=own) for speed in (1.04, 1.06))
     assert "best class equal on 98 % of 30 rows" in verdict(slow, "softmax", "classification")
-    told = list(remarks("int8", slow, "3 pictures and 97 pieces of them"))
-    assert told == ["of 5 pictures, too few to tell much", "no faster than fp32 here"]
+    noted = list(remarks("int8", slow, "3 pictures and 97 pieces of them"))
+    assert noted == ["of 5 pictures, too few to tell much", "no faster than fp32 here"]
     assert not list(remarks("int8", fast, "18 pictures and 82 pieces of them"))
     assert verdict(replace(proof, tolerance=replace(proof.tolerance, relative=-1)), "none", "").startswith("Not the same: ")
 
