@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +37,15 @@ def test_the_engine_and_why(name: str, served: str, says: str, fixture_dir: Call
     assert says in facts.get("why", "")
     assert "python_function" in facts["other flavors"]
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_a_converted_model_is_the_same_one_for_mlflow(tmp_path: Path) -> None:
+    assert inspected(MODEL)["other flavors"] == {"python_function": "this same model, as mlflow.pyfunc.load_model opens it"}
+    for name in ("model.onnx", "labels.json"):
+        shutil.copy(MODEL / name, tmp_path)
+    said = (MODEL / "MLmodel").read_text()
+    (tmp_path / "MLmodel").write_text(said.replace("tensign.pyfunc", "other.pyfunc"))
+    assert "so it needs --trust" in inspected(tmp_path)["other flavors"]["python_function"]
 
 
 def test_columns_params_and_every_key_are_told(mlmodel: Callable[..., Path]) -> None:
@@ -92,7 +102,8 @@ def test_layout_of_an_input(dtype: str, shape: tuple[int, ...], says: str) -> No
 def test_batching_follows_from_the_shape(shape: list[int], says: str, mlmodel: Callable[..., Path]) -> None:
     path = mlmodel(signature={"inputs": [tensor("float32", shape)], "outputs": [tensor("float32", [-1])]})
     (path / "model.onnx").touch()
-    assert inspected(path)["batching"].endswith(says)
+    facts = inspected(path)
+    assert facts["batching"].endswith(says) and "task" not in facts
 
 
 @pytest.mark.parametrize("signature", [None, {"inputs": "[", "outputs": "[]"}, 5], ids=str)

@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from conftest import CPU
+from conftest import CPU, tensor, write_mlmodel
 from onnx_networks import small
 from precision_network import BOTH, DECLARED, SIZE, answer, feeds, folder_of, network, noise, per_pixel
 from tensign.cli import app
@@ -156,6 +156,16 @@ def test_what_nobody_could_do_is_refused_at_once(names: tuple[str, ...], folder:
 def test_eight_bits_want_pictures(subject: Subject, tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="--variant int8: is calibrated on pictures like those to come: --calibrate FOLDER"):
         write_model(subject, tmp_path, origin={}, crops=4, variants=["int8"])
+
+
+def test_what_certainly_takes_pictures_is_refused_before_anything_is_loaded(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    signature = {"inputs": [tensor("uint8", [-1, 8, 8, 3])], "outputs": [tensor("float32", [-1, 2])]}
+    source = write_mlmodel(tmp_path / "model", signature=signature, flavors={"fastai": {"data": "model.fastai"}})
+    with pytest.raises(InvalidConfig, match="int8: is calibrated on pictures like those to come: --calibrate FOLDER"):
+        convert(source, tmp_path / "made", trust=False, variants=["int8"])
+    assert not capfd.readouterr().err
 
 
 def test_tables_have_no_variants(fixture_dir: Callable[[str], Path], tmp_path: Path) -> None:

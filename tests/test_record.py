@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import shutil
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from typer.testing import CliRunner
 
@@ -22,6 +25,7 @@ from tensign.errors import ParityFailed, UnsupportedModel
 from tensign.proof import report
 from tensign.proof.answers import read_answers, write_answers
 from tensign.proof.record import ANSWERS_FILE, RECORD_FILE, TOLERANCES, Record, allowed
+from tensign.proof.verdict import remarks, verdict
 from tensign.proof.verification import verify
 from test_proof import written
 
@@ -283,12 +287,43 @@ def test_what_mlflow_adds_to_an_mlmodel_changes_no_proof(made: Path) -> None:
 def test_a_page_escapes_and_refuses_what_is_not_of_the_rows(made: Path) -> None:
     changed(made, ("against",), "<script>alert(1)</script>")
     changed(made, ("source", "<b>key"), "<i>value")
-    assert not re.search("<script|<b>|<i>", report.page(made, Record.read(made)[0]))
+    assert not re.search("<script|<b>key|<i>", report.page(made, Record.read(made)[0]))
     changed(made, (*FP32, "tolerance", "difference"), 0)
     report.page(made, Record.read(made)[0])
     changed(made, (*FP32, "worst"), ["noise 99"])
     with pytest.raises(UnsupportedModel, match=r"differences and worst: not of the 30 rows that are tried"):
         report.page(made, Record.read(made)[0])
+
+
+def test_a_page_answers_its_question(made: Path) -> None:
+    record = Record.read(made)[0]
+    shown = report.page(made, record)
+    assert re.search(
+        r"<b>The same: greatest difference \S+ of the row&#x27;s largest value, 0.0001 allowed, on 30 rows</b>", shown
+    )
+    for told in ("<th>signature</th>", r"\(0.0001 allowed\)", r"fp32 \([0-9.]+ kB", "how far answers to different rows"):
+        assert re.search(told, shown), told
+    proof = record.proofs["fp32"]
+    own = replace(proof.parity, inputs="2 pictures held back from calibration and 98 pieces of them", top1_agreement=0.98)
+    slow, fast = (replace(proof, speed=speed, held=own) for speed in (1.04, 1.06))
+    assert "best class equal on 98 % of 30 rows" in verdict(slow, "softmax", "classification")
+    noted = list(remarks("int8", slow, "3 pictures and 97 pieces of them"))
+    assert noted == ["of 5 pictures, too few to tell much", "no faster than fp32 here"]
+    assert not list(remarks("int8", fast, "18 pictures and 82 pieces of them"))
+    assert verdict(replace(proof, tolerance=replace(proof.tolerance, relative=-1)), "none", "").startswith("Not the same: ")
+
+
+def test_a_page_is_drawn_without_a_word(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    caplog.set_level("INFO")
+    log = logging.getLogger("matplotlib.font_manager")
+    with report._without_font_news():
+        log.info("generated new fontManager")
+        log.info("something else")
+    log.info("generated new fontManager")
+    assert caplog.messages == ["something else", "generated new fontManager"]
+    palette = PIL.Image.new("P", (3, 3))
+    palette.save(tmp_path / "clear.png", transparency=b"\x00\x80")
+    assert report._thumbnail(tmp_path / "clear.png").startswith("<img")  # warnings are errors
 
 
 def test_the_command_shows_markup_as_it_stands(made: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ with warnings.catch_warnings():
     torch = pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision")
 
+    from tensign_converters.confined import absolute
     from tensign_converters.declared.declaration import Declaration
     from tensign_converters.source import read_source
 
@@ -100,25 +104,58 @@ def test_a_pytorch_model_is_served_without_trust(fixture_dir: Callable[[str], Pa
     assert verify(path, CPU).parity.max_difference <= 1e-4
 
 
-def test_a_class_of_its_own_needs_trust_and_then_runs_by_its_own_engine(tmp_path: Path) -> None:
+def with_code(path: Path, forward: str, code: str = "code") -> Path:
+    """As MLflow writes a class whose module it was given as code_paths."""
     source = write_mlmodel(
-        tmp_path / "model",
+        path,
         signature={"inputs": [tensor("float32", [-1, 4])], "outputs": [tensor("float32", [-1, 4])]},
-        flavors={"pytorch": {"model_data": "data", "code": "code"}},
+        flavors={"pytorch": {"model_data": "data", "code": code}},
     )
     (source / "data").mkdir()
     (source / "code").mkdir()
     (source / "code" / "custom.py").write_text(
-        "import torch\nclass Odd(torch.nn.Module):\n    def forward(self, x):\n        return x * 2 if x.sum() > 0 else x\n"
+        f"import torch\nclass Odd(torch.nn.Module):\n    def forward(self, x):\n        return {forward}\n"
     )
-    import subprocess
-    import sys
-
     made = "import sys; sys.path.insert(0, 'code'); import custom, torch; torch.save(custom.Odd(), 'data/model.pth')"
     subprocess.run([sys.executable, "-W", "ignore", "-c", made], cwd=source, check=True)
+    return source
+
+
+def test_a_class_of_its_own_needs_trust_and_then_runs_by_its_own_engine(tmp_path: Path) -> None:
+    source = with_code(tmp_path / "model", "x * 2 if x.sum() > 0 else x")
     with pytest.raises(UntrustedModel, match=r"custom\.Odd"):
         servable(source, trust=False, cache=tmp_path / "cache")
     assert servable(source, trust=True, cache=tmp_path / "cache") == source
+    model = Model.load(source, replace(CPU, engine="torch", trust=True))
+    (answer,) = model.infer({"input-0": np.ones((1, 4), np.float32)}).values()
+    model.close()
+    assert answer.tolist() == [[2, 2, 2, 2]]
+
+
+def test_a_class_that_mlflow_kept_the_code_of_is_converted_where_it_is_trusted(tmp_path: Path) -> None:
+    source = with_code(tmp_path / "model", "x * 3")
+    with pytest.raises(UntrustedModel, match=r"custom\.Odd"):
+        convert(source, tmp_path / "made", trust=False, crops=4)
+    convert(source, tmp_path / "made", trust=True, crops=4)
+    model = Model.load(tmp_path / "made", CPU)
+    (answer,) = model.infer({"input-0": np.ones((1, 4), np.float32)}).values()
+    model.close()
+    assert answer.tolist() == [[3, 3, 3, 3]]
+
+
+def test_the_confined_process_finds_relative_places_though_it_starts_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute("code::/opt/lib") == f"{tmp_path}/code:/opt/lib"
+
+
+@pytest.mark.parametrize("code", ["../outside", "nowhere"])
+def test_code_outside_of_the_model_is_not_run(tmp_path: Path, code: str) -> None:
+    source = with_code(tmp_path / "model", "x * 3", code)
+    shutil.copytree(source / "code", tmp_path / "outside")
+    with pytest.raises(UnsupportedModel, match="which is no file of the directory"):
+        convert(source, tmp_path / "made", trust=True, crops=4)
 
 
 class Crossed(torch.nn.Module):  # type: ignore[name-defined, misc]  # torch is imported where it is

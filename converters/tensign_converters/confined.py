@@ -39,6 +39,8 @@ def run(job: dict[str, Any], readable: Sequence[Path], *writable: Path) -> dict[
         variables = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("PYTHON")}
         variables |= {"HOME": scratch, "TMPDIR": scratch, "PYTHONUSERBASE": site.getuserbase(), "CUDA_VISIBLE_DEVICES": ""}
         variables["MPLCONFIGDIR"] = scratch
+        if "PYTHONPATH" in variables:
+            variables["PYTHONPATH"] = absolute(variables["PYTHONPATH"])
         for fonts in Path("~/.cache/matplotlib").expanduser().glob("fontlist*.json"):  # which take a second to find again
             with contextlib.suppress(OSError):
                 shutil.copy(fonts, scratch)
@@ -68,6 +70,11 @@ def run(job: dict[str, Any], readable: Sequence[Path], *writable: Path) -> dict[
             raise kind(str(answer.get("text")))
         raise errors.UnsupportedModel(str(answer.get("text")))
     return answer
+
+
+def absolute(places: str) -> str:
+    """Of a PYTHONPATH, for a process that starts elsewhere; without empty entries, which are the current directory."""
+    return os.pathsep.join(os.path.abspath(place) for place in places.split(os.pathsep) if place)
 
 
 def said(source: object, act: Callable[[], dict[str, str]]) -> dict[str, str]:

@@ -42,13 +42,14 @@ def convert(
     counterpart, InvalidConfig for a declaration, variant or calibration that does not fit, ParityFailed for what predicts
     something else afterwards, FileExistsError where the target exists.
     """
-    check_variants(variants, calibrate)
     if not source.exists():
         raise ModelNotFound(
             f"{source}: no such file or directory; give a directory that MLflow wrote, or the file of a network"
         )
+    pictured = preprocess is not None
     if not source.is_file():
-        _check(source, declared=preprocess is not None)
+        pictured = _check(source, declared=pictured)
+    check_variants(variants, calibrate, pictures=pictured)
     declared = {"called": preprocess.name, "document": plain(preprocess)} if preprocess else None
     with workshop(target) as made:
         _check_torch()
@@ -69,14 +70,15 @@ def convert(
     return f"{target}: {said}"
 
 
-def _check(source: Path, *, declared: bool) -> None:
-    """What the MLmodel alone tells, before anything heavy starts."""
+def _check(source: Path, *, declared: bool) -> bool:
+    """What the MLmodel alone tells, before anything heavy starts; gives back whether what it takes can only be pictures."""
     manifest = read_mlmodel(source)
     if "tensign" in manifest.flavors or (not declared and "onnx" in manifest.flavors):
         raise UnsupportedModel(f"{source}: needs no conversion, it is served as it is")
     if advice := refusal(manifest):
         raise UnsupportedModel(f"{source}: {advice}")
     Signature.parse(manifest.signature)
+    return declared or "fastai" in manifest.flavors
 
 
 def readable(source: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from tensign.mlmodel import ModelManifest
 from tensign.proof.record import CALIBRATED, Proof, Record, digest
 from tensign.proof.rows import example, write_rows
 from tensign.proof.samples import samples
+from tensign.proof.verdict import remarks
 from tensign.version import __version__
 from tensign_converters.precision.speed import speeds
 from tensign_converters.precision.variants import write_variants
@@ -117,7 +118,8 @@ def _varied(proofs: Mapping[str, Proof], calibrated: str) -> Iterator[str]:
     for name, proof in proofs.items():
         if name != FULL:
             judged = proof.held or proof.parity
-            yield f"{name}: {proof.bytes / 1e6:.2f} MB, {proof.speed:.1f} times the images/s of fp32 here, {judged}"
+            told = f"{name}: {proof.bytes / 1e6:.2f} MB, {proof.speed:.1f} times the images/s of fp32 here, {judged}"
+            yield "; ".join([told, *remarks(name, proof, calibrated)])
             if proof.held:
                 yield f"{name} on {'rows that it is not judged by' if name in CALIBRATED else 'other rows'}: {proof.parity}"
     if calibrated:

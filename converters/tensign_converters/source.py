@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tensign.choice import choices, inside
+from tensign.engines.code import add_code
 from tensign.errors import InvalidConfig, TensignError, UnsupportedModel, UntrustedModel
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.proof.record import digest
@@ -70,6 +71,8 @@ def _folded(file: Path, declaration: Declaration) -> Subject:
 
 def _from_pytorch(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
     signature = Signature.parse(manifest.signature)
+    if trust:
+        _own_code(manifest, "pytorch")
     return _torch(_file(manifest, "pytorch"), signature, declaration, trust=trust)
 
 
@@ -91,6 +94,13 @@ def _from_fastai(manifest: ModelManifest, declaration: Declaration | None, trust
     if declaration is not None:
         raise InvalidConfig("--preprocess: a Learner says itself how its pictures are prepared")
     return _learner(manifest, Signature.parse(manifest.signature), trust=trust)
+
+
+def _own_code(manifest: ModelManifest, flavor: str) -> None:
+    """What MLflow kept of the model's code comes first on the path. Raises UnsupportedModel for a place outside of it."""
+    if code := manifest.flavors[flavor].get("code"):
+        inside(manifest, code, directory=True)
+        add_code(manifest.path, manifest.flavors[flavor])
 
 
 def _file(manifest: ModelManifest, flavor: str) -> Path:
@@ -138,6 +148,7 @@ def read_learner(manifest: ModelManifest, *, trust: bool) -> Recording:
     written = str(flavor.get("fastai_version", "an unknown version"))[:40]
     if not trust:
         return _read(file, written)
+    _own_code(manifest, "fastai")
     try:
         return learner.load(file, written)
     except UnsupportedModel as not_loaded:

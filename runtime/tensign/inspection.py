@@ -81,7 +81,7 @@ def _served(manifest: ModelManifest) -> dict[str, Any]:
         "why": _why(choice),
         "other flavors": _others(manifest, choice),
         "batching": _batching(plan),
-        "task": plan.task,
+        "task": plan.task or None,
         "activation": plan.activation if choice.engine == "onnx" else None,
         "encoded images": _encoded(plan),
     }
@@ -115,10 +115,18 @@ def _others(manifest: ModelManifest, chosen: Choice | None) -> dict[str, str]:
     others = {}
     for choice in choices(manifest):
         if chosen is None or choice.flavor != chosen.flavor:
+            if chosen is not None and chosen.flavor == "tensign" and _ours(manifest, choice):
+                others[choice.flavor] = "this same model, as mlflow.pyfunc.load_model opens it"
+                continue
             ask = "" if choice.asked or choice.refused or chosen is None else f"; comes after {chosen.flavor}"
             by = f"; --engine {choice.engine} asks for it" if ask else ""
             others[choice.flavor] = f"{str(choice).removeprefix(f'{choice.flavor}: ')}{ask}{by}"
     return others
+
+
+def _ours(manifest: ModelManifest, choice: Choice) -> bool:
+    """Whether it is what the converter wrote for MLflow beside its own flavor."""
+    return choice.flavor == "python_function" and manifest.flavors[choice.flavor].get("loader_module") == "tensign.pyfunc"
 
 
 def _batching(plan: ModelPlan) -> str:

@@ -16,8 +16,8 @@ from tensign.errors import UnsupportedModel
 from tensign_converters.pickles.archive import MAGIC
 
 _CODE = (
-    "its code has to be importable here: install the package it comes from; where MLflow kept it in the MLmodel's code/"
-    " directory, put that on PYTHONPATH"
+    "its code has to be importable here: install the package it comes from, or put its directory on PYTHONPATH; a code/"
+    " directory that an MLmodel names is found by itself"
 )
 
 _ROWS = (1, 2, 3)  # that a TorchScript is tried on

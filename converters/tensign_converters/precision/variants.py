@@ -14,7 +14,7 @@ from tensign.config import VARIANTS
 from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.proof.samples import Samples
 from tensign.specs import tensor_specs
-from tensign_converters.precision.asked import check_variants
+from tensign_converters.precision.asked import NO_PICTURES, check_variants
 from tensign_converters.precision.calibration import Calibration, example_rows, pictures
 from tensign_converters.precision.halves import halve
 from tensign_converters.precision.quantized import quantize
@@ -85,6 +85,6 @@ def _example(
     subject: Subject, inputs: Sequence[str], example: Mapping[str, npt.NDArray[Any]] | None
 ) -> tuple[list[Feed], str, Samples]:
     if subject.preprocess is not None:
-        raise InvalidConfig("--variant int8: is calibrated on pictures like those to come: --calibrate FOLDER")
+        raise InvalidConfig(NO_PICTURES)
     rows, told, held = example_rows(example)
     return [dict(zip(inputs, row.values(), strict=True)) if len(inputs) == 1 else row for row in rows], told, held

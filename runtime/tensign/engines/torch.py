@@ -11,6 +11,7 @@ import numpy as np
 
 from tensign.engines import Engine
 from tensign.engines.answers import named
+from tensign.engines.code import add_code
 from tensign.errors import ProviderUnavailable, UnsupportedModel
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 class TorchEngine(Engine):
     """file: model.pt2, or model.pth, beside which pickle_module_info.txt names what pickled it; outputs: as declared."""
 
-    def __init__(self, file: str, device: str, outputs: list[dict[str, Any]], **_: Any) -> None:
-        self._file = Path(file)
+    def __init__(
+        self, path: str, file: str, device: str, flavor: dict[str, Any], outputs: list[dict[str, Any]], **_: Any
+    ) -> None:
+        self._path, self._file, self._flavor = Path(path), Path(file), flavor
         self._declared = outputs
         self._network: Any = None
         self.device = device
@@ -32,6 +35,7 @@ class TorchEngine(Engine):
         import torch
 
         self.device = torch_device(self.device)
+        add_code(self._path, self._flavor)
         try:
             if self._file.suffix == ".pt2":
                 program = torch.export.load(str(self._file))

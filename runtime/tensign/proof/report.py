@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from tensign.config import MAX_PIXELS
+from tensign.decode import decode
 from tensign.errors import InvalidConfig, UnsupportedModel
 from tensign.plan import ModelPlan
-from tensign.proof.parity import Parity
-from tensign.proof.record import CALIBRATED, RECORD_FILE, Proof, Record
+from tensign.proof.parity import Parity, Tolerance
+from tensign.proof.record import CALIBRATED, RECORD_FILE, TOLERANCES, Proof, Record
+from tensign.proof.verdict import remarks, verdict
 from tensign.proof.verification import tried
 
 FILE = "conversion.html"
@@ -42,55 +47,82 @@ def page(directory: Path, record: Record, again: Parity | None = None, name: str
     Raises InvalidConfig without matplotlib.
     """
     check()
-    name = escape(name or ModelPlan.of(directory).manifest.name)
-    parts = [f"<h1>{name}: converted, and the same?</h1>", _facts(record), _figures(directory, record, again)]
-    for precision, proof in record.proofs.items():
+    plan = ModelPlan.of(directory)
+    name = escape(name or plan.manifest.name)
+    proofs = {precision: record.proofs[precision] for precision in TOLERANCES if precision in record.proofs}
+    parts = [f"<h1>{name}: converted, and the same?</h1>", *_verdicts(plan, record, proofs)]
+    parts += [_facts(plan, record), _figures(plan, proofs, again)]
+    for precision, proof in proofs.items():
         parts += [
             f"<h2>{escape(precision)}: how far each of {escape(str(proof.parity.rows))} rows differs</h2>",
             _histogram(proof),
         ]
-        parts += ["<h2>The rows that differ most</h2>", *_worst(directory, record, proof)]
+        parts += ["<h2>The rows that differ most</h2>", *_worst(plan, record, proof)]
     head = f'<meta charset="utf-8"><title>{name}: proof</title><style>{_STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{"".join(parts)}\n</body></html>\n'
 
 
-def _facts(record: Record) -> str:
+def _verdicts(plan: ModelPlan, record: Record, proofs: Mapping[str, Proof]) -> Iterator[str]:
+    for precision, proof in proofs.items():
+        noted = remarks(precision, proof, str(record.source.get("calibrated", "")))
+        told = "; ".join([verdict(proof, plan.activation, plan.task), *noted])
+        yield f"<p><b>{escape(told if len(proofs) == 1 else f'{precision}: {told}')}</b></p>"
+
+
+def _facts(plan: ModelPlan, record: Record) -> str:
     source = {key: value for key, value in record.source.items() if key != "versions"}
     versions = ", ".join(f"{key} {value}" for key, value in record.source.get("versions", {}).items())
-    facts: dict[str, Any] = {"held against": record.against, **source, "versions": versions}
-    return _table([(key, str(value)) for key, value in facts.items()] + [("not checked", "; ".join(record.unchecked))])
+    facts: dict[str, Any] = {"signature": plan.signature}
+    if plan.preprocess:
+        facts["preprocessing"] = "; ".join(map(str, (*plan.preprocess.steps, *plan.preprocess.graph))) or "none"
+    if plan.labels:
+        facts["labels"] = f"{len(plan.labels)}: {', '.join(plan.labels[:8])}{', ...' if len(plan.labels) > 8 else ''}"
+    facts |= {"held against": record.against, **source, "versions": versions, "not checked": "; ".join(record.unchecked)}
+    return _table([(key, str(value)) for key, value in facts.items()])
 
 
-def _figures(directory: Path, record: Record, again: Parity | None) -> str:
+def _figures(plan: ModelPlan, proofs: Mapping[str, Proof], again: Parity | None) -> str:
     columns: dict[str, Mapping[str, str]] = {}
-    for precision, proof in record.proofs.items():
-        told = f"{precision} ({(directory / proof.file).stat().st_size / 1e6:.1f} MB{_speed(proof)})"
+    for precision, proof in proofs.items():
+        most: Tolerance | None = proof.tolerance
+        told = f"{precision} ({_size((plan.manifest.path / proof.file).stat().st_size)}{_speed(proof)})"
         if proof.held:
-            columns[f"{told}, judged on rows like those to come"] = _told(proof.held)
+            columns[f"{told}, judged on rows like those to come"] = _told(proof.held, plan.activation, most)
             told = f"{precision} on {'rows that it is not judged by' if precision in CALIBRATED else 'other rows'}"
-        columns[told] = _told(proof.parity)
+            most = None if precision in CALIBRATED else most
+        columns[told] = _told(proof.parity, plan.activation, most)
     if again:
-        columns["verified just now"] = _told(again)
+        columns["verified just now"] = _told(again, plan.activation, None)
     rows = [("", *columns)]
     rows += [(label, *(column[label] for column in columns.values())) for label in next(iter(columns.values()))]
     return _table(rows)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def _speed(proof: Proof) -> str:
     return f", {proof.speed:.1f} times the rows/s of fp32 on one thread" if proof.speed else ""
 
 
-def _told(parity: Parity) -> dict[str, str]:
+def _told(parity: Parity, activation: str, most: Tolerance | None) -> dict[str, str]:
+    """most: what these figures were judged by, None where they were not."""
     given, agreement = parity.network_input_difference, parity.top1_agreement
+    difference = f" ({most.difference:g} allowed)" if most and activation != "none" else ""
+    relative = f" ({most.relative:g} allowed)" if most else ""
+    least = f" (from {most.agreement:.0%} on)" if most and most.agreement else ""
     return {
         "rows": f"{parity.rows}: {parity.inputs}",
         "rows at a time, in turn": ", ".join(map(str, parity.batches)),
-        "greatest difference of an output": f"{parity.max_difference:.1e}",
+        "greatest difference of an output": f"{parity.max_difference:.1e}{difference}",
         "mean difference of an output": f"{parity.mean_difference:.1e}",
-        "greatest difference of a logit, to the row's largest": f"{parity.relative_difference:.1e}",
+        "greatest difference of a logit, to the row's largest": f"{parity.relative_difference:.1e}{relative}",
         "greatest difference of what the network is given": "not known" if given is None else f"{given:.1e}",
-        "top-1 agreement": "no classes" if agreement is None else f"{agreement:.2%}",
-        "spread of the logits over the rows": f"{parity.spread:.3g}",
+        "top-1 agreement": "no classes" if agreement is None else f"{agreement:.2%}{least}",
+        "spread of the logits: how far answers to different rows lie apart; next to 0, the rest proves nothing": (
+            f"{parity.spread:.3g}"
+        ),
     }
 
 
@@ -100,8 +132,9 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _histogram(proof: Proof) -> str:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    with _without_font_news():
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
 
     values = np.maximum(np.array(proof.differences), _SMALLEST)
     edges = np.logspace(np.log10(_SMALLEST), 0, 37)
@@ -119,12 +152,28 @@ def _histogram(proof: Proof) -> str:
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
 
-def _worst(directory: Path, record: Record, proof: Proof) -> Iterator[str]:
-    plan = ModelPlan.of(directory)
+@contextmanager
+def _without_font_news() -> Iterator[None]:
+    """Where matplotlib has seen no font yet, it says that it has looked for them."""
+    log = logging.getLogger("matplotlib.font_manager")
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("generated new fontManager")
+
+    log.addFilter(other)
+    try:
+        yield
+    finally:
+        log.removeFilter(other)
+
+
+def _worst(plan: ModelPlan, record: Record, proof: Proof) -> Iterator[str]:
     rows = tried(plan, record.crops)
     numbers = {rows.name(row): row for row in range(len(rows))}
     if len(rows) != len(proof.differences) or not numbers.keys() >= set(proof.worst):
-        raise UnsupportedModel(f"{directory / RECORD_FILE}: differences and worst: not of the {len(rows)} rows that are tried")
+        raise UnsupportedModel(
+            f"{plan.manifest.path / RECORD_FILE}: differences and worst: not of the {len(rows)} rows that are tried"
+        )
     for name in proof.worst:
         difference = proof.differences[numbers[name]]
         thumbnail = next((_thumbnail(value) for value in rows[numbers[name]].values()), "")
@@ -134,8 +183,7 @@ def _worst(directory: Path, record: Record, proof: Proof) -> Iterator[str]:
 def _thumbnail(value: Any) -> str:
     """A picture as an inline PNG, nothing for what is none."""
     if isinstance(value, Path):
-        with PIL.Image.open(io.BytesIO(value.read_bytes())) as opened:
-            image = opened.convert("RGB")
+        image = decode(value.read_bytes(), max_pixels=MAX_PIXELS)
     elif isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim >= 2:
         image = PIL.Image.fromarray(value.squeeze()).convert("RGB")
     elif isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim == 3:
