@@ -96,6 +96,11 @@ def test_numbers_of_either_scale_are_taken_where_they_can_be_meant(tmp_path: Pat
     assert declared(tmp_path, text).mean
 
 
+def test_a_folder_is_no_declaration() -> None:
+    with pytest.raises(InvalidConfig, match=r"^\. is no file but a folder$"):
+        Declaration.read(Path())
+
+
 HEADS: list[tuple[str, tuple[int, ...], tuple[str, str, float | None]]] = [
     ("activation: softmax", (-1, 3), ("classification", "softmax", None)),
     ("activation: softmax", (-1, 3, -1, -1), ("segmentation", "softmax", None)),
@@ -247,7 +252,7 @@ def test_labels_of_a_file_beside_it(tmp_path: Path, name: str, content: bytes) -
         ("/etc/passwd", None, '"/etc/passwd" leads out of the folder'),
         ("link", None, '"link" leads out of the folder'),
         ("pipe", None, "pipe is no file"),
-        (".", None, "is no file"),
+        (".", None, "is no file but a folder"),
         ("none.txt", None, "none.txt cannot be read: No such file"),
         ('"a\\0b"', None, "is no name of a file"),
         ("a" * 300, None, "cannot be read: File name too long"),
