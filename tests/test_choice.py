@@ -86,7 +86,7 @@ def test_each_flavor_is_explained(model_of: Callable[..., Path]) -> None:
         ("python_function", {"data": "../"}, "auto", "no file of the directory"),
         ("python_function", {"code": "../../code"}, "auto", "no file of the directory"),
         ("python_function", {"loader_module": "os; import sys"}, "auto", "is no module's name"),
-        ("keras", {}, "auto", "keras: no engine runs it"),
+        ("keras", {}, "auto", "keras: no engine runs it$"),
         ("onnx", {}, "torch", "--engine torch: no flavor for it; onnx: by engine onnx"),
         ("fastai", {}, "auto", "tensign convert SRC DST; or .* --engine fastai --trust"),
         ("fastai", {"fastai_version": "2.4.1"}, "auto", "tensign convert SRC DST; or"),

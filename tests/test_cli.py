@@ -140,8 +140,18 @@ def test_predict_says_that_a_model_takes_no_pictures_before_it_is_converted(tmp_
     (path / "data" / "model.pth").write_bytes(b"not read")
     done = tensign("predict", path, pictures[0], TENSIGN_CACHE_DIR=str(tmp_path / "cache"))
     said = "declares no preprocessing, so pictures cannot become its input float32 [-1,3,8,8] -> float32 [-1,2]"
+    said += "; to declare it: tensign convert SRC DST --preprocess YAML"
     assert (done.returncode, done.stderr) == (2, f"error: {path}: {said}\n")
     assert not (tmp_path / "cache").exists()
+
+
+def test_predict_of_a_table_counts_its_columns(tmp_path: Path, pictures: list[Path]) -> None:
+    columns = [{"type": "long", "name": name, "required": True} for name in "abc"]
+    path = write_mlmodel(tmp_path / "table", signature={"inputs": columns}, flavors={"pytorch": {"model_data": "data"}})
+    (path / "data").mkdir()
+    (path / "data" / "model.pth").write_bytes(b"not read")
+    done = tensign("predict", path, pictures[0])
+    assert (done.returncode, done.stderr) == (2, f"error: {path}: takes a table of 3 columns, and no pictures\n")
 
 
 def test_a_wrong_declaration_is_told_before_torch_is_imported(tmp_path: Path) -> None:

@@ -91,6 +91,16 @@ def test_the_rest_is_told_in_words(tmp_path: Path) -> None:
     assert declared(tmp_path, "{layout: NHWC, mode: L}").spec().graph == ("cast to float32, NHW to NHW1",)
 
 
+@pytest.mark.parametrize("text", ["{divide: 1, mean: 0.5, std: 0.5}", "{mean: 0, std: 255}", "{mean: 127, std: 1}"])
+def test_numbers_of_either_scale_are_taken_where_they_can_be_meant(tmp_path: Path, text: str) -> None:
+    assert declared(tmp_path, text).mean
+
+
+def test_a_folder_is_no_declaration() -> None:
+    with pytest.raises(InvalidConfig, match=r"^\. is no file but a folder$"):
+        Declaration.read(Path())
+
+
 HEADS: list[tuple[str, tuple[int, ...], tuple[str, str, float | None]]] = [
     ("activation: softmax", (-1, 3), ("classification", "softmax", None)),
     ("activation: softmax", (-1, 3, -1, -1), ("segmentation", "softmax", None)),
@@ -127,7 +137,13 @@ def test_head_that_does_not_fit_the_network(tmp_path: Path, text: str, shape: tu
 
 WRONG = [
     ("", "wanted a map of keys, got nothing"),
+    ("{}", "wanted a map of keys, got nothing"),
     ("- mean", "wanted a map of keys, got a list of 1"),
+    (
+        "mean: [0.485, 0.456, 0.406]\nstd: [0.229, 0.224, 0.225]",
+        "mean: 0.485 is of pixels from 0 to 1, and no divide is declared",
+    ),
+    ("mean: 0\nstd: 1", "divide: 255, or divide: 1 where it is meant"),
     ("mean: [", "spec.yaml: line "),
     ("mena: 1", 'the key "mena" is unknown; did you mean "mean"?'),
     ("5: 1", 'the key "5" is unknown; known are mode, exif_orientation, steps, input'),
@@ -236,7 +252,7 @@ def test_labels_of_a_file_beside_it(tmp_path: Path, name: str, content: bytes) -
         ("/etc/passwd", None, '"/etc/passwd" leads out of the folder'),
         ("link", None, '"link" leads out of the folder'),
         ("pipe", None, "pipe is no file"),
-        (".", None, "is no file"),
+        (".", None, "is no file but a folder"),
         ("none.txt", None, "none.txt cannot be read: No such file"),
         ('"a\\0b"', None, "is no name of a file"),
         ("a" * 300, None, "cannot be read: File name too long"),

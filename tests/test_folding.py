@@ -21,7 +21,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from onnx_networks import CLASSES, saved, small
-from tensign.errors import UnsupportedModel
+from tensign.errors import InvalidConfig, UnsupportedModel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -45,7 +45,7 @@ LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 
 def declare(**document: Any) -> Declaration:
-    return Declaration.parse(document, Path())
+    return Declaration.parse({"mode": "RGB", **document}, Path())
 
 
 def answered(model: ModelProto, declaration: Declaration, samples: list[Any], rows: int) -> dict[str, npt.NDArray[Any]]:
@@ -398,6 +398,20 @@ def best() -> ModelProto:
     model.graph.node.append(helper.make_node("ArgMax", ["y"], ["best"], axis=1))
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("best", TensorProto.INT64, [1, 1]))
     return model
+
+
+def ending_in_softmax() -> ModelProto:
+    model = small(rows="N")
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.node.append(helper.make_node("Softmax", ["scores"], ["y"], axis=1))
+    return model
+
+
+def test_a_softmax_on_a_softmax_is_refused(tmp_path: Path) -> None:
+    file = saved(ending_in_softmax(), tmp_path / "network.onnx")
+    with pytest.raises(InvalidConfig, match="the network's rows sum to 1 already: declare activation: none"):
+        fold(file, declare(**CROPPED, activation="softmax"))
+    assert fold(file, declare(**CROPPED, activation="sigmoid"))
 
 
 UNFIT: list[tuple[Callable[[], ModelProto], dict[str, Any], str]] = [

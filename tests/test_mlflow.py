@@ -223,6 +223,7 @@ def test_a_module_is_logged_with_a_declaration_and_stays_as_it_was(logged: Logge
     ("module", "changes", "kind", "said"),
     [
         (Net, {"divides": 255}, InvalidConfig, "divides"),
+        (lambda: nn.Sequential(Net(), nn.Softmax(1)), {}, InvalidConfig, "the network's rows sum to 1 already"),
         (Net, {"labels": ["bird"]}, UnsupportedModel, "1 labels are declared, the network gives"),
         (Net, {"architecture": "torchvision.resnet18"}, InvalidConfig, "is for weights alone, and here is a module"),
         (Path, {}, InvalidInput, "the module: wanted a torch module, got pathlib.PosixPath"),

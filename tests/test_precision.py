@@ -146,6 +146,7 @@ def test_a_bias_takes_back_what_rounded_weights_move(graph: Path, tmp_path: Path
         (("int4",), None, "--variant int4: wanted fp16 or int8; fp32 is always written"),
         ((), ".", "--calibrate: only variants are calibrated and judged on pictures: --variant int8, or fp16"),
         (("int8",), "nowhere", "--calibrate nowhere: wanted a folder of pictures, and there is none"),
+        (("int8",), __file__, "test_precision.py: wanted a folder of pictures, and it is a file"),
     ],
 )
 def test_what_nobody_could_do_is_refused_at_once(names: tuple[str, ...], folder: str | None, told: str) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from conftest import CPU, save_mean_model, tensor, write_mlmodel
 from tensign.cli import app
-from tensign.errors import InvalidConfig, ParityFailed, UnsupportedModel
+from tensign.errors import InvalidConfig, ModelNotFound, ParityFailed, UnsupportedModel
 from tensign.mlmodel import read_mlmodel
 from tensign.preprocess import PreprocessSpec, Resize
 from tensign.proof.parity import FULL_PRECISION, Answers, Differences
@@ -250,7 +250,7 @@ def test_answers_that_are_no_longer_the_originals_fail(tmp_path: Path) -> None:
     ("name", "content", "told"),
     [
         (RECORD_FILE, None, r"no conversion\.json, so it was not converted by this tensign"),
-        (ANSWERS_FILE, None, r"no proof\.npz"),
+        (ANSWERS_FILE, None, r"no proof\.npz beside conversion\.json: it was deleted, or not copied"),
         (RECORD_FILE, b"{", "is broken"),
         (RECORD_FILE, b"[]", "is broken"),
         (RECORD_FILE, b'{"version": 9}', "of a version that this tensign does not read"),
@@ -262,6 +262,11 @@ def test_a_proof_that_cannot_be_read_says_so(tmp_path: Path, name: str, content:
     (path / name).unlink() if content is None else (path / name).write_bytes(content)
     with pytest.raises(UnsupportedModel, match=told):
         verify(path, CPU)
+
+
+def test_a_proof_of_nothing_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"nowhere: no such directory"):
+        verify(tmp_path / "nowhere", CPU)
 
 
 def test_the_record_is_the_same_every_time_and_names_no_place(tmp_path: Path) -> None:

@@ -212,6 +212,14 @@ def test_a_signature_is_replaced_only_when_told_to_and_what_is_not_given_is_kept
     assert str(Signature.load(path)) == "uint8 [-1,3] -> float32 [-1,5]"
 
 
+def test_outputs_that_a_signature_lacks_replace_nothing(mlmodel: Callable[..., Path]) -> None:
+    path = mlmodel(signature={"inputs": [tensor("uint8", [-1, 3])]})
+    with pytest.raises(InvalidConfig, match="has a signature"):
+        sign(path, inputs=["uint8[-1,4]"], outputs=["float32[-1,5]"])
+    assert sign(path, inputs=["uint8[-1,3]"], outputs=["float32[-1,5]"]).changed
+    assert str(Signature.load(path)) == "uint8 [-1,3] -> float32 [-1,5]"
+
+
 def test_what_a_link_leads_to_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("flavors: {}\n")
     (tmp_path / "model").mkdir()

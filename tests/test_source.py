@@ -182,7 +182,7 @@ def test_inputs_and_outputs_of_a_program_are_found_by_name(tmp_path: Path) -> No
     np.testing.assert_array_equal(answer["b"], x * 2 + y)
 
 
-@pytest.mark.parametrize("kind", ["module", "state dict", "onnx"])
+@pytest.mark.parametrize("kind", ["unsigned MLmodel", "state dict", "onnx"])
 def test_declared_pictures_are_torchvisions(tmp_path: Path, kind: str, pictures: list[Path]) -> None:
     module, extra = network(), {}
     if kind == "state dict":
@@ -190,14 +190,16 @@ def test_declared_pictures_are_torchvisions(tmp_path: Path, kind: str, pictures:
         module = torchvision.models.get_model("squeezenet1_1", num_classes=3, weights=None).eval()
         extra = {"architecture": "torchvision.squeezenet1_1", "arguments": {"num_classes": 3}}
         torch.save(module.state_dict(), tmp_path / "bare.pth")
-    elif kind == "module":
-        torch.save(module, tmp_path / "bare.pth")
+    elif kind == "unsigned MLmodel":
+        data = write_mlmodel(tmp_path / "unsigned", flavors={"pytorch": {"model_data": "data"}}) / "data"
+        data.mkdir()
+        torch.save(module, data / "model.pth")
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             example = torch.zeros(1, 3, 32, 32)
             torch.onnx.export(module, (example,), tmp_path / "bare.onnx", dynamo=True, verbose=False)
-    file = tmp_path / ("bare.onnx" if kind == "onnx" else "bare.pth")
+    file = tmp_path / {"onnx": "bare.onnx", "state dict": "bare.pth"}.get(kind, "unsigned")
     said = convert(file, tmp_path / "made", trust=False, crops=8, preprocess=declared(tmp_path / "p.yaml", **extra))
     assert "uint8 [-1,32,32,3]" in said or "uint8 [-1,-1,-1,3]" in said
     np.testing.assert_allclose(told(tmp_path / "made", pictures), expected(module, pictures), rtol=0, atol=1e-5)
@@ -259,6 +261,25 @@ def test_a_bare_file_without_a_declaration_says_what_to_do(tmp_path: Path) -> No
     torch.save(network(), tmp_path / "bare.pth")
     with pytest.raises(UnsupportedModel, match=r"nothing says what pictures it takes: declare that, --preprocess YAML"):
         convert(tmp_path / "bare.pth", tmp_path / "made", trust=False)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_bare_learner_is_sent_to_its_mlmodel(fixture_dir: Callable[[str], Path], trust: bool) -> None:
+    for said in (None, Declaration()):
+        with pytest.raises(
+            UnsupportedModel, match="exported: give the MLmodel directory that it lies in, or log the Learner with"
+        ):
+            read_source(fixture_dir("faces-fastai-2.8") / "model.fastai", said, trust=trust)
+
+
+def test_half_a_signature_says_which_half_is_wanted(tmp_path: Path) -> None:
+    inputs = {"inputs": [tensor("float32", [-1, 3, 32, 32])]}
+    path = write_mlmodel(tmp_path / "half", signature=inputs, flavors={"pytorch": {"model_data": "data"}})
+    for said in (None, Declaration()):
+        with pytest.raises(
+            UnsupportedModel, match=r"^the signature has no outputs: tensign sign MODEL --input \.\.\. --output"
+        ):
+            read_source(path, said, trust=False)
 
 
 def test_pictures_of_any_size_go_through_a_network_for_any(tmp_path: Path, pictures: list[Path]) -> None:

@@ -77,7 +77,8 @@ def _check(source: Path, *, declared: bool) -> bool:
         raise UnsupportedModel(f"{source}: needs no conversion, it is served as it is")
     if advice := refusal(manifest):
         raise UnsupportedModel(f"{source}: {advice}")
-    Signature.parse(manifest.signature)
+    if not declared or manifest.signature is not None:
+        Signature.parse(manifest.signature)
     return declared or "fastai" in manifest.flavors
 
 

@@ -16,6 +16,8 @@ from tensign_converters.declared.declaration import Declaration
 from tensign_converters.learners.recording import Recording
 from tensign_converters.subject import Subject
 
+_LEARNER, _HEAD = b"fastai.learner", 512  # what a Learner's pickle begins with, and within how many bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -41,6 +43,12 @@ def read_source(path: Path, declaration: Declaration | None, *, trust: bool) -> 
 
 def _bare(file: Path, declaration: Declaration | None, *, trust: bool) -> Subject:
     """A file beside which nobody says what it takes."""
+    with file.open("rb") as stream:
+        if _LEARNER in stream.read(_HEAD):
+            raise UnsupportedModel(
+                f"{file.name}: what a fastai Learner exported: give the MLmodel directory that it lies in, or log the Learner"
+                " with tensign.mlflow.log_learner"
+            )
     if declaration is None:
         raise UnsupportedModel(f"{file.name}: nothing says what pictures it takes: declare that, --preprocess YAML")
     if file.suffix == ".onnx":
@@ -70,7 +78,7 @@ def _folded(file: Path, declaration: Declaration) -> Subject:
 
 
 def _from_pytorch(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
-    signature = Signature.parse(manifest.signature)
+    signature = None if declaration and manifest.signature is None else _whole(manifest)
     if trust:
         _own_code(manifest, "pytorch")
     return _torch(_file(manifest, "pytorch"), signature, declaration, trust=trust)
@@ -93,7 +101,14 @@ def _from_sklearn(manifest: ModelManifest, declaration: Declaration | None, trus
 def _from_fastai(manifest: ModelManifest, declaration: Declaration | None, trust: bool) -> Subject:
     if declaration is not None:
         raise InvalidConfig("--preprocess: a Learner says itself how its pictures are prepared")
-    return _learner(manifest, Signature.parse(manifest.signature), trust=trust)
+    return _learner(manifest, _whole(manifest), trust=trust)
+
+
+def _whole(manifest: ModelManifest) -> Signature:
+    signature = Signature.parse(manifest.signature)
+    if not signature.outputs:
+        raise UnsupportedModel("the signature has no outputs: tensign sign MODEL --input ... --output ... writes them")
+    return signature
 
 
 def _own_code(manifest: ModelManifest, flavor: str) -> None:

@@ -48,11 +48,8 @@ def choices(manifest: ModelManifest) -> tuple[Choice, ...]:
         for flavor, read in _KNOWN.items()
         if flavor in manifest.flavors
     }
-    others = [
-        Choice(str(flavor), refused="no engine runs it; its python_function flavor may")
-        for flavor in manifest.flavors
-        if flavor not in known
-    ]
+    beside = "; its python_function flavor may" if "python_function" in known else ""
+    others = [Choice(str(flavor), refused=f"no engine runs it{beside}") for flavor in manifest.flavors if flavor not in known]
     return (*known.values(), *others)
 
 

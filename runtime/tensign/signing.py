@@ -73,7 +73,8 @@ def sign(
     parts = {part: parts[part] for part in SIGNATURE_PARTS if part in parts}
     Signature.parse(parts)
     changed = not _same(parts, old)
-    if changed and manifest.document.get("signature") is not None and not force:
+    lost = not _same({part: parts.get(part) for part in old}, old)  # outputs that a signature lacked replace nothing
+    if changed and manifest.document.get("signature") is not None and (lost or "outputs" in old) and not force:
         raise InvalidConfig(f"{manifest.file}: has a signature: {_line(old)}. With --force it becomes: {_line(parts)}")
     written = {part: json.dumps(parts[part]) if part in parts else None for part in SIGNATURE_PARTS}
     changes: dict[str, Any] = {"signature": written} | {key: False for key in _HINTS if manifest.document.get(key)}

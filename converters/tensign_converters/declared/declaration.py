@@ -60,7 +60,7 @@ class Declaration:
     @classmethod
     def parse(cls, document: Any, folder: Path, called: str = "the declaration") -> Declaration:
         """A map of these keys. folder: where a file of labels lies; called: what errors call it. Raises InvalidConfig."""
-        keys = Keys(document, called, [each.name for each in fields(cls)])
+        keys = Keys(document or None, called, [each.name for each in fields(cls)])
         mode = keys.choice("mode", tuple(_CHANNELS), "RGB")
         steps = _steps(keys)
         taken = _input(keys, mode) or PreprocessSpec(steps).size(-1, -1)
@@ -69,6 +69,12 @@ class Declaration:
         mean, std = (_statistic(keys, key, _CHANNELS[mode]) for key in ("mean", "std"))
         if (mean is None) != (std is None):
             raise keys.refused("std" if std is None else "mean", "is missing; both are wanted, or none: (x - mean) / std")
+        divide = keys.get("divide", "a number above 0", lambda value: _is_number(value, _SMALLEST, _LARGEST))
+        if mean and std and divide is None and max(map(abs, mean)) <= 1 >= max(std):
+            raise keys.refused(
+                "mean",
+                f"{mean[0]:g} is of pixels from 0 to 1, and no divide is declared: divide: 255, or divide: 1 where it is meant",
+            )
         activation = keys.choice("activation", ("none", "softmax", "sigmoid"), "none")
         threshold = keys.get("threshold", "a number from 0 to 1", lambda value: _is_number(value, 0, 1))
         if threshold is not None and activation == "softmax":
@@ -79,7 +85,7 @@ class Declaration:
             keys.choice("exif_orientation", ("ignore", "apply"), "ignore"),
             steps,
             taken,
-            keys.get("divide", "a number above 0", lambda value: _is_number(value, _SMALLEST, _LARGEST)),
+            divide,
             mean,
             std,
             keys.choice("layout", ("NCHW", "NHWC"), "NCHW"),

@@ -36,7 +36,7 @@ def read_text(file: Path) -> str:
     """A file of UTF-8 text, with or without a byte order mark. Raises InvalidConfig."""
     try:
         if file.exists() and not file.is_file():
-            raise InvalidConfig(f"{file.name} is no file")
+            raise InvalidConfig(f"{file.name or file} is no file{' but a folder' * file.is_dir()}")
         if (size := file.stat().st_size) > MAX_BYTES:
             raise InvalidConfig(f"{file.name}: {size} bytes are more than the limit of {MAX_BYTES}")
         return file.read_text(encoding="utf-8-sig")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from tensign.proof.samples import Sample
 from tensign.signature import Signature
 from tensign.specs import Spec, TensorSpec, tensor_specs
 from tensign_converters.declared.declaration import Declaration, size_hint
+from tensign_converters.declared.scores import check_logits
 from tensign_converters.graph import write
 from tensign_converters.networks.network import Network
 from tensign_converters.networks.order import Ordered, Sole, given_order, taken_order
@@ -63,7 +65,7 @@ def _unchecked(network: Network) -> tuple[str, ...]:
 def pictures_subject(network: Network, signature: Signature | None, declaration: Declaration) -> Subject:
     """Pictures in, as declared; signature: the network's own, where it has one, which names the tensors and their sizes.
 
-    Raises UnsupportedModel where the network does not take such pictures.
+    Raises UnsupportedModel where the network does not take such pictures, InvalidConfig where it ends in what is declared.
     """
     kind = COLOUR if declaration.mode == "RGB" else GREY
     taken, output = _named(signature)
@@ -81,6 +83,7 @@ def pictures_subject(network: Network, signature: Signature | None, declaration:
     exportable = placed(network.exportable(network_input(steps, example(steps, 2))))
     shape = output_shape(original, steps)
     head = declaration.head(shape)
+    check_logits(head.activation, _of_noise(original, steps))
     model = rebuilt(original, steps, head, shape[1:], network.versions)
     against = f"{_against(network)}, on the declared preprocessing"
     model = replace(model, network=exportable, against=against, unchecked=_unchecked(network))
@@ -89,6 +92,13 @@ def pictures_subject(network: Network, signature: Signature | None, declaration:
     pictures = TensorSpec(taken.name, np.dtype(np.uint8), axes, taken.named)
     scores = TensorSpec(output.name, np.dtype(np.float32), (-1, *_open(shape[1:], size)), output.named)
     return replace(model.subject(Signature((pictures,), (scores,))), preprocess=host)
+
+
+def _of_noise(network: nn.Module, steps: Preprocessing) -> npt.NDArray[Any]:
+    """What it gives to two pictures."""
+    noise = np.random.default_rng(0).integers(0, 256, tuple(example(steps, 2).shape), np.uint8)
+    with torch.no_grad():
+        return np.asarray(network(network_input(steps, torch.from_numpy(noise))))
 
 
 class ChannelsLast(nn.Module):

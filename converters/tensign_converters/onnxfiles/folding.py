@@ -22,6 +22,7 @@ from tensign.proof.parity import LOGITS, NETWORK_INPUT, Answers
 from tensign.proof.samples import Sample
 from tensign.signature import Signature
 from tensign_converters.declared.declaration import Declaration, size_hint
+from tensign_converters.declared.scores import check_logits
 from tensign_converters.graph import INPUT, save
 from tensign_converters.onnxfiles.file import graphs, lifted, opset, read_onnx
 from tensign_converters.onnxfiles.original import PREFIX, kept, original_answers, output_names
@@ -37,7 +38,8 @@ def fold(file: Path, declaration: Declaration) -> ModelProto:
     """uint8 [rows,H,W,3], or [rows,H,W] -> the file's own outputs, a declared activation on top; all called as in the file.
 
     NETWORK_INPUT and, below an activation, LOGITS are inner tensors of it. The same file gives the same bytes. Raises
-    UnsupportedModel where the network takes something else than what is declared, or cannot take several rows.
+    UnsupportedModel where the network takes something else than what is declared, or cannot take several rows, InvalidConfig
+    where it ends in the activation that is declared.
     """
     model = lifted(read_onnx(file))
     names = output_names([value.name for value in model.graph.output], declaration)
@@ -57,6 +59,7 @@ def fold(file: Path, declaration: Declaration) -> ModelProto:
         _state(value, came if -1 not in shape[1:] else [-1] * len(came))
     head = declaration.head((-1, *next(iter(expected.values())).shape[1:]))
     if head.activation != "none":
+        check_logits(head.activation, expected[LOGITS])
         _append(model, head, *names.values())
     _prepend(graph, image, declaration, dtype, size)
     _check(model, file.name)

@@ -21,4 +21,5 @@ def check_variants(names: Sequence[str], calibrate: Path | None, *, pictures: bo
     if calibrate is not None and not names:
         raise InvalidConfig("--calibrate: only variants are calibrated and judged on pictures: --variant int8, or fp16")
     if calibrate is not None and not calibrate.is_dir():
-        raise InvalidConfig(f"--calibrate {calibrate}: wanted a folder of pictures, and there is none")
+        came = "it is a file" if calibrate.exists() else "there is none"
+        raise InvalidConfig(f"--calibrate {calibrate}: wanted a folder of pictures, and {came}")

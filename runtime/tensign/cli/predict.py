@@ -165,7 +165,12 @@ def _known(path: Path, engine: str) -> ModelPlan | None:
 
 def _check_pictures(path: Path, plan: ModelPlan) -> None:
     if plan.image is None:
-        raise UnsupportedModel(f"{path}: declares no preprocessing, so pictures cannot become its input {plan.signature}")
+        if plan.signature.columnar:
+            raise UnsupportedModel(f"{path}: takes a table of {len(plan.signature.inputs)} columns, and no pictures")
+        raise UnsupportedModel(
+            f"{path}: declares no preprocessing, so pictures cannot become its input {plan.signature}; to declare it:"
+            " tensign convert SRC DST --preprocess YAML"
+        )
 
 
 def _in_process(model: Model, top: int, files: list[str]) -> Iterator[Answer]:

@@ -99,9 +99,13 @@ class Record:
         try:
             record = _record(read_json(directory / RECORD_FILE, _MOST_BYTES))
             return record, read_answers(directory / ANSWERS_FILE)
-        except FileNotFoundError as missing:
+        except FileNotFoundError:
+            if (directory / RECORD_FILE).exists():
+                raise UnsupportedModel(
+                    f"{directory}: no {ANSWERS_FILE} beside {RECORD_FILE}: it was deleted, or not copied; convert it again"
+                ) from None
             raise UnsupportedModel(
-                f"{directory}: no {Path(str(missing.filename)).name}, so it was not converted by this tensign; convert it again"
+                f"{directory}: no {RECORD_FILE}, so it was not converted by this tensign; convert it"
             ) from None
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tensign.choice import inside
 from tensign.config import ModelConfig
-from tensign.errors import ParityFailed, UnsupportedModel
+from tensign.errors import ModelNotFound, ParityFailed, UnsupportedModel
 from tensign.example import saved_example
 from tensign.mlmodel import ModelManifest, read_mlmodel
 from tensign.model import Model
@@ -54,6 +54,8 @@ def verify(path: Path | str, config: ModelConfig | None = None) -> Verified:
     directory carries no proof, or one that proves less than a conversion must, and what loading raises.
     """
     directory = Path(path)
+    if not directory.exists():
+        raise ModelNotFound(f"{directory}: no such directory; give one that tensign convert wrote")
     record, expected = Record.read(directory)
     manifest = read_mlmodel(directory)
     changed = [name for name, known in record.files.items() if not _unchanged(manifest, name, known)]
