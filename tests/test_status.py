@@ -29,7 +29,9 @@ TABLE: dict[type[errors.TensignError], grpc.StatusCode] = {
     errors.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
     errors.ModelFailed: grpc.StatusCode.INTERNAL,
+    errors.OutOfMemory: grpc.StatusCode.INTERNAL,
     errors.WorkerDied: grpc.StatusCode.UNAVAILABLE,
+    errors.DeviceLost: grpc.StatusCode.UNAVAILABLE,
     errors.WrongContentType: grpc.StatusCode.UNIMPLEMENTED,
     errors.ProviderUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
 }
@@ -52,7 +54,9 @@ HTTP: dict[type[errors.TensignError], int] = {
     errors.NotAllowed: 403,
     errors.NotOffered: 501,
     errors.ModelFailed: 500,
+    errors.OutOfMemory: 500,
     errors.WorkerDied: 503,
+    errors.DeviceLost: 503,
     errors.WrongContentType: 415,
 }
 OURS = {errors.TensignError, errors.EngineError, errors.InvalidConfig}  # not the client's to know

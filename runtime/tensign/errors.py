@@ -76,7 +76,10 @@ class WorkerDied(ModelNotReady):
 
 
 class DeviceLost(ModelNotReady):
-    """The GPU that ran the batch is gone, or in a state that only a new process gets it out of."""
+    """The GPU that ran the batch is gone, or in a state that only a new process gets it out of.
+
+    Whether the same request may be sent again its sender knows: it may be what did it.
+    """
 
 
 class QueueFull(TensignError):

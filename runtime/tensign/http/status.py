@@ -24,6 +24,7 @@ _STATUSES: dict[type[errors.TensignError], tuple[int, str]] = {
     errors.UntrustedModel: (409, "RESOURCE_CONFLICT"),
     errors.ProviderUnavailable: (409, "RESOURCE_CONFLICT"),
     errors.ModelFailed: (500, "INTERNAL_ERROR"),
+    errors.OutOfMemory: (500, "INTERNAL_ERROR"),
     errors.NotSignedIn: (401, "UNAUTHENTICATED"),
     errors.NotAllowed: (403, "PERMISSION_DENIED"),
     errors.NotOffered: (501, "NOT_IMPLEMENTED"),

@@ -25,6 +25,7 @@ _CODES: dict[type[errors.TensignError], grpc.StatusCode] = {
     errors.UntrustedModel: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ProviderUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelFailed: grpc.StatusCode.INTERNAL,
+    errors.OutOfMemory: grpc.StatusCode.INTERNAL,
     errors.NotSignedIn: grpc.StatusCode.UNAUTHENTICATED,
     errors.NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
@@ -46,7 +47,7 @@ def trailer_of(error: Exception) -> tuple[tuple[str, str], ...]:
     if not isinstance(error, errors.TensignError):
         return ()
     name = (TRAILER, type(error).__name__)
-    return (name, _NEVER_AGAIN) if isinstance(error, errors.TooLarge | errors.WorkerDied) else (name,)
+    return (name, _NEVER_AGAIN) if isinstance(error, errors.TooLarge | errors.WorkerDied | errors.DeviceLost) else (name,)
 
 
 def failed_answer(error: Exception) -> pb.ModelStreamInferResponse:
