@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -20,11 +19,9 @@ from tensign.batcher import Batcher
 from tensign.binding import bound
 from tensign.buckets import Buckets, measure, powers_of_two
 from tensign.ceiling import Ceiling
-from tensign.config import TF32, ModelConfig
+from tensign.config import ModelConfig
 from tensign.decode import decode
 from tensign.engines import Engine
-from tensign.engines.onnx import OnnxEngine
-from tensign.engines.worker import ENGINE_CLASSES, Worker
 from tensign.errors import (
     DeadlineExceeded,
     EngineError,
@@ -39,11 +36,11 @@ from tensign.example import example_row, made_up_row
 from tensign.form import Form
 from tensign.lane import Place
 from tensign.metrics import Statistics
+from tensign.placement import engines_of
 from tensign.plan import ModelPlan
 from tensign.request import Enforced, Formed, Outputs, Part, Request, joined
 from tensign.signature import Arrays, Mode, Signature, Spec, TensorSpec
 from tensign.slots import Slots
-from tensign.specs import described
 
 T = TypeVar("T")
 
@@ -99,7 +96,7 @@ class Model:
                 " trust where it comes from, say so: --trust"
             )
         name = name or plan.manifest.name
-        return cls(plan, _engines(plan, config, name), name=name, version=version, config=config)
+        return cls(plan, engines_of(plan, config, name), name=name, version=version, config=config)
 
     @property
     def device(self) -> str:
@@ -327,34 +324,3 @@ def _size(array: npt.NDArray[Any]) -> int:
 
 def _ready(engine: Engine) -> bool:
     return engine.ready
-
-
-def _cache(plan: ModelPlan, config: ModelConfig) -> str:
-    """Of this model's files alone; what it builds there names device and versions itself."""
-    if not config.cache_dir or not config.accelerator:
-        return ""
-    folder = Path(config.cache_dir, config.accelerator, f"{plan.manifest.digest}-{config.variant}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)
-
-
-def _engines(plan: ModelPlan, config: ModelConfig, name: str) -> list[Engine]:
-    """One a device. Several are processes of their own: what a lost one leaves behind is its own, and it may come back."""
-    choice = plan.choice
-    cuda: dict[str, Any] = {"tf32": config.variant == TF32, "accelerator": config.accelerator, "cache": _cache(plan, config)}
-    if choice.engine == "onnx" and len(config.devices) == 1:
-        return [OnnxEngine(plan.file, config.device, **cuda)]
-    flavors = plan.manifest.flavors
-    settings = {
-        "path": str(plan.manifest.path.resolve()),
-        "file": str(plan.file.resolve()),
-        "trust": config.trust,
-        "flavor": dict(flavors[choice.flavor]),
-        "pyfunc": dict(flavors.get("python_function", {})),
-        "inputs": list(map(described, plan.signature.inputs)),
-        "outputs": list(map(described, plan.signature.outputs)),
-        **cuda,
-    }
-    plain = json.loads(json.dumps(settings, default=str))  # YAML knows dates
-    kind, python, growth = ENGINE_CLASSES[choice.engine], config.python, config.max_growth_bytes
-    return [Worker(kind, {**plain, "device": device}, name=name, python=python, growth=growth) for device in config.devices]
