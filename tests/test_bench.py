@@ -176,7 +176,9 @@ def test_streams_that_the_server_ends_are_taken_up_again_and_nothing_fails(mean_
     (report,) = result.reports
     assert not report.errors and not report.stopped
     assert report.requests == report.latency.samples > 50
-    assert report.reconnects.count >= 2 and "the connection is 0.5 s old" in report.reconnects.first
+    assert report.reconnects.count >= 2
+    # A write that crosses the server's last word makes gRPC forget that word.
+    assert re.search("the connection (is 0.5 s old|broke)", report.reconnects.first)
     assert any("times a stream ended and was taken up again" in remark for remark in table.remarks(result))
 
 
