@@ -176,20 +176,24 @@ from conftest import CPU
 from tensign._pb import open_inference_pb2 as pb
 from tensign.errors import TensignError
 from tensign.model import Model
-from tensign.rpc.codec import decode_request, parse
+from tensign.rpc.codec import decode_request
+from tensign.rpc.wire import received
 model = Model.load(hostile.written(Path(sys.argv[1]), hostile.MODELS["picture"]), CPU)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 messages = [case.message() for case in hostile.PICTURES]
 first = hostile.picture_of(hostile.encode("JPEG"))()
-model.infer(decode_request(parse(pb.ModelInferRequest, first)))
+def infer(message):
+    came = received(message)
+    model.infer(decode_request(came.request, came.raw))
+infer(first)
 before, worst = peak(), (0.0, "")
 for case, message in zip(hostile.PICTURES, messages):
     if "within the limit" in case.name:
         continue
     was = peak()
     try:
-        model.infer(decode_request(parse(pb.ModelInferRequest, message)))
+        infer(message)
     except TensignError:
         pass
     worst = max(worst, (peak() - was, case.name))

@@ -19,7 +19,8 @@ from tensign.datatypes import TABLE
 from tensign.errors import InvalidInput, SignatureMismatch, TensignError, UnsupportedModel
 from tensign.inspection import inspected
 from tensign.preprocess import CropPad, PreprocessSpec, Resize
-from tensign.rpc.codec import decode_request, decode_response, encode_request, encode_response, parse
+from tensign.rpc.codec import decode_request, decode_response, encode_request, encode_response
+from tensign.rpc.wire import received
 from tensign.signature import Signature
 
 FEW, MANY = settings(max_examples=60, deadline=None), settings(max_examples=200, deadline=None)
@@ -55,7 +56,8 @@ def same(one: dict[str, npt.NDArray[Any]], other: dict[str, npt.NDArray[Any]]) -
 @given(NAMED)
 def test_arrays_of_every_datatype_and_shape_travel_unchanged_both_ways(arrays: dict[str, npt.NDArray[Any]]) -> None:
     message = encode_request("m", arrays).SerializeToString()
-    assert same(decode_request(parse(pb.ModelInferRequest, message)), arrays)
+    came = received(message)
+    assert same(decode_request(came.request, came.raw), arrays)
     answer = encode_response(pb.ModelInferRequest(), "1", arrays).SerializeToString()
     assert same(decode_response(pb.ModelInferResponse.FromString(answer)), arrays)
 
@@ -78,7 +80,8 @@ def test_a_message_of_changed_bytes_is_read_or_refused(arrays: dict[str, npt.NDA
     for place, value in data.draw(st.dictionaries(places, st.integers(0, 255), max_size=6)).items():
         content[place] = value
     try:
-        for array in decode_request(parse(pb.ModelInferRequest, bytes(content))).values():
+        came = received(bytes(content))
+        for array in decode_request(came.request, came.raw).values():
             assert array.nbytes <= 8 * len(content)
     except InvalidInput as error:
         assert short(error)

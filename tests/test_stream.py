@@ -11,6 +11,7 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.budget import Budget
 from tensign.errors import ModelNotReady
 from tensign.rpc.stream import WINDOW, WINDOW_BYTES, Stream
+from tensign.rpc.wire import Received
 
 MIB = 1 << 20
 
@@ -32,7 +33,7 @@ def answer(size: int) -> pb.ModelStreamInferResponse:
 def test_parts_that_nobody_reads_are_not_made_and_give_their_request_up_in_the_end() -> None:
     made = 0
 
-    async def parts(request: pb.ModelInferRequest) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def parts(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         nonlocal made
         for _ in range(1000):
             made += 1
@@ -52,7 +53,7 @@ def test_parts_that_nobody_reads_are_not_made_and_give_their_request_up_in_the_e
 
 
 def test_a_reader_that_reads_gets_every_part_of_any_size() -> None:
-    async def parts(request: pb.ModelInferRequest) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def parts(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         for _ in range(200):
             yield answer(MIB)
 
@@ -66,7 +67,7 @@ def test_a_reader_that_reads_gets_every_part_of_any_size() -> None:
 def test_a_stream_reads_no_further_than_its_window_and_gives_everything_back() -> None:
     asked = 0
 
-    async def small(request: pb.ModelInferRequest) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def small(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         nonlocal asked
         asked += 1
         yield answer(1)
@@ -94,7 +95,7 @@ def test_many_readers_who_do_not_read_stay_within_the_budget_and_stop_nobody_els
     """Each is answered 40,000 bytes for 7: unread answers of 32 streams fit into half of the budget, but for one each."""
     size, limit, slow = 40_000, 8 * MIB, 32
 
-    async def large(request: pb.ModelInferRequest) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def large(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         yield answer(size)
 
     async def a_few() -> AsyncIterator[bytes]:

@@ -1,6 +1,7 @@
 """Dynamic batching: rows of many requests become one batch, and the answer is split again.
 
-A batch leaves as soon as a lane is free; it fills only while all are busy. Everything is counted in rows.
+A batch leaves as soon as a lane is free; it fills only while all are busy. What takes less time than handing it to another
+thread is run by whoever brings it. Everything is counted in rows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tensign.request import Outputs, Part, Request, joined, kind_of
 from tensign.signature import Arrays
 
 _SWEEP_NS = 10_000_000
+_HANDING_OVER_S = 0.0002  # about what it costs to wake a lane, and whoever waits for its answer
 _UNREADY_S = 0.05  # between looks at a place whose engine is being started again, while others work
 
 
@@ -56,6 +58,8 @@ class Batcher:
         self._swept_ns = 0
         self._lanes = [Lane(self, place) for place in self._places for _ in range(place.lanes)]
         self._working = len(self._lanes)
+        self._lends = len(self._lanes) == 1 and self._places[0].local
+        self._idle = False  # whether the one lane waits for rows, and may be lent
         for lane in self._lanes:
             lane.start()
 
@@ -87,13 +91,26 @@ class Batcher:
         return request
 
     def enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any] | None = None) -> None:
-        """Hands over the rows of a reserved request, checked and preprocessed: from here on it may share a batch."""
+        """Hands over the rows of a reserved request, checked and preprocessed: from here on it may share a batch.
+
+        Where that takes less time than handing them over, they are run here, and answered when this returns.
+        """
         request.arrays, request.params = arrays, params or {}
         request.kind = kind_of(arrays, params)
         request.enqueued_ns = time.perf_counter_ns()
         with self._changed:
             self._queue.append(request)
-            self._changed.notify()
+            parts = self._take([request]) if self._is_better_here(request) else []
+            if parts:
+                self._idle = False
+            else:
+                self._changed.notify()
+        if parts:
+            self._lanes[0].take(parts)
+            with self._changed:
+                self._idle = True
+                if self._queue or self._closing:
+                    self._changed.notify_all()
 
     def room(self, rows: int) -> Future[None]:
         """Done as soon as `rows` more may fit, oldest waiter first: what to wait for after QueueFull, before trying again."""
@@ -172,7 +189,7 @@ class Batcher:
                         self._changed.notify()  # another lane may take what is left
                     return parts
                 if self._unsettled or not self._closing:  # looking at the queue may have settled the last of it
-                    self._changed.wait()
+                    self._rest()
         return None
 
     def others(self, place: Place) -> bool:
@@ -219,6 +236,18 @@ class Batcher:
             self.settle(request, error)
 
     # Under the lock
+
+    def _rest(self) -> None:
+        """Waits for rows, and while somebody else runs some with this lane."""
+        self._idle = self._lends
+        self._changed.wait()
+        while self._lends and not self._idle:
+            self._changed.wait()
+        self._idle = False
+
+    def _is_better_here(self, request: Request) -> bool:
+        alone = self._idle and len(self._queue) == 1 and request.rows <= self.buckets.largest
+        return alone and self.buckets.time(request.rows) <= _HANDING_OVER_S and not self.dropped(request)
 
     def _alike(self) -> list[Request]:
         """The oldest request and those of its kind behind it, one largest bucket of rows at most.

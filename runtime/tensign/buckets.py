@@ -33,6 +33,10 @@ class Buckets:
         """The smallest bucket that holds so many rows, at most `largest`."""
         return rows if self.whole else self.rows[bisect_left(self.rows, rows)]
 
+    def time(self, rows: int) -> float:
+        """Seconds that so many rows take, at most `largest`, as far as was measured."""
+        return self.seconds[bisect_left(self.rows, rows)]
+
     def below(self, bucket: int) -> Buckets:
         """Those of fewer rows."""
         kept = bisect_left(self.rows, bucket)

@@ -28,13 +28,15 @@ class Place:
 
     run takes {name: [bucket,...]}, the params of its requests and the latest of their deadlines, and gives {name:
     [bucket,...]}; it is called from as many threads at once as there are `lanes`, so that one batch is copied while another
-    computes. empty makes the memory that rows are gathered in; ready tells whether the engine could run at once.
+    computes. empty makes the memory that rows are gathered in; ready tells whether the engine could run at once; local: it
+    computes on the thread that calls it.
     """
 
     run: Callable[[Arrays, Mapping[str, Any], float | None], Outputs]
     lanes: int = 1
     empty: Callable[[tuple[int, ...], Any], npt.NDArray[Any]] = np.empty
     ready: Callable[[], bool] = lambda: True
+    local: bool = False
 
 
 class Work(Protocol):
@@ -64,15 +66,19 @@ class Lane(threading.Thread):
 
     def run(self) -> None:
         while self._lost is None and (parts := self._work.next_batch(self._place)) is not None:
-            try:
-                self._run_batch(parts)
-            except Exception:  # a bug of ours: these requests fail, the thread and everybody else live on
-                log.exception("the batcher failed on %d requests", len(parts))
-                for part in parts:
-                    self._work.settle(part.request, EngineError("the batcher failed"))
+            self.take(parts)
         if self._lost is not None:
             log.error("a device is lost and not used any more: %s", self._lost)
             self._work.lose(self._lost)
+
+    def take(self, parts: list[Part]) -> None:
+        """Runs a batch and answers its requests, on the thread that calls."""
+        try:
+            self._run_batch(parts)
+        except Exception:  # a bug of ours: these requests fail, the thread and everybody else live on
+            log.exception("the batcher failed on %d requests", len(parts))
+            for part in parts:
+                self._work.settle(part.request, EngineError("the batcher failed"))
 
     def _run_batch(self, parts: list[Part]) -> None:
         began = time.perf_counter_ns()

@@ -75,7 +75,7 @@ class Model:
             raise
         self._batcher = Batcher(
             [
-                Place(partial(self._run, engine), engine.lanes, engine.empty, partial(_ready, engine))
+                Place(partial(self._run, engine), engine.lanes, engine.empty, partial(_ready, engine), engine.local)
                 for engine in self._engines
             ],
             buckets,

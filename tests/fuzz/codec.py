@@ -12,10 +12,12 @@ import hostile
 from tensign import datatypes
 from tensign._pb import open_inference_pb2 as pb
 from tensign.errors import TensignError
-from tensign.rpc.codec import decode_request, encode_response, parse, requested_outputs
+from tensign.rpc import wire
+from tensign.rpc.codec import decode_request, encode_response, requested_outputs
 from tensign.signature import Signature, TensorSpec
 
 MAX_LENGTH = 4096
+wire._LARGE = 0  # small ones are read as large ones are
 WORDS = [row.protocol.encode() for row in datatypes.TABLE] + [b"classification", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
 
 _SCORES = {"output": np.array([[0.5, np.nan, 0.25]], np.float32)}
@@ -66,8 +68,9 @@ def mutate(content: bytes, limit: int, seed: int) -> bytes:
 
 def enter(content: bytes) -> None:
     try:
-        request = parse(pb.ModelInferRequest, content)
-        arrays = decode_request(request)
+        came = wire.received(content)
+        request = came.request
+        arrays = decode_request(request, came.raw)
         requested_outputs(request, _SCORES)
     except TensignError as error:
         assert 0 < len(str(error).encode()) <= 1000

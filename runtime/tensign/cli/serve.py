@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import resource
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, Variant, load
+from tensign.cli.tuning import tune
 from tensign.config import ModelConfig, ServerConfig
 from tensign.errors import InvalidConfig
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
 from tensign.version import __version__
 
-# Python lets a thread compute for 5 ms before another may, so long the engine's thread waits to gather a batch. On an H100,
-# ResNet-18, 64 in flight: 1.3k images/s became 1.5k to 1.9k (benchmarks/gpu/README.md).
-_SWITCH_S = 1e-4
 _HTTP_PORT = 8000  # as of Triton, whose 8001 gRPC's is
 
 
@@ -94,10 +89,7 @@ def serve(
     if twice := {one for one in called if called.count(one) > 1}:
         raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
     loaded = [load(path, one, config, cache=cache_dir) for path, one in zip(models, called, strict=True)]
-    with contextlib.suppress(OSError, ValueError):  # where the system refuses it, fewer have to do
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection each; shells often grant only 1024
-    sys.setswitchinterval(_SWITCH_S)
+    tune()
     asyncio.run(_serve(loaded, server))
 
 

@@ -63,7 +63,7 @@ class OnnxEngine(Engine):
         if kind == "cpu":
             if self._tf32 or self._accelerator:
                 raise ProviderUnavailable(f"{'variant tf32' if self._tf32 else self._accelerator}: runs on CUDA alone")
-            self._session = self._open([_CPU])
+            self._session, self.local = self._open([_CPU]), True
         else:
             self._load_cuda(int(index or 0))
         self.inputs = tuple(map(_spec, self._session.get_inputs()))

@@ -9,11 +9,10 @@ import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError, Message
 
 from tensign import datatypes
 from tensign._pb import open_inference_pb2 as pb
@@ -21,6 +20,7 @@ from tensign.classification import classified
 from tensign.coltext import read_json, write_datetime, write_json
 from tensign.coltypes import ObjectType, ScalarType
 from tensign.errors import InvalidInput, ModelFailed
+from tensign.rpc.wire import Raw
 from tensign.signature import MAX_RANK, Arrays
 from tensign.specs import ColumnSpec, ParamSpec, Spec
 from tensign.values import is_missing
@@ -40,34 +40,15 @@ WIRE_PARAMETERS = frozenset(
 MAX_ID = 1024  # letters of a request's id, which comes back with its answer
 _MAX_INPUTS = 4096
 _MAX_ELEMENTS = 1 << 16  # of one BYTES tensor, which is a picture each; as objects they take many times their bytes
-_MAX_BESIDE_RAW = 16 << 20  # bytes of a message that are no raw contents; parsed they take up to 44 times as many
-_SMALLEST_FIELD = 64
-_RAW = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 
-M = TypeVar("M", bound=Message)
 Tensor = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
 
 
-def parse(kind: type[M], content: bytes) -> M:
-    """The message of that kind in the bytes of a call. Raises InvalidInput for bytes that are none.
-
-    Large tensors travel raw: a large message of much else, such as a million inputs of no bytes, is refused unparsed.
-    """
-    if len(content) > _MAX_BESIDE_RAW and _beside_raw(content) > _MAX_BESIDE_RAW:
-        raise InvalidInput(
-            f"the message has more than {_MAX_BESIDE_RAW} bytes beside raw_input_contents; send large tensors in those"
-        )
-    try:
-        return kind.FromString(content)
-    except DecodeError:
-        raise InvalidInput(f"{len(content)} bytes are no {kind.DESCRIPTOR.name}") from None
-
-
-def decode_request(request: pb.ModelInferRequest) -> dict[str, npt.NDArray[Any]]:
-    """{name: array} of a request, read-only views where it came raw. Raises InvalidInput."""
+def decode_request(request: pb.ModelInferRequest, raw: Raw | None = None) -> dict[str, npt.NDArray[Any]]:
+    """{name: array} of a request, read-only views where it came raw. raw: in place of its own contents. Raises InvalidInput."""
     if len(request.id) > MAX_ID:
         raise InvalidInput(f"id: expected at most {MAX_ID} letters, got {len(request.id)}")
-    return _decode("input", request.inputs, request.raw_input_contents)
+    return _decode("input", request.inputs, request.raw_input_contents if raw is None else raw)
 
 
 def decode_response(response: pb.ModelInferResponse) -> dict[str, npt.NDArray[Any]]:
@@ -195,7 +176,7 @@ def requested_outputs(request: pb.ModelInferRequest, known: Iterable[str]) -> di
     return wanted
 
 
-def _decode(kind: str, tensors: Sequence[Tensor], raw: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
+def _decode(kind: str, tensors: Sequence[Tensor], raw: Raw) -> dict[str, npt.NDArray[Any]]:
     if raw and len(raw) != len(tensors):
         raise InvalidInput(f"raw_{kind}_contents: expected one for each of the {len(tensors)} {kind}s, got {len(raw)}")
     if len(tensors) > _MAX_INPUTS:
@@ -222,14 +203,14 @@ def _decode(kind: str, tensors: Sequence[Tensor], raw: Sequence[bytes]) -> dict[
     return arrays
 
 
-def _from_raw(raw: bytes, datatype: datatypes.Datatype, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _from_raw(raw: bytes | memoryview, datatype: datatypes.Datatype, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     elements = math.prod(shape)  # Python's integers do not overflow
     if datatype.numpy.kind == "O":
         return _objects(_split_elements(raw, elements), elements, shape)
     wanted = elements * datatype.numpy.itemsize
     if len(raw) != wanted:
         raise InvalidInput(f"{datatype.protocol} {_shown(shape)} takes {_count(wanted)} bytes, got {len(raw)}")
-    if datatype.protocol == "BOOL" and raw.strip(b"\0\1"):
+    if datatype.protocol == "BOOL" and bytes(raw).strip(b"\0\1"):
         raise InvalidInput("BOOL: each byte is 0 or 1")
     return np.frombuffer(raw, datatype.numpy).reshape(shape)
 
@@ -256,7 +237,7 @@ def _from_typed(contents: pb.InferTensorContents, datatype: datatypes.Datatype, 
     return np.array(values, datatype.numpy).reshape(shape)
 
 
-def _split_elements(raw: bytes, elements: int) -> list[bytes]:
+def _split_elements(raw: bytes | memoryview, elements: int) -> list[bytes]:
     """BYTES on the wire: each element is its length, four bytes little-endian, then the bytes."""
     found: list[bytes] = []
     at = 0
@@ -267,7 +248,7 @@ def _split_elements(raw: bytes, elements: int) -> list[bytes]:
         at += 4 + length
         if at > len(raw):
             raise InvalidInput(f"BYTES: element {len(found)} claims {length} bytes, {len(raw) - at + length} are left")
-        found.append(raw[at - length : at])
+        found.append(bytes(raw[at - length : at]))
     return found
 
 
@@ -286,36 +267,6 @@ def _shown(shape: tuple[int, ...]) -> str:
 
 def _count(number: int) -> str:
     return str(number) if number.bit_length() <= 128 else "more than 2^128"
-
-
-def _beside_raw(message: bytes) -> int:
-    """Bytes of a message that are no raw_input_contents, where each field counts for at least _SMALLEST_FIELD.
-
-    Stops as soon as it is too much, or what follows is no field.
-    """
-    at, beside = 0, 0
-    while at < len(message) and beside <= _MAX_BESIDE_RAW:
-        tag, at = _varint(message, at)
-        length, wire = 0, tag & 7
-        if wire == 0:
-            _, at = _varint(message, at)
-        elif wire == 2:
-            length, at = _varint(message, at)
-        else:
-            length = {1: 8, 5: 4}.get(wire, 0)
-        at += length
-        beside += _SMALLEST_FIELD if tag >> 3 == _RAW else max(length, _SMALLEST_FIELD)
-    return beside
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """(value, where the next field begins); a varint that is cut or too long ends the message."""
-    value = 0
-    for place in range(at, min(at + 10, len(message))):
-        value |= (message[place] & 0x7F) << 7 * (place - at)
-        if message[place] < 0x80:
-            return value, place + 1
-    return value, len(message)
 
 
 def _to_bytes(array: npt.NDArray[Any]) -> bytes:

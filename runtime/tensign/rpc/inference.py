@@ -25,6 +25,7 @@ from tensign.rpc.codec import (
     encode_response,
     requested_outputs,
 )
+from tensign.rpc.wire import Received
 from tensign.signature import MAX_RANK
 
 _FEW_ELEMENTS = 1024
@@ -46,23 +47,22 @@ class Inference:
     deadline: float
 
     @classmethod
-    async def of(
-        cls, request: pb.ModelInferRequest, repository: Repository, *, default_s: float, limit_s: float | None
-    ) -> Inference:
+    async def of(cls, message: Received, repository: Repository, *, default_s: float, limit_s: float | None) -> Inference:
         """default_s: the deadline where the request brings none; limit_s: what is left of the call's. Raises InvalidInput."""
+        request = message.request
         model = repository.get(request.model_name, request.model_version)
         wanted = requested_outputs(request, (spec.name for spec in model.signature.outputs))
         asked_s = _timeout_s(request) or (default_s if limit_s is None else limit_s)
         timeout_s = asked_s if limit_s is None else min(asked_s, limit_s)
         deadline = time.monotonic() + timeout_s
-        read = partial(_enforced, request, model)
-        inputs = await asyncio.to_thread(read) if model.signature.columnar or _is_slow(request) else read()
+        read = partial(_enforced, message, model)
+        inputs = await asyncio.to_thread(read) if model.signature.columnar or _is_slow(message) else read()
         return cls(request, model, inputs, any(wanted.values()), timeout_s, deadline)
 
     async def whole(self) -> pb.ModelInferResponse:
         """The one answer to all rows. Raises QueueFull at once, for the caller can try another server."""
         future = self.model.submit(self.inputs, deadline=self.deadline)
-        return await self._encoded(await self._in_time(asyncio.wrap_future(future)))
+        return await self._encoded(future.result() if future.done() else await self._in_time(asyncio.wrap_future(future)))
 
     async def parts(self) -> AsyncGenerator[pb.ModelInferResponse, None]:
         """Answers to as many rows as a batch holds, each as it finishes, in order; waits for room in a full queue.
@@ -101,7 +101,8 @@ class Inference:
     async def _patiently(self, inputs: Enforced) -> Outputs:
         while True:
             try:
-                return await asyncio.wrap_future(self.model.submit(inputs, deadline=self.deadline))
+                future = self.model.submit(inputs, deadline=self.deadline)
+                return future.result() if future.done() else await asyncio.wrap_future(future)
             except QueueFull:
                 await asyncio.wrap_future(self.model.room(inputs.rows))
 
@@ -116,8 +117,9 @@ class Inference:
         return response
 
 
-def _enforced(request: pb.ModelInferRequest, model: Model) -> Enforced:
-    return model.enforced(decode_request(request), decode_params(request, model.signature.params))
+def _enforced(message: Received, model: Model) -> Enforced:
+    request = message.request
+    return model.enforced(decode_request(request, message.raw), decode_params(request, model.signature.params))
 
 
 def _timeout_s(request: pb.ModelInferRequest) -> float:
@@ -130,8 +132,9 @@ def _timeout_s(request: pb.ModelInferRequest) -> float:
     return asked.int64_param / 1e6
 
 
-def _is_slow(request: pb.ModelInferRequest) -> bool:
+def _is_slow(message: Received) -> bool:
     """True where decoding goes element by element, which would hold up the event loop; raw tensors are views."""
-    if not request.raw_input_contents:
+    if not message.raw:
         return True
-    return any(tensor.datatype == "BYTES" and math.prod(tensor.shape[:MAX_RANK]) > _FEW_ELEMENTS for tensor in request.inputs)
+    inputs = message.request.inputs
+    return any(tensor.datatype == "BYTES" and math.prod(tensor.shape[:MAX_RANK]) > _FEW_ELEMENTS for tensor in inputs)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
 
 from tensign._pb import open_inference_pb2 as pb
 from tensign.admission import Admission
 from tensign.config import ServerConfig
 from tensign.errors import ModelNotFound, ModelNotReady
 from tensign.repository import Repository
-from tensign.rpc.codec import MAX_ID, parse
+from tensign.rpc.codec import MAX_ID
 from tensign.rpc.description import configuration, metadata, statistics
 from tensign.rpc.inference import Inference
 from tensign.rpc.status import failed_answer, status_of, trailer_of
 from tensign.rpc.stream import Stream
+from tensign.rpc.wire import Received, parse, received
 from tensign.version import __version__
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -56,7 +56,8 @@ class InferenceService:
             if method.client_streaming:
                 handle = grpc.stream_stream_rpc_method_handler(behaviour, None, response.SerializeToString)
             else:
-                handle = grpc.unary_unary_rpc_method_handler(_guarded(request, behaviour), None, response.SerializeToString)
+                read = received if request is pb.ModelInferRequest else partial(parse, request)
+                handle = grpc.unary_unary_rpc_method_handler(_guarded(read, behaviour), None, response.SerializeToString)
             methods[method.name] = handle
         return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
@@ -85,9 +86,9 @@ class InferenceService:
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
         return pb.ModelConfigResponse(config=configuration(self._repository.get(request.name, request.version)))
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        with self._admission.admitted(), self._admission.budget.holding(request.ByteSize()):
-            return await (await self._inference(request, context)).whole()
+    async def ModelInfer(self, message: Received, context: Context) -> pb.ModelInferResponse:
+        with self._admission.admitted(), self._admission.budget.holding(message.size):
+            return await (await self._inference(message, context)).whole()
 
     async def ModelStreamInfer(
         self, messages: AsyncIterator[bytes], context: Context
@@ -115,14 +116,13 @@ class InferenceService:
         models = [self._repository.get(request.name, request.version)] if request.name else list(self._repository)
         return pb.ModelStatisticsResponse(model_stats=[statistics(model) for model in models])
 
-    async def _respond(
-        self, context: Context, request: pb.ModelInferRequest
-    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def _respond(self, context: Context, message: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """The answers to one request of a stream; an error is one of them, so that the stream lives on."""
         try:
-            async for part in (await self._inference(request, context)).parts():
+            async for part in (await self._inference(message, context)).parts():
                 yield pb.ModelStreamInferResponse(infer_response=part)
         except Exception as error:
+            request = message.request
             failed = failed_answer(error)
             failed.infer_response.model_name, failed.infer_response.id = request.model_name[:MAX_ID], request.id[:MAX_ID]
             yield failed
@@ -138,16 +138,16 @@ class InferenceService:
         envelopes = math.ceil(rows / model.largest_batch) * (len(request.id) + len(request.model_name) + _ENVELOPE)
         return envelopes + rows * sum(o.dtype.itemsize * math.prod(o.shape[1:]) for o in outputs) if outputs else 0
 
-    async def _inference(self, request: pb.ModelInferRequest, context: Context) -> Inference:
-        return await Inference.of(request, self._repository, default_s=self._config.timeout_s, limit_s=context.time_remaining())
+    async def _inference(self, message: Received, context: Context) -> Inference:
+        return await Inference.of(message, self._repository, default_s=self._config.timeout_s, limit_s=context.time_remaining())
 
 
-def _guarded(request: type[Message], behaviour: Any) -> Any:
+def _guarded(read: Callable[[bytes], object], behaviour: Any) -> Any:
     """A unary method on the bytes of a request, whose errors leave as their status."""
 
     async def call(content: bytes, context: Context) -> Any:
         try:
-            return await behaviour(parse(request, content), context)
+            return await behaviour(read(content), context)
         except Exception as error:
             await _refuse(context, error)
 

@@ -11,8 +11,8 @@ from functools import partial
 from tensign._pb import open_inference_pb2 as pb
 from tensign.budget import Budget
 from tensign.errors import DeadlineExceeded, TensignError
-from tensign.rpc.codec import parse
 from tensign.rpc.status import failed_answer
+from tensign.rpc.wire import Received, received
 
 # Requests of one stream that may be on their way at once, and bytes of them and of answers that nobody has read yet; of the
 # latter also no more than its share of the server's budget. A reader that stops reading stops its own stream here.
@@ -20,7 +20,7 @@ WINDOW = 64
 WINDOW_BYTES = 64 << 20
 
 Expect = Callable[[pb.ModelInferRequest], int]
-Respond = Callable[[pb.ModelInferRequest], AsyncGenerator[pb.ModelStreamInferResponse, None]]
+Respond = Callable[[Received], AsyncGenerator[pb.ModelStreamInferResponse, None]]
 
 
 @dataclass(slots=True, eq=False)
@@ -91,9 +91,10 @@ class Stream:
                 message = await anext(messages)
             except StopAsyncIteration:
                 return
-            request, size = parse(pb.ModelInferRequest, message), len(message)
-            del message  # the request holds a copy
-            if not (expected := self._expect(request)):
+            request = received(message)
+            size = request.size
+            del message
+            if not (expected := self._expect(request.request)):
                 await self._until(lambda: not self._count or self._answer_bytes > 0)  # the first one alone
                 expected = self._answer_bytes
             owed = _Owed(expected=min(expected, WINDOW_BYTES))
@@ -122,7 +123,7 @@ class Stream:
             self._budget.drop(-size)
             self._freed.set()
 
-    async def _answer(self, request: pb.ModelInferRequest, owed: _Owed) -> None:
+    async def _answer(self, request: Received, owed: _Owed) -> None:
         async with contextlib.aclosing(self._respond(request)) as answers:
             async for answer in answers:
                 size = answer.ByteSize()
