@@ -1,8 +1,8 @@
 """The models that benchmarks serve, made when they are asked for: MLmodel directories with an `onnx` flavor.
 
-mean: the mean of each colour over every thirtieth pixel of every thirtieth row, near-free, so that the server is what costs. resnet18: torchvision's, weights drawn from a
-fixed seed, cast and normalisation inside the graph; accuracy is not the point. Both uint8 [-1,300,300,3]. thumbnail: mean,
-which also takes files, resized to that.
+mean: the mean of each colour over every thirtieth pixel of every thirtieth row, near-free, so that the server is what costs.
+resnet18: torchvision's, weights drawn from a fixed seed, cast and normalisation inside the graph; accuracy is not the point.
+Both uint8 [-1,300,300,3]. thumbnail: mean, which also takes files, resized to that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The least a Python gRPC server can be: grpcio takes the message, protobuf parses it, a fixed answer goes back.
 
-It is the floor beneath every figure of ours. `python benchmarks/noop_server.py threads|aio [--raw] [--port N]` prints its
-address; `--raw` skips protobuf's parsing.
+It is the floor beneath every figure of ours. `python benchmarks/noop_server.py threads|aio [--raw] [--tuned] [--port N]` prints
+its address; `--raw` skips protobuf's parsing, `--tuned` asks of its process what `tensign serve` asks of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from tensign._pb import open_inference_pb2 as pb
+from tensign.cli.tuning import tune
 
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -76,8 +77,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mode", choices=["threads", "aio"])
     parser.add_argument("--raw", action="store_true")
+    parser.add_argument("--tuned", action="store_true")
     parser.add_argument("--port", type=int, default=0)
     given = parser.parse_args()
+    if given.tuned:
+        tune()
     if given.mode == "aio":
         asyncio.run(serve_aio(handlers("aio", given.raw), given.port))
     else:

@@ -31,15 +31,22 @@ def message(size: int) -> bytes:
 
 
 @contextmanager
-def noop(*arguments: str) -> Iterator[str]:
-    """Starts a no-op server as a process of its own; yields its address."""
+def noop_process(*arguments: str) -> Iterator[tuple[str, int]]:
+    """Starts a no-op server as a process of its own; yields its address and its number."""
     process = subprocess.Popen([sys.executable, HERE / "noop_server.py", *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
+        yield process.stdout.readline().strip(), process.pid
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def noop(*arguments: str) -> Iterator[str]:
+    """The same; yields its address."""
+    with noop_process(*arguments) as (address, _):
+        yield address
 
 
 def stream_rate(address: str, body: bytes, streams: int, requests: int, window: int = 16) -> float:

@@ -12,7 +12,7 @@ import sys
 _SWITCH_S = 1e-4
 
 # Of glibc's mallopt(3). By default a buffer of a raw picture's size goes back to the kernel with each request, and the next one
-# faults in its pages again: 0.3 ms for a message of 270 kB (benchmarks/allocator.py).
+# faults in its pages again: 0.3 ms for a message of 270 kB (benchmarks/wire.py).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 64 << 20
 _MAPPED_BYTES = 32 << 20  # the most that glibc takes
