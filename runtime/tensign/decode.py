@@ -46,11 +46,7 @@ def read(
     pixels: what another decoder made of it, RGB, not turned; the file is checked all the same.
     """
     try:
-        image = PIL.Image.open(io.BytesIO(encoded), formats=FORMATS)
-        if image.width * image.height > max_pixels:
-            raise UndecodableImage(f"{image.width}x{image.height} pixels are more than the limit of {max_pixels}")
-        if image.format in ("JPEG", "MPO") and encoded.count(b"\xff\xda") > _MAX_SCANS:
-            raise UndecodableImage(f"more than {_MAX_SCANS} scans")
+        image = opened(encoded, max_pixels)
         if pixels is None and image.format == "JPEG" and image.mode in ("RGB", "L"):
             pixels = _fast_rgb(encoded, image.size)
         if pixels is not None and mode == "RGB" and not apply_exif_orientation:
@@ -65,6 +61,16 @@ def read(
         raise UndecodableImage(f"{len(encoded)} bytes are no {', '.join(FORMATS)} picture") from None
     except Exception as error:  # decoders raise whatever a broken file makes them trip over
         raise UndecodableImage(f"broken picture: {type(error).__name__}: {str(error)[:120]}") from None
+
+
+def opened(encoded: bytes, max_pixels: int) -> PIL.Image.Image:
+    """Reads the header alone. Raises UndecodableImage for a picture beyond a limit, else what Pillow raises."""
+    image = PIL.Image.open(io.BytesIO(encoded), formats=FORMATS)
+    if image.width * image.height > max_pixels:
+        raise UndecodableImage(f"{image.width}x{image.height} pixels are more than the limit of {max_pixels}")
+    if image.format in ("JPEG", "MPO") and encoded.count(b"\xff\xda") > _MAX_SCANS:
+        raise UndecodableImage(f"more than {_MAX_SCANS} scans")
+    return image
 
 
 def as_image(picture: Picture) -> PIL.Image.Image:
