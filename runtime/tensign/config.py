@@ -26,7 +26,8 @@ class ModelConfig:
     one; variant: which of its precisions, "fp32", "tf32" or one that it was converted with; accelerator: "" or one of
     ACCELERATORS, cache_dir: where what that builds is kept, "" for nowhere; trust: code of the model's own may run, in
     a process of its own; python: the interpreter of that process, "" for this one; max_growth_bytes: memory that process may
-    have beyond twice what it had after warm-up, before it is started afresh.
+    have beyond twice what it had after warm-up, before it is started afresh. gpu_decoding: large JPEGs are decoded on the
+    model's GPU where that is found to be faster; their pixels are near those of the CPU, not the same.
     """
 
     device: str = "auto"
@@ -41,6 +42,7 @@ class ModelConfig:
     trust: bool = False
     python: str = ""
     max_growth_bytes: int = 2048 * MIB
+    gpu_decoding: bool = False
 
     def __post_init__(self) -> None:
         if self.engine not in ("auto", *ENGINES):

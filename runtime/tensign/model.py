@@ -20,7 +20,7 @@ from tensign.binding import bound
 from tensign.buckets import Buckets, measure, powers_of_two
 from tensign.ceiling import Ceiling
 from tensign.config import ModelConfig
-from tensign.decode import decode
+from tensign.decode import Pictures, pictures
 from tensign.engines import Engine
 from tensign.errors import (
     DeadlineExceeded,
@@ -34,6 +34,7 @@ from tensign.errors import (
 )
 from tensign.example import example_row, made_up_row
 from tensign.form import Form
+from tensign.gpudecoding import GpuDecoding, gpu_decoding
 from tensign.lane import Place
 from tensign.metrics import Statistics
 from tensign.placement import engines_of
@@ -46,6 +47,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_THREADS = len(os.sched_getaffinity(0))  # that decode and resize
 _ANY_CODE = "pyfunc"  # whose answer to a row may depend on the others: it gets the rows of one request, and no more
 _CHOOSY = ("sklearn", "pyfunc")  # engines of models that may well refuse a made-up row
 
@@ -69,6 +71,9 @@ class Model:
             self._inputs = bound("input", self._network_inputs(), first.inputs)  # signature's name -> what the network gets
             self._outputs = bound("output", plan.signature.outputs, first.outputs)
             buckets = self._warm_up()
+            self.gpu_decoding: GpuDecoding | None = None
+            if config.gpu_decoding and self.plan.image:
+                self.gpu_decoding = gpu_decoding(self.device, threads=_THREADS, max_pixels=config.max_pixels)
         except BaseException:
             for engine in self._engines:
                 engine.close()
@@ -83,7 +88,7 @@ class Model:
             statistics=self.statistics,
         )
         self._decoded = Ceiling(config.max_decoded_bytes)
-        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="tensign-preprocess")
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tensign-preprocess")
 
     @classmethod
     def load(cls, path: Path | str, config: ModelConfig | None = None, *, name: str = "", version: str = "1") -> Model:
@@ -221,15 +226,16 @@ class Model:
         self.statistics.preprocess(time.perf_counter_ns() - started)
 
     def _pixels(self, arrays: Arrays) -> Outputs:
-        preprocess, image = self.plan.preprocess, self.plan.image
+        preprocess, image, limit = self.plan.preprocess, self.plan.image, self.config.max_pixels
+        decoder = self.gpu_decoding.pictures if self.gpu_decoding else pictures
         assert image is not None
         if preprocess is None:
-            return {image: _decoded(arrays[image], self.config.max_pixels)}
+            return {image: _decoded(list(arrays[image]), limit, decoder)}
         height, width = self._inputs[image].shape[1:3]
         if arrays[image].dtype != object:
-            return {image: preprocess.arrays(arrays[image], max_pixels=self.config.max_pixels)}
+            return {image: preprocess.arrays(arrays[image], max_pixels=limit)}
         images = list(arrays[image])
-        return {image: preprocess.encoded(images, height=height, width=width, max_pixels=self.config.max_pixels)}
+        return {image: preprocess.encoded(images, height=height, width=width, max_pixels=limit, decoder=decoder)}
 
     def _enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any]) -> None:
         self._batcher.enqueue(request, self._to_network(arrays), params)
@@ -307,12 +313,13 @@ class Model:
             raise UnsupportedModel(f"the network fails on made-up rows of {made_up_of}: {reason}") from error
 
 
-def _decoded(images: npt.NDArray[Any], max_pixels: int) -> npt.NDArray[Any]:
+def _decoded(images: list[bytes], max_pixels: int, decoder: Pictures) -> npt.NDArray[Any]:
     """n encoded images -> object array [n] of uint8 [H,W,3], each of its own size. Raises UndecodableImage: names the row."""
     pixels = np.empty(len(images), object)
-    for row, image in enumerate(images):
+    decoded = decoder(images, max_pixels=max_pixels)
+    for row in range(len(images)):
         try:
-            pixels[row] = np.asarray(decode(image, max_pixels=max_pixels))
+            pixels[row] = np.asarray(next(decoded))
         except UndecodableImage as error:
             raise UndecodableImage(f"row {row}: {error}") from None
     return pixels

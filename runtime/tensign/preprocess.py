@@ -12,17 +12,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
-import PIL.Image
 
 from tensign.config import MAX_PIXELS
-from tensign.decode import decode
+from tensign.decode import Picture, Pictures, Pixels, as_image, pictures
 from tensign.errors import UndecodableImage, UnsupportedModel
 from tensign.hoststeps import CentreCrop, CropPad, HostStep, RatioResize, Resize, ResizeShorter, check_choice, parse_step
 
 __all__ = ["CentreCrop", "CropPad", "HostStep", "PreprocessSpec", "RatioResize", "Resize", "ResizeShorter"]
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +81,25 @@ class PreprocessSpec:
             height, width = step.becomes(height, width)
         return height, width
 
-    def encoded(self, images: Sequence[bytes], *, height: int, width: int, max_pixels: int = MAX_PIXELS) -> Pixels:
+    def encoded(
+        self,
+        images: Sequence[bytes],
+        *,
+        height: int,
+        width: int,
+        max_pixels: int = MAX_PIXELS,
+        decoder: Pictures = pictures,
+    ) -> Pixels:
         """Decodes and transforms n encoded images: uint8 [n,H,W,3] or [n,H,W]. Raises UndecodableImage, which names the row.
 
-        height, width: what the engine wants; -1 is any size, the same for all rows.
+        height, width: what the engine wants; -1 is any size, the same for all rows. decoder: what decodes them, in order.
         """
         prepared: Pixels | None = None
-        for row, image in enumerate(images):
+        upright = self.exif_orientation == "apply"
+        decoded = decoder(images, max_pixels=max_pixels, apply_exif_orientation=upright, mode=self.mode)
+        for row in range(len(images)):
             try:
-                upright = self.exif_orientation == "apply"
-                decoded = decode(image, max_pixels=max_pixels, apply_exif_orientation=upright, mode=self.mode)
-                pixels = self._transform(decoded, max_pixels)
+                pixels = self._transform(next(decoded), max_pixels)
             except UndecodableImage as error:
                 raise UndecodableImage(f"row {row}: {error}") from None
             if prepared is None:
@@ -115,13 +119,16 @@ class PreprocessSpec:
         """Transforms raw pixels, uint8 [n,H,W,3] or [n,H,W], as the training library transforms a picture of that size."""
         if self.keeps(*images.shape[1:3]):
             return images
-        return np.stack([self._transform(PIL.Image.fromarray(image), max_pixels) for image in images])
+        return np.stack([self._transform(image, max_pixels) for image in images])
 
     def keeps(self, height: int, width: int) -> bool:
         """True when a picture of this size passes through every step unchanged."""
         return all(step.becomes(height, width) == (height, width) for step in self.steps)
 
-    def _transform(self, image: PIL.Image.Image, max_pixels: int) -> Pixels:
+    def _transform(self, picture: Picture, max_pixels: int) -> Pixels:
+        if isinstance(picture, np.ndarray) and self.keeps(*picture.shape[:2]):
+            return picture
+        image = as_image(picture)
         for step in self.steps:
             image = step.apply(image, max_pixels)
         return np.asarray(image)

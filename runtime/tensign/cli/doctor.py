@@ -40,6 +40,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield gpu["device"], f"{gpu['name']}, {_size(gpu['memory_bytes'])}, compute capability {gpu['capability']}{kind}"
     absent = [name for name, place in facts["tensorrt"].items() if place is None]
     yield "TensorRT", f"not installed ({', '.join(absent)})" if absent else "installed; --accelerator tensorrt uses it"
+    absent = [package for package, version in facts["gpu_decoding"].items() if version is None]
+    brought = f"pip install 'tensign[gpu-decode]' brings {', '.join(absent)}"
+    yield "GPU decoding", brought if absent else "installed; --gpu-decoding uses it"
     torch = facts["torch"]
     yield "torch", f"{torch['version']}, {_built(torch['cuda'])}" if torch else "not installed"
     for name in ("fastai", "mlflow"):

@@ -22,6 +22,7 @@ NEVER_RUN = (  # options there are that no GPU has seen; a committed report take
     "--device cuda:0,1 and cuda:1 (several GPUs), and what follows the loss of one",
     "--accelerator cuda-graphs and --accelerator tensorrt",
     "--engine torch and --engine fastai on a GPU",
+    "--gpu-decoding",
 )
 
 
@@ -48,6 +49,7 @@ def examine(device: str, cache: Path, lookup: Lookup | None = None) -> dict[str,
         "driver": {"version": driver.version, "cuda": _dotted(driver.cuda), "error": driver.error} if driver else None,
         "gpus": [{**asdict(gpu), "capability": _dotted(gpu.capability), "mig": gpu.mig} for gpu in gpus],
         "tensorrt": tensorrt_libraries(lookup),
+        "gpu_decoding": {package: lookup.version(package) for package in ("nvidia-nvimgcodec-cu13", "nvidia-nvjpeg")},
         "torch": _torch(lookup),
         **{package: lookup.version(package) for package in ("fastai", "mlflow")},
         "converters": {package: lookup.version(package) for package in _of_extra("convert")},

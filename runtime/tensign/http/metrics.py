@@ -53,7 +53,14 @@ class _Counts(Collector):
         stages = SummaryMetricFamily("tensign_batch_seconds", "Stages of a batch.", labels=(*_LABELS, "stage"))
         batches = HistogramMetricFamily("tensign_batch_rows", "Rows that batches held; the sum is rows.", labels=_LABELS)
         padding = CounterMetricFamily("tensign_padded_rows", "Rows that filled batches up and were no one's.", labels=_LABELS)
+        large = GaugeMetricFamily(
+            "tensign_gpu_decoding_pixels", "From so many on JPEGs are decoded on the GPU.", labels=_LABELS
+        )
+        apart = GaugeMetricFamily("tensign_gpu_decoding_levels", "How far pixels are off there, of 255.", labels=_LABELS)
         for model in self._repository:
+            if (found := model.gpu_decoding) and found.pixels:
+                large.add_metric((model.name, model.version), found.pixels)
+                apart.add_metric((model.name, model.version), found.difference.most)
             seen, labels = model.statistics.snapshot(), (model.name, model.version)
             ready.add_metric(labels, float(model.ready))
             for outcome in ("success", "fail"):
@@ -64,7 +71,7 @@ class _Counts(Collector):
                 _add(stages, (*labels, stage), _total(seen, f"compute_{stage}"))
             batches.add_metric(labels, _cumulative(seen, model.buckets), seen.rows)
             padding.add_metric(labels, seen.padded_rows)
-        yield from (ready, requests, queue, preprocess, stages, batches, padding)
+        yield from (ready, requests, queue, preprocess, stages, batches, padding, large, apart)
 
 
 def _add(family: SummaryMetricFamily, labels: tuple[str, ...], duration: Duration) -> None:
