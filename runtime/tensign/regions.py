@@ -37,7 +37,7 @@ class SystemRegion:
             raise InvalidInput(f'region "{name}": "{key}" is no shared memory')
         if offset + byte_size > found.st_size:
             raise InvalidInput(
-                f'region "{name}": {byte_size} bytes from {offset} on end behind shared memory "{key}", of {found.st_size} bytes'
+                f'region "{name}": {byte_size} bytes from {offset} on end behind shared memory "{key}", of {found.st_size}'
             )
 
     def read(self, offset: int, size: int) -> bytes:
