@@ -12,8 +12,9 @@ import pytest
 
 from tensign import regions
 from tensign.config import ServerConfig
+from tensign.devicememory import DeviceRegion
 from tensign.errors import InvalidConfig, InvalidInput, NotAllowed, NotOffered
-from tensign.regions import FOLDER, DeviceRegion, Regions, SystemRegion
+from tensign.regions import FOLDER, Regions, SystemRegion
 
 OURS = f"tensign-test-{os.getpid()}-table-"
 

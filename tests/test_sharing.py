@@ -369,23 +369,21 @@ def test_one_request_does_not_read_without_end(tmp_path: Path) -> None:
 def test_where_it_is_off_nothing_is_shared(mean_address: str) -> None:
     import tritonclient.grpc as triton
 
-    off = "UNIMPLEMENTED.*the operator switches it on with tensign serve "
     with triton.InferenceServerClient(mean_address) as client:
-        for call in (
-            lambda: client.register_system_shared_memory("a", "a", 1),
-            lambda: client.get_system_shared_memory_status(),
-            lambda: client.unregister_system_shared_memory(),
-            lambda: client.infer("mean", [shared("input-0", [3, 4, 5, 3], "UINT8", "in", SIZE)]),
-        ):
-            with pytest.raises(triton.InferenceServerException, match=f"{off}--shared-memory NAMES"):
-                call()
-        for call in (
-            lambda: client.register_cuda_shared_memory("a", b"", 0, 1),
-            lambda: client.get_cuda_shared_memory_status(),
-            lambda: client.unregister_cuda_shared_memory(),
-        ):
-            with pytest.raises(triton.InferenceServerException, match=f"{off}--cuda-shared-memory"):
-                call()
+
+        def refused(option: str, call: Callable[..., Any], *arguments: Any) -> None:
+            told = f"UNIMPLEMENTED.*the operator switches it on with tensign serve {option}"
+            with pytest.raises(triton.InferenceServerException, match=told):
+                call(*arguments)
+
+        tensor = shared("input-0", [3, 4, 5, 3], "UINT8", "in", SIZE)
+        refused("--shared-memory NAMES", client.register_system_shared_memory, "a", "a", 1)
+        refused("--shared-memory NAMES", client.get_system_shared_memory_status)
+        refused("--shared-memory NAMES", client.unregister_system_shared_memory)
+        refused("--shared-memory NAMES", client.infer, "mean", [tensor])
+        refused("--cuda-shared-memory", client.register_cuda_shared_memory, "a", b"", 0, 1)
+        refused("--cuda-shared-memory", client.get_cuda_shared_memory_status)
+        refused("--cuda-shared-memory", client.unregister_cuda_shared_memory)
         assert not [name for name in client.get_server_metadata().extensions if "shared_memory" in name]
 
 
