@@ -70,6 +70,7 @@ class Lane(threading.Thread):
                 log.exception("the batcher failed on %d requests", len(parts))
                 for part in parts:
                     self._work.settle(part.request, EngineError("the batcher failed"))
+            del parts  # a region of shared memory must not stay open until the next batch comes
         if self._lost is not None:
             log.error("a device is lost and not used any more: %s", self._lost)
             self._work.lose(self._lost)

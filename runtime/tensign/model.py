@@ -109,7 +109,10 @@ class Model:
     @property
     def rows_on(self) -> str:
         """The device from whose memory a request's rows may be taken, "" for none."""
-        return self._engines[0].device if len(self._engines) == 1 and self._engines[0].device_rows else ""
+        if len(self._engines) > 1 or not self._engines[0].device_rows:
+            return ""
+        kind, _, index = self._engines[0].device.partition(":")
+        return f"{kind}:{int(index or 0)}"
 
     @property
     def buckets(self) -> Buckets:

@@ -30,7 +30,7 @@ from tensign.rpc.regionfields import Target, raw_contents, shared_bytes, targets
 from tensign.signature import MAX_RANK
 
 _FEW_ELEMENTS = 1024
-_FEW_BYTES = 1 << 20  # of shared memory, read as fast as a thread is asked to
+_FEW_BYTES, _FEW_INPUTS = 1 << 20, 64  # of shared memory, read as fast as a thread is asked to
 _PARTS_AHEAD = 4  # of one request, so that it fills the batches behind the one that runs, and not the queue
 
 
@@ -149,6 +149,6 @@ def _timeout_s(request: pb.ModelInferRequest) -> float:
 def _is_slow(request: pb.ModelInferRequest) -> bool:
     """True where decoding goes element by element, which would hold up the event loop; raw tensors are views."""
     shared = shared_bytes(request, 2 * _FEW_BYTES)
-    if shared > _FEW_BYTES or not (shared or request.raw_input_contents):
+    if shared > _FEW_BYTES or (shared and len(request.inputs) > _FEW_INPUTS) or not (shared or request.raw_input_contents):
         return True
     return any(tensor.datatype == "BYTES" and math.prod(tensor.shape[:MAX_RANK]) > _FEW_ELEMENTS for tensor in request.inputs)
