@@ -1,6 +1,7 @@
 """The models that benchmarks serve, made when they are asked for: MLmodel directories with an `onnx` flavor.
 
-mean: the mean of each colour, near-free, so that the server is what costs. resnet18: torchvision's, weights drawn from a
+mean: the mean of each colour, near-free, so that the server is what costs; corner: the colour of one pixel, freer still, for it
+reads nothing else. resnet18: torchvision's, weights drawn from a
 fixed seed, cast and normalisation inside the graph; accuracy is not the point. Both uint8 [-1,300,300,3]. thumbnail: mean,
 which also takes files, resized to that.
 """
@@ -21,11 +22,11 @@ MODELS = Path(__file__).parent / "results" / "scratch" / "models"
 
 
 def make(name: str) -> Path:
-    """Path of the MLmodel directory called "mean", "resnet18" or "thumbnail"."""
+    """Path of the MLmodel directory called "mean", "corner", "resnet18" or "thumbnail"."""
     target = MODELS / name
     if not (target / "MLmodel").exists():
         target.mkdir(parents=True, exist_ok=True)
-        classes = {"mean": _mean, "resnet18": _resnet18, "thumbnail": _mean}[name](target / "model.onnx")
+        classes = {"mean": _mean, "corner": _corner, "resnet18": _resnet18, "thumbnail": _mean}[name](target / "model.onnx")
         describe(target, classes, PreprocessSpec((Resize(300, 300, "squish"),)) if name == "thumbnail" else None)
     return target
 
@@ -33,11 +34,25 @@ def make(name: str) -> Path:
 def _mean(file: Path) -> int:
     nodes = [
         helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("ReduceMean", ["x"], ["colour"], axes=[1, 2], keepdims=0),
     ]
+    return _save(file, nodes)
+
+
+def _corner(file: Path) -> int:
+    nodes = [
+        helper.make_node("Constant", [], ["zero"], value_int=0),
+        helper.make_node("Gather", ["image", "zero"], ["row"], axis=1),
+        helper.make_node("Gather", ["row", "zero"], ["pixel"], axis=1),
+        helper.make_node("Cast", ["pixel"], ["colour"], to=TensorProto.FLOAT),
+    ]
+    return _save(file, nodes)
+
+
+def _save(file: Path, nodes: list[onnx.NodeProto]) -> int:
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["rows", 300, 300, 3])
-    mean = helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["rows", 3])
-    graph = helper.make_graph(nodes, "mean", [image], [mean])
+    colour = helper.make_tensor_value_info("colour", TensorProto.FLOAT, ["rows", 3])
+    graph = helper.make_graph(nodes, "colour", [image], [colour])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
     return 3
 
