@@ -6,6 +6,7 @@ of CUDA. The sessions are ONNX Runtime's own, on the CPU.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from hostile import MODELS
 from tensign._pb import open_inference_pb2 as pb
 from tensign.config import ModelConfig, ServerConfig
 from tensign.devicememory import DeviceArray, DeviceRegion
+from tensign.engines import cuda
 from tensign.errors import DeviceLost, EngineError, InvalidInput
 from tensign.model import Model
 from tensign.regions import Regions, SystemRegion
@@ -300,3 +302,70 @@ def test_a_server_without_a_device_registers_none(mean_address: str, mean_model:
             send(channel, "CudaSharedMemoryRegister", request, pb.CudaSharedMemoryRegisterResponse)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "no model takes rows from the memory of device 0, but of no device" in str(refused.value.details())
+
+
+class Library:
+    """The CUDA runtime's and the driver's calls, in the order in which they come; `failing`: what one of them returns."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.failing: dict[str, int] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> int:
+            self.calls.append((name, arguments))
+            if name == "cudaIpcOpenMemHandle":
+                arguments[0]._obj.value = 1 << 21 | 512
+            if name == "cuMemGetAddressRange_v2":
+                arguments[0]._obj.value, arguments[1]._obj.value = 1 << 21, 4096
+            return self.failing.get(name, 0)
+
+        return call
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.calls]
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Library:
+    library = Library()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    return library
+
+
+def test_a_region_is_as_large_as_the_driver_says(library: Library) -> None:
+    """A claim of the client's is not believed: reading beyond would end the context for everybody."""
+    handle = bytes(range(64))
+    assert cuda.CudaRuntime().open_region(3, handle) == (1 << 21 | 512, 4096 - 512)
+    assert library.names == ["cudaSetDevice", "cudaIpcOpenMemHandle", "cuMemGetAddressRange_v2"]
+    (index,), (_, given, flag) = library.calls[0][1], library.calls[1][1]
+    assert (index, bytes(given), flag.value) == (3, handle, 1)
+
+
+@pytest.mark.parametrize(
+    ("failing", "last"),
+    [
+        ("cudaSetDevice", "cudaGetLastError"),
+        ("cudaIpcOpenMemHandle", "cudaGetLastError"),
+        ("cuMemGetAddressRange_v2", "cudaIpcCloseMemHandle"),
+    ],
+)
+def test_a_handle_that_does_not_open_leaves_nothing_behind(library: Library, failing: str, last: str) -> None:
+    library.failing[failing] = 201
+    with pytest.raises(InvalidInput, match=r"cuda:0: the .*CUDA error 201"):
+        cuda.CudaRuntime().open_region(0, bytes(64))
+    assert library.names[-1] == last
+
+
+def test_copies_are_waited_for_and_the_first_fault_counts(library: Library) -> None:
+    runtime = cuda.CudaRuntime()
+    runtime.copy(1, [(10, 20, 3), (13, 40, 5)])
+    assert library.names == ["cudaSetDevice", "cudaMemcpyAsync", "cudaMemcpyAsync", "cudaStreamSynchronize"]
+    to, source, size, kind, stream = library.calls[2][1]
+    assert (to.value, source.value, size.value, kind) == (13, 40, 5, 4)
+    assert stream.value == library.calls[3][1][0].value == 2
+    library.failing = {"cudaMemcpyAsync": 719, "cudaStreamSynchronize": 1}
+    with pytest.raises(RuntimeError, match="CUDA failure 719") as failed:
+        runtime.copy(1, [(10, 20, 3), (13, 40, 5)])
+    assert isinstance(cuda.told(failed.value, "cuda:1"), DeviceLost)
