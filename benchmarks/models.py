@@ -40,11 +40,15 @@ def _mean(file: Path) -> int:
         *constants,
         helper.make_node("Slice", ["image", *places], ["few"]),
         helper.make_node("Cast", ["few"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("ReduceMean", ["x"], ["colour"], axes=[1, 2], keepdims=0),
     ]
+    return _save(file, nodes)
+
+
+def _save(file: Path, nodes: list[onnx.NodeProto]) -> int:
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["rows", 300, 300, 3])
-    mean = helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["rows", 3])
-    graph = helper.make_graph(nodes, "mean", [image], [mean])
+    colour = helper.make_tensor_value_info("colour", TensorProto.FLOAT, ["rows", 3])
+    graph = helper.make_graph(nodes, "colour", [image], [colour])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), file)
     return 3
 

@@ -113,13 +113,18 @@ def main() -> None:
     report: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     report |= {
         "date": time.strftime("%Y-%m-%d"),
-        "machine": {"python": platform.python_version(), "processor": _processor()},
+        "machine": machine(),
         "versions": {package: version(package) for package in ("grpcio", "protobuf", "onnxruntime", "numpy")},
     }
     for name in chosen:
         report[name] = runs[name]()
     RESULTS.mkdir(exist_ok=True)
     kept.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def machine() -> dict[str, str]:
+    """What figures are to be read with."""
+    return {"python": platform.python_version(), "processor": _processor()}
 
 
 def _processor() -> str:

@@ -46,6 +46,7 @@ class Served:
 
 
 RESIZE = {"op": "resize", "height": 8, "width": 8}
+REGION = "shared"  # of 120 bytes, the rows of `good(2)`
 MODELS = {
     "pixels": Served({"image": ("uint8", [-1, 4, 5, 3])}, lambda image: image.mean((1, 2), dtype=np.float32)),
     "pair": Served({"a": ("float32", [-1, 3]), "b": ("float32", [-1, 3])}, lambda a, b: a + b),
@@ -115,6 +116,17 @@ def timing(**parameter: Any) -> bytes:
     return changed(good(), lambda request: request.parameters["timeout"].CopyFrom(pb.InferParameter(**parameter)))
 
 
+def by_region(shape: tuple[int, ...] = (2, 4, 5, 3), datatype: str = "UINT8", times: int = 1, **parameters: Any) -> bytes:
+    """The rows of `good(2)`, which lie in a region of the server's; `times`: as so many inputs."""
+    request = Request(model_name="pixels")
+    for number in range(times):
+        tensor = request.inputs.add(name="image" if not number else str(number), datatype=datatype, shape=shape)
+        for key, value in {"region": REGION, "byte_size": 120, **parameters}.items():
+            kind = "string_param" if isinstance(value, str) else "int64_param"
+            setattr(tensor.parameters[f"shared_memory_{key}"], kind, value)
+    return request.SerializeToString()
+
+
 def good(rows: int = 2) -> bytes:
     return arrays("pixels", image=pixels(rows))
 
@@ -130,6 +142,18 @@ INVALID = "INVALID_ARGUMENT"
 SENT = PAYLOAD * 6  # 66 bytes, of 60
 
 REQUESTS = [
+    # shared memory
+    Case("by region", by_region, "OK", expected=lambda: MODELS["pixels"].answer(pixels())),
+    Case("another region", lambda: by_region(region="x" * 100_000), INVALID, (IMAGE, "is not registered")),
+    Case("path as region", lambda: by_region(region="../../etc/passwd"), INVALID, (IMAGE, "is not registered")),
+    Case("beyond the region", lambda: by_region((3, 4, 5, 3), byte_size=180), INVALID, (IMAGE, "180 bytes from 0 on end behind", "which has 120")),
+    Case("offset overflow", lambda: by_region(offset=(1 << 63) - 1), INVALID, (IMAGE, "end behind")),
+    Case("size overflow", lambda: by_region(byte_size=(1 << 63) - 1, offset=1), INVALID, (IMAGE, "end behind")),
+    Case("negative offset", lambda: by_region(offset=-1), INVALID, (IMAGE, "0 or more")),
+    Case("negative size", lambda: by_region(byte_size=-(1 << 63)), INVALID, (IMAGE, "0 or more")),
+    Case("no bytes of a region", lambda: by_region((0, 4, 5, 3), byte_size=0), INVALID, (IMAGE, "expected at least 1 row, got 0")),
+    Case("numbers as BYTES", lambda: by_region((2,), "BYTES"), INVALID, (IMAGE, "BYTES: element 0 claims")),
+    Case("one region 5,000 times", lambda: by_region(times=5000), INVALID, ("at most 4096 inputs",)),
     # the signature
     Case("wrong dtype", lambda: arrays("pixels", image=pixels().astype(np.float32)), INVALID, (IMAGE, "expected uint8 [-1,4,5,3], got float32 [2,4,5,3]")),
     Case("wrong rank", lambda: arrays("pixels", image=pixels()[0]), INVALID, (IMAGE, "expected uint8 [-1,4,5,3], got uint8 [4,5,3]")),

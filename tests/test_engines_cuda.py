@@ -5,9 +5,10 @@ The fakes prove order, sharing and what faults do; they prove nothing of CUDA.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from onnx import TensorProto, helper
 
 from conftest import save_onnx
 from tensign.config import ModelConfig
+from tensign.devicememory import Copy
 from tensign.engines import cuda
 from tensign.engines.onnx import OnnxEngine
-from tensign.errors import DeviceLost, EngineError, InvalidConfig, OutOfMemory, ProviderUnavailable
+from tensign.errors import DeviceLost, EngineError, InvalidConfig, InvalidInput, OutOfMemory, ProviderUnavailable
 from tensign.model import Model
 
 HOST = ("cpu", 0)
@@ -187,10 +189,34 @@ def test_what_an_error_means_for_the_device(text: str, kind: type[Exception] | N
 
 
 class FakeRuntime:
-    """Remembers what is pinned; refuses beyond a limit, as a system does."""
+    """Remembers what is pinned; refuses beyond a limit, as a system does. Memory of a device is the host's.
+
+    shared: what other processes would open by a handle; opened: addresses of it; copies: what was copied, in order; faults:
+    what copying raises next.
+    """
 
     def __init__(self, limit: int = 1 << 30) -> None:
         self.limit, self.pinned = limit, dict[int, int]()
+        self.shared: dict[bytes, Any] = {}
+        self.opened: list[int] = []
+        self.copies: list[Copy] = []
+        self.faults: list[Exception] = []
+
+    def open_region(self, index: int, handle: bytes) -> tuple[int, int]:
+        if handle not in self.shared:
+            raise InvalidInput(f"cuda:{index}: the handle opens no memory")
+        self.opened.append(self.shared[handle].ctypes.data)
+        return self.opened[-1], self.shared[handle].nbytes
+
+    def close_region(self, index: int, address: int) -> None:
+        self.opened.remove(address)
+
+    def copy(self, index: int, copies: Sequence[Copy]) -> None:
+        if self.faults:
+            raise self.faults.pop(0)
+        for to, source, size in copies:
+            ctypes.memmove(to, source, size)
+        self.copies += copies
 
     def pin(self, address: int, size: int) -> bool:
         if size > self.limit:

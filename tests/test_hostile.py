@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,12 +21,15 @@ import hostile
 from conftest import CPU
 from hostile import MODELS, PAYLOAD, Case, Directory
 from tensign._pb import open_inference_pb2 as pb
+from tensign.config import ServerConfig
 from tensign.errors import TensignError
 from tensign.model import Model
+from tensign.regions import FOLDER
 from tensign.rpc.codec import decode_response, encode_request
 from tensign.testing import serving
 
 INFER, STREAM = (f"/inference.GRPCInferenceService/{method}" for method in ("ModelInfer", "ModelStreamInfer"))
+REGISTER = "/inference.GRPCInferenceService/SystemSharedMemoryRegister"
 LARGEST = ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)
 SECONDS = 60  # that any one call may take, on a busy machine too
 MEGABYTES = 50  # by which no bomb raises the peak of a process
@@ -52,8 +56,14 @@ class House:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("served")
     models = {name: Model.load(hostile.written(folder / name, served), CPU, name=name) for name, served in MODELS.items()}
-    with serving(*models.values()) as address, grpc.insecure_channel(address, options=LARGEST) as channel:
+    rows = Path(FOLDER, f"tensign-test-{os.getpid()}-hostile")
+    rows.write_bytes(hostile.pixels().tobytes())
+    config = ServerConfig(grpc_port=0, drain_s=5.0, shared_memory=(rows.name,))
+    with serving(*models.values(), config=config) as address, grpc.insecure_channel(address, options=LARGEST) as channel:
+        region = pb.SystemSharedMemoryRegisterRequest(name=hostile.REGION, key=rows.name, byte_size=rows.stat().st_size)
+        channel.unary_unary(REGISTER, bytes, bytes)(region.SerializeToString())
         yield House(channel, models)
+    rows.unlink()
 
 
 class Neighbour:

@@ -14,8 +14,20 @@ CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 
 LAYERS = (
     {"errors", "version", "document", "form", "_pb"},
-    {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget", "doctor"},
-    {"coltypes", "hoststeps", "notation", "admission", "jsontext", "crossover", "nvimagecodec"},
+    {
+        "datatypes",
+        "config",
+        "mlmodel",
+        "decode",
+        "buckets",
+        "ceiling",
+        "metrics",
+        "classification",
+        "budget",
+        "doctor",
+        "devicememory",
+    },
+    {"coltypes", "hoststeps", "notation", "admission", "jsontext", "regions", "crossover", "nvimagecodec"},
     {"coltext", "preprocess", "gpudecoding"},
     {"values"},
     {"params"},

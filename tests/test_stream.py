@@ -121,3 +121,22 @@ def test_many_readers_who_do_not_read_stay_within_the_budget_and_stop_nobody_els
         assert budget.kept == budget.held == 0
 
     asyncio.run(check())
+
+
+def test_what_a_request_makes_us_hold_beside_its_message_counts() -> None:
+    held: list[int] = []
+
+    async def check() -> None:
+        budget = Budget(4096 * MIB)
+
+        async def small(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+            held.append(budget.held)
+            yield answer(1)
+
+        stream = Stream(small, budget, patience_s=30, beside=lambda request: MIB)
+        assert len([each async for each in stream.answers(one())]) == 1
+        await asyncio.sleep(0)
+        assert budget.held == 0
+
+    asyncio.run(check())
+    assert held == [MIB + pb.ModelInferRequest(id="x").ByteSize()]

@@ -70,7 +70,8 @@ class ServerConfig:
     request that brings none; drain_s: how long a stopping server lets requests in flight finish, less than the 30 s that
     Kubernetes gives it; max_message_bytes: one gRPC message, both ways, or one HTTP body; max_inflight_bytes: requests
     that are on their way, all together; max_connection_age_s: after so long a gRPC client has to connect again, so that a
-    balancer can spread them; 0 is never.
+    balancer can spread them; 0 is never. shared_memory: keys of the system's shared memory that clients may register, a star
+    behind one for all that begin so; cuda_shared_memory: whether they may register a device's.
     """
 
     host: str = "127.0.0.1"
@@ -81,6 +82,8 @@ class ServerConfig:
     max_message_bytes: int = 256 * MIB
     max_inflight_bytes: int = 1024 * MIB
     max_connection_age_s: float = 0.0
+    shared_memory: tuple[str, ...] = ()
+    cuda_shared_memory: bool = False
 
     def __post_init__(self) -> None:
         for port in ("grpc_port", "http_port"):
@@ -88,6 +91,9 @@ class ServerConfig:
                 raise InvalidConfig(f"{port}: wanted 0 to 65535, got {getattr(self, port)}")
         if not 0 <= self.max_connection_age_s < float("inf"):
             raise InvalidConfig(f"max_connection_age_s: wanted 0 or more, got {self.max_connection_age_s}")
+        for key in self.shared_memory:
+            if not re.fullmatch(r"/?([^/*]+\*?|\*)", key):
+                raise InvalidConfig(f"shared_memory: wanted names, or how they begin and a star, got {key[:64]!a}")
         for knob in ("timeout_s", "drain_s", "max_message_bytes", "max_inflight_bytes"):
             if not 0 < getattr(self, knob) < float("inf"):
                 raise InvalidConfig(f"{knob}: wanted more than 0, got {getattr(self, knob)}")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign.coltypes import ArrayType, ObjectType
+from tensign.devicememory import DeviceArray
 from tensign.errors import SignatureMismatch
 from tensign.specs import ColumnSpec, TensorSpec
 from tensign.values import cast, cast_objects, described, inferred, objects
@@ -205,6 +206,8 @@ def tensors(data: Any, specs: Sequence[TensorSpec], *, kind: str = "input", loss
 
 
 def _tensor(where: str, value: Any, spec: TensorSpec | None, lossless: bool) -> Column:
+    if isinstance(value, DeviceArray):
+        return value  # type: ignore[return-value]
     if not isinstance(value, np.ndarray | np.generic):
         if not lossless:
             raise SignatureMismatch(f"{where}: expected a numpy array, got {type(value).__name__}")

@@ -67,6 +67,7 @@ class Lane(threading.Thread):
     def run(self) -> None:
         while self._lost is None and (parts := self._work.next_batch(self._place)) is not None:
             self.take(parts)
+            del parts  # a region of shared memory must not stay open until the next batch comes
         if self._lost is not None:
             log.error("a device is lost and not used any more: %s", self._lost)
             self._work.lose(self._lost)

@@ -21,10 +21,12 @@ from tensign.buckets import Buckets, measure, powers_of_two
 from tensign.ceiling import Ceiling
 from tensign.config import ModelConfig
 from tensign.decode import Pictures, pictures
+from tensign.devicememory import DeviceArray
 from tensign.engines import Engine
 from tensign.errors import (
     DeadlineExceeded,
     EngineError,
+    InvalidInput,
     ModelNotReady,
     QueueFull,
     TensignError,
@@ -110,6 +112,14 @@ class Model:
         return ",".join((first, *(other.partition(":")[2] for other in others)))
 
     @property
+    def rows_on(self) -> str:
+        """The device from whose memory a request's rows may be taken, "" for none."""
+        if len(self._engines) > 1 or not self._engines[0].device_rows:
+            return ""
+        kind, _, index = self._engines[0].device.partition(":")
+        return f"{kind}:{int(index or 0)}"
+
+    @property
     def buckets(self) -> Buckets:
         """The batch sizes that it runs, fewer than were warmed where a device's memory ran out since."""
         return self._batcher.buckets
@@ -187,8 +197,14 @@ class Model:
 
         inputs: what `Signature.enforce_inputs` takes, mode: how. Raises SignatureMismatch.
         """
+        on_device = _on_device(inputs, self.rows_on)
         encoded = (self.plan.image,) if self.plan.image else ()
         arrays = self.signature.enforce_inputs(inputs, None, mode, encoded)
+        if self.plan.image in on_device and self._needs_pixels(arrays):
+            raise InvalidInput(
+                f'input "{self.plan.image}": pictures of this size are resized by the host, which reads nothing on a device;'
+                " send them raw or in system shared memory"
+            )
         return Enforced(arrays, self.signature.enforce_params(params, mode))
 
     def _patiently(self, enforced: Enforced, deadline: float | None) -> Future[Outputs]:
@@ -323,6 +339,18 @@ def _decoded(images: list[bytes], max_pixels: int, decoder: Pictures) -> npt.NDA
         except UndecodableImage as error:
             raise UndecodableImage(f"row {row}: {error}") from None
     return pixels
+
+
+def _on_device(inputs: Any, device: str) -> list[str]:
+    """Names of the inputs that lie on a device. Raises InvalidInput where it is not that one, "" being none."""
+    named = inputs.items() if isinstance(inputs, Mapping) else ()
+    found = {str(name): array for name, array in named if isinstance(array, DeviceArray)}
+    for name, array in found.items():
+        if array.device != device:
+            raise InvalidInput(
+                f'input "{name[:64]}": lies on {array.device}; this model takes rows from {device or "the host"} alone'
+            )
+    return list(found)
 
 
 def _size(array: npt.NDArray[Any]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tensign.devicememory import DeviceArray
 from tensign.errors import EngineError
 from tensign.form import Form
 from tensign.signature import Arrays
@@ -104,8 +105,10 @@ class Part:
 
 
 def kind_of(arrays: Arrays, params: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
-    """Names, dtypes and all axes but the rows; params, where there are any, as text that tells unequal ones apart."""
-    kind = tuple((name, array.dtype, array.shape[1:]) for name, array in arrays.items())
+    """Names, dtypes, all axes but the rows, and whether they lie on a device; params, where there are any, as text that tells
+    unequal ones apart.
+    """
+    kind = tuple((name, array.dtype, array.shape[1:], isinstance(array, DeviceArray)) for name, array in arrays.items())
     return (*kind, json.dumps(params, sort_keys=True, default=_told_apart)) if params else kind
 
 

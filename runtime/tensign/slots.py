@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tensign.devicememory import DeviceArray
 from tensign.request import Outputs, Part
 
 
@@ -20,18 +21,23 @@ class Slots:
     def __init__(self, empty: Callable[[tuple[int, ...], Any], npt.NDArray[Any]] = np.empty) -> None:
         self._empty = empty
         self._kind: tuple[Any, ...] | None = None
+        self._rows = 0
         self._buffers: dict[str, npt.NDArray[Any]] = {}
 
     def gather(self, parts: list[Part], bucket: int) -> Outputs:
-        """{name: [bucket,...]}, each row written once; rows that fill a bucket alone are not copied at all."""
+        """{name: [bucket,...]}, each row written once; rows that fill a bucket alone are not copied at all.
+
+        Rows on a device are only counted: its engine gathers them.
+        """
         first = parts[0]
         if len(parts) == 1 and first.rows == bucket:
             return {name: array[first.start : first.stop] for name, array in first.request.arrays.items()}
-        rows = len(next(iter(self._buffers.values()))) if self._kind == first.request.kind else 0
-        if rows < bucket:
-            self._kind = first.request.kind
+        if self._kind != first.request.kind or self._rows < bucket:
+            self._kind, self._rows = first.request.kind, bucket
             self._buffers = {
-                name: self._empty((bucket, *array.shape[1:]), array.dtype) for name, array in first.request.arrays.items()
+                name: self._empty((bucket, *array.shape[1:]), array.dtype)
+                for name, array in first.request.arrays.items()
+                if not isinstance(array, DeviceArray)
             }
         for name, buffer in self._buffers.items():
             row = 0
@@ -40,4 +46,12 @@ class Slots:
                 row += part.rows
             for at in range(row, bucket):  # one by one, for a list in a cell would be spread over them
                 buffer[at] = buffer[row - 1]  # never what an earlier caller left: it might make the model fail
-        return {name: buffer[:bucket] for name, buffer in self._buffers.items()}
+        return {
+            name: self._buffers[name][:bucket] if name in self._buffers else _on_device(name, parts, bucket)
+            for name in first.request.arrays
+        }
+
+
+def _on_device(name: str, parts: list[Part], bucket: int) -> Any:
+    arrays: list[Any] = [part.request.arrays[name][part.start : part.stop] for part in parts]
+    return DeviceArray.gathered(arrays, bucket)

@@ -69,6 +69,24 @@ def serve(
             help="Seconds after which clients have to connect again, so that a balancer can spread them; 0 is never.",
         ),
     ] = 0.0,
+    shared_memory: Annotated[
+        str,
+        typer.Option(
+            envvar="TENSIGN_SHARED_MEMORY",
+            metavar="NAMES",
+            help="Keys of system shared memory that clients may register, between commas; a star behind one for all that begin"
+            " so. Whoever reaches the port may read and write them.",
+            show_default="none",
+        ),
+    ] = "",
+    cuda_shared_memory: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-shared-memory",
+            envvar="TENSIGN_CUDA_SHARED_MEMORY",
+            help="Let clients register CUDA shared memory; experimental.",
+        ),
+    ] = False,
     cache_dir: CacheDir = CACHE,
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C, then drain."""
@@ -93,6 +111,8 @@ def serve(
         http_port=http_port if http else None,
         timeout_s=timeout,
         max_connection_age_s=max_connection_age,
+        shared_memory=tuple(filter(None, (key.strip() for key in shared_memory.split(",")))),
+        cuda_shared_memory=cuda_shared_memory,
     )
     called = name or [read_mlmodel(path).name for path in models]
     if twice := {one for one in called if called.count(one) > 1}:

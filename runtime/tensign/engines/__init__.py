@@ -20,8 +20,9 @@ class Engine(Protocol):
     """inputs and outputs are the network's own, known once it is loaded, () where it does not tell; device is where it
     really runs; ready tells whether it can run at once; form is that of its last answer, None before there was one.
     labels and threshold, above which a label counts, are () and None where it knows none. lanes: from so many threads at once
-    `run` may be called; local: it computes on the thread that calls, not in a process or on a device of its own. An engine
-    that inherits from this says only what is otherwise.
+    `run` may be called; local: it computes on the thread that calls, not in a process or on a device of its own; device_rows:
+    whether it takes rows that lie in its device's memory, as DeviceArrays. An engine that inherits from this says only what is
+    otherwise.
     """
 
     device: str = "cpu"
@@ -32,6 +33,7 @@ class Engine(Protocol):
     threshold: float | None = None
     lanes: int = 1
     local: bool = False
+    device_rows: bool = False
 
     @property
     def ready(self) -> bool:

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tensign.errors import DeviceLost, EngineError, OutOfMemory, ProviderUnavailable, TensignError
+from tensign.devicememory import HANDLE_BYTES, Copy, DeviceArray, DeviceMemory
+from tensign.errors import DeviceLost, EngineError, InvalidInput, OutOfMemory, ProviderUnavailable, TensignError
 from tensign.signature import Arrays
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,10 @@ LANES = 2  # batches at once: rows of one are copied while the other computes
 _RUNS = 3  # of each session that is tried; the first two of a CUDA graph capture it
 _ALIKE = 1e-3
 _LIBRARIES = ("libcudart.so.13", "libcudart.so.12")
+_DRIVER = "libcuda.so.1"
+_LAZY_PEER_ACCESS = 1  # cudaIpcMemLazyEnablePeerAccess, the one flag that opening a handle takes
+_EITHER_WAY = 4  # cudaMemcpyDefault: the addresses tell what is the device's
+_STREAM = 2  # cudaStreamPerThread
 _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every device
 _OUT_OF_MEMORY = re.compile(
     r"CUDA (?:failure|error) 2\b|CUDA_ERROR_OUT_OF_MEMORY|out of memory|Failed to allocate memory for requested buffer|"
@@ -69,7 +74,7 @@ def tensorrt(index: int, cache: str) -> dict[str, str]:
     return made | kept | {"trt_timing_cache_path": cache}
 
 
-class Runtime(Protocol):
+class Runtime(DeviceMemory, Protocol):
     """The few calls of the CUDA runtime that ONNX Runtime does not make for us."""
 
     def pin(self, address: int, size: int) -> bool:
@@ -105,6 +110,41 @@ class CudaRuntime:
         if self._library.cudaSetDevice(index) or self._library.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)):
             raise ProviderUnavailable(f"cuda:{index}: its memory cannot be asked for")
         return free.value, total.value
+
+    def open_region(self, index: int, handle: bytes) -> tuple[int, int]:
+        address, begins, size = ctypes.c_void_p(), ctypes.c_uint64(), ctypes.c_size_t()
+        given = _Handle.from_buffer_copy(handle)
+        failed = self._library.cudaSetDevice(index)
+        failed = failed or self._library.cudaIpcOpenMemHandle(ctypes.byref(address), given, ctypes.c_uint(_LAZY_PEER_ACCESS))
+        if failed or address.value is None:
+            self._library.cudaGetLastError()  # or the next call of anybody's would report it
+            raise InvalidInput(f"cuda:{index}: the handle opens no memory of another process: CUDA error {failed}")
+        # A size that a client only claims would have the device read what is not there, which ends it for everybody.
+        range_of = ctypes.CDLL(_DRIVER).cuMemGetAddressRange_v2
+        if failed := range_of(ctypes.byref(begins), ctypes.byref(size), ctypes.c_uint64(address.value)):
+            self.close_region(index, address.value)
+            raise InvalidInput(f"cuda:{index}: the driver does not tell the size of the memory: CUDA error {failed}")
+        return address.value, begins.value + size.value - address.value
+
+    def close_region(self, index: int, address: int) -> None:
+        self._library.cudaSetDevice(index)
+        self._library.cudaIpcCloseMemHandle(ctypes.c_void_p(address))
+
+    def copy(self, index: int, copies: Sequence[Copy]) -> None:
+        stream = ctypes.c_void_p(_STREAM)
+        failed = self._library.cudaSetDevice(index)
+        for to, source, size in copies:
+            given = (ctypes.c_void_p(to), ctypes.c_void_p(source), ctypes.c_size_t(size), _EITHER_WAY, stream)
+            failed = failed or self._library.cudaMemcpyAsync(*given)
+        # One device copies to itself behind the host's back: ONNX Runtime's own stream must not read before it is done.
+        if failed := failed or self._library.cudaStreamSynchronize(stream):
+            raise RuntimeError(f"CUDA failure {failed}: copying {len(copies)} blocks of rows on cuda:{index}")
+
+
+class _Handle(ctypes.Structure):
+    """A cudaIpcMemHandle_t, which goes by value."""
+
+    _fields_ = (("reserved", ctypes.c_char * HANDLE_BYTES),)
 
 
 def pinned(runtime: Runtime, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
@@ -174,6 +214,10 @@ class Sessions:
         free.append(buffers)  # not after an error, which leaves them in an unknown state
         return answers
 
+    def once(self, session: Any, batch: Arrays) -> list[npt.NDArray[Any]]:
+        """A batch of a shape that was not warmed, in buffers that do not stay."""
+        return _Buffers(session, self._place, batch, 0).run(batch)
+
     def _buffers(self, session: Any, batch: Arrays) -> _Buffers:
         return _Buffers(session, self._place, batch, next(self._numbers) if self._graphs else 0)
 
@@ -229,7 +273,10 @@ class _Buffers:
 
     def _fill(self, batch: Arrays) -> None:
         for name, array in batch.items():
-            self._inputs[name].update_inplace(array)
+            if isinstance(array, DeviceArray):
+                array.copy_to(self._inputs[name].data_ptr())
+            else:
+                self._inputs[name].update_inplace(array)
 
 
 def _value(array: npt.NDArray[Any], place: tuple[str, int]) -> Any:

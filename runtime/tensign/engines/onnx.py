@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign import datatypes
+from tensign.devicememory import DeviceArray
 from tensign.doctor.driver import find_driver
 from tensign.doctor.lacks import explained
 from tensign.doctor.lookup import Lookup
@@ -90,6 +91,7 @@ class OnnxEngine(Engine):
             self._runtime = cuda.CudaRuntime()
         except ProviderUnavailable as error:  # it runs, and copies at a quarter of the speed
             log.warning("%s: memory is not pinned: %s", self.device, error)
+        self.device_rows = self._runtime is not None
         self._warmed = cuda.Sessions(ways, ("cuda", index), graphs=graphs)
         self.lanes = cuda.LANES
 
@@ -129,6 +131,8 @@ class OnnxEngine(Engine):
         try:
             if self._warmed is not None and self._warmed.holds(batch):
                 answers = self._warmed.run(batch)
+            elif self._warmed is not None and any(isinstance(array, DeviceArray) for array in batch.values()):
+                answers = self._warmed.once(self._session, batch)
             else:
                 answers = self._session.run(None, batch)
         except Exception as error:

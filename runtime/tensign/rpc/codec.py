@@ -19,8 +19,9 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.classification import classified
 from tensign.coltext import read_json, write_datetime, write_json
 from tensign.coltypes import ObjectType, ScalarType
+from tensign.devicememory import DeviceArray
 from tensign.errors import InvalidInput, ModelFailed
-from tensign.rpc.wire import Raw
+from tensign.rpc.regionfields import Target
 from tensign.signature import MAX_RANK, Arrays
 from tensign.specs import ColumnSpec, ParamSpec, Spec
 from tensign.values import is_missing
@@ -44,8 +45,11 @@ _MAX_ELEMENTS = 1 << 16  # of one BYTES tensor, which is a picture each; as obje
 Tensor = pb.ModelInferRequest.InferInputTensor | pb.ModelInferResponse.InferOutputTensor
 
 
-def decode_request(request: pb.ModelInferRequest, raw: Raw | None = None) -> dict[str, npt.NDArray[Any]]:
-    """{name: array} of a request, read-only views where it came raw. raw: in place of its own contents. Raises InvalidInput."""
+def decode_request(request: pb.ModelInferRequest, raw: Sequence[Any] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """{name: array} of a request, read-only views where it came raw. Raises InvalidInput.
+
+    raw: what stands for its raw contents where some of them are elsewhere; a DeviceArray stays one.
+    """
     if len(request.id) > MAX_ID:
         raise InvalidInput(f"id: expected at most {MAX_ID} letters, got {len(request.id)}")
     return _decode("input", request.inputs, request.raw_input_contents if raw is None else raw)
@@ -119,11 +123,13 @@ def encode_response(
     outputs: Arrays,
     labels: Sequence[str] = (),
     specs: Iterable[Spec] = (),
+    placed: Mapping[str, Target] | None = None,
 ) -> pb.ModelInferResponse:
     """The answer to `request`: the outputs it asked for (none named: all), as numbers or as its top k classes.
 
     specs: the signature's outputs, which tell a column of text from one of JSON. A column is [n]: text as UTF-8, datetimes
-    as ISO 8601, compound values as JSON, each BYTES; a missing text or datetime is empty. Raises ModelFailed.
+    as ISO 8601, compound values as JSON, each BYTES; a missing text or datetime is empty. placed: outputs that go to a region
+    of shared memory, whose raw content is empty. Raises ModelFailed, and InvalidInput where a region is too small.
     """
     compound = {spec.name for spec in specs if isinstance(spec, ColumnSpec) and not isinstance(spec.type, ScalarType)}
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
@@ -135,8 +141,9 @@ def encode_response(
                 array = as_column(outputs[name], compound=name in compound)
             except InvalidInput as error:
                 raise ModelFailed(f'output "{name}": {error}') from None
-        response.outputs.add(name=name, datatype=datatypes.of_numpy(array.dtype).protocol, shape=array.shape)
-        response.raw_output_contents.append(_to_bytes(array))
+        tensor = response.outputs.add(name=name, datatype=datatypes.of_numpy(array.dtype).protocol, shape=array.shape)
+        content = _to_bytes(array)
+        response.raw_output_contents.append(placed[name].put(tensor, content) if placed and name in placed else content)
     return response
 
 
@@ -176,7 +183,7 @@ def requested_outputs(request: pb.ModelInferRequest, known: Iterable[str]) -> di
     return wanted
 
 
-def _decode(kind: str, tensors: Sequence[Tensor], raw: Raw) -> dict[str, npt.NDArray[Any]]:
+def _decode(kind: str, tensors: Sequence[Tensor], raw: Sequence[Any]) -> dict[str, npt.NDArray[Any]]:
     if raw and len(raw) != len(tensors):
         raise InvalidInput(f"raw_{kind}_contents: expected one for each of the {len(tensors)} {kind}s, got {len(raw)}")
     if len(tensors) > _MAX_INPUTS:
@@ -203,7 +210,9 @@ def _decode(kind: str, tensors: Sequence[Tensor], raw: Raw) -> dict[str, npt.NDA
     return arrays
 
 
-def _from_raw(raw: bytes | memoryview, datatype: datatypes.Datatype, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _from_raw(raw: Any, datatype: datatypes.Datatype, shape: tuple[int, ...]) -> Any:
+    if isinstance(raw, DeviceArray):
+        return raw.viewed(datatype.numpy, shape)
     elements = math.prod(shape)  # Python's integers do not overflow
     if datatype.numpy.kind == "O":
         return _objects(_split_elements(raw, elements), elements, shape)

@@ -13,6 +13,7 @@ from functools import partial
 from tensign._pb import open_inference_pb2 as pb
 from tensign.errors import DeadlineExceeded, InvalidInput, QueueFull
 from tensign.model import Model
+from tensign.regions import Regions
 from tensign.repository import Repository
 from tensign.request import Enforced, Outputs
 from tensign.rpc.codec import (
@@ -25,10 +26,12 @@ from tensign.rpc.codec import (
     encode_response,
     requested_outputs,
 )
+from tensign.rpc.regionfields import Target, raw_contents, shared_bytes, targets
 from tensign.rpc.wire import Received
 from tensign.signature import MAX_RANK
 
 _FEW_ELEMENTS = 1024
+_FEW_BYTES, _FEW_INPUTS = 1 << 20, 64  # of shared memory, read as fast as a thread is asked to
 _PARTS_AHEAD = 4  # of one request, so that it fills the batches behind the one that runs, and not the queue
 
 
@@ -36,28 +39,42 @@ _PARTS_AHEAD = 4  # of one request, so that it fills the batches behind the one 
 class Inference:
     """A request that was checked against the signature; its arrays are views into its message where they can be.
 
-    timeout_s: what is left of its deadline now; deadline: the same on time.monotonic().
+    placed: outputs that go to shared memory; timeout_s: what is left of its deadline now; deadline: the same on
+    time.monotonic().
     """
 
     request: pb.ModelInferRequest
     model: Model
     inputs: Enforced
     classifies: bool
+    placed: dict[str, Target]
     timeout_s: float
     deadline: float
 
     @classmethod
-    async def of(cls, message: Received, repository: Repository, *, default_s: float, limit_s: float | None) -> Inference:
-        """default_s: the deadline where the request brings none; limit_s: what is left of the call's. Raises InvalidInput."""
+    async def of(
+        cls,
+        message: Received,
+        repository: Repository,
+        regions: Regions,
+        *,
+        limit: int,
+        default_s: float,
+        limit_s: float | None,
+    ) -> Inference:
+        """limit: bytes of regions that one request may take; default_s: the deadline where it brings none; limit_s: what is
+        left of the call's. Raises InvalidInput.
+        """
         request = message.request
         model = repository.get(request.model_name, request.model_version)
         wanted = requested_outputs(request, (spec.name for spec in model.signature.outputs))
         asked_s = _timeout_s(request) or (default_s if limit_s is None else limit_s)
         timeout_s = asked_s if limit_s is None else min(asked_s, limit_s)
         deadline = time.monotonic() + timeout_s
-        read = partial(_enforced, message, model)
+        placed = targets(request, regions)
+        read = partial(_enforced, message, model, regions, limit)
         inputs = await asyncio.to_thread(read) if model.signature.columnar or _is_slow(message) else read()
-        return cls(request, model, inputs, any(wanted.values()), timeout_s, deadline)
+        return cls(request, model, inputs, any(wanted.values()), placed, timeout_s, deadline)
 
     async def whole(self) -> pb.ModelInferResponse:
         """The one answer to all rows. Raises QueueFull at once, for the caller can try another server."""
@@ -107,19 +124,19 @@ class Inference:
                 await asyncio.wrap_future(self.model.room(inputs.rows))
 
     async def _encoded(self, outputs: Outputs) -> pb.ModelInferResponse:
-        encode = partial(
-            encode_response, self.request, self.model.version, outputs, self.model.plan.labels, self.model.signature.outputs
-        )
+        labels, specs = self.model.plan.labels, self.model.signature.outputs
+        encode = partial(encode_response, self.request, self.model.version, outputs, labels, specs, self.placed)
         slow = self.classifies or any(array.dtype.kind in "OM" for array in outputs.values())  # written one by one
+        slow = slow or bool(self.placed and sum(array.nbytes for array in outputs.values()) > _FEW_BYTES)
         response = await asyncio.to_thread(encode) if slow else encode()
         if self.model.digest:
             response.parameters[SHA256].string_param = self.model.digest[:SHA256_LETTERS]
         return response
 
 
-def _enforced(message: Received, model: Model) -> Enforced:
-    request = message.request
-    return model.enforced(decode_request(request, message.raw), decode_params(request, model.signature.params))
+def _enforced(message: Received, model: Model, regions: Regions, limit: int) -> Enforced:
+    inputs = decode_request(message.request, raw_contents(message, regions, limit))
+    return model.enforced(inputs, decode_params(message.request, model.signature.params))
 
 
 def _timeout_s(request: pb.ModelInferRequest) -> float:
@@ -134,7 +151,8 @@ def _timeout_s(request: pb.ModelInferRequest) -> float:
 
 def _is_slow(message: Received) -> bool:
     """True where decoding goes element by element, which would hold up the event loop; raw tensors are views."""
-    if not message.raw:
-        return True
+    shared = shared_bytes(message.request, 2 * _FEW_BYTES)
     inputs = message.request.inputs
+    if shared > _FEW_BYTES or (shared and len(inputs) > _FEW_INPUTS) or not (shared or message.raw):
+        return True
     return any(tensor.datatype == "BYTES" and math.prod(tensor.shape[:MAX_RANK]) > _FEW_ELEMENTS for tensor in inputs)

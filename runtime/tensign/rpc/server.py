@@ -60,6 +60,7 @@ class GrpcServer:
         """Ends every connection."""
         if self._server is not None:
             await self._server.stop(_LAST_ANSWERS_S)
+        self._service.forget()
 
     async def _set_health(self, status: int) -> None:
         for name in ("", SERVICE.full_name, *(model.name for model in self._repository)):

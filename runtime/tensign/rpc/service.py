@@ -14,11 +14,15 @@ import grpc
 from tensign._pb import open_inference_pb2 as pb
 from tensign.admission import Admission
 from tensign.config import ServerConfig
+from tensign.engines import cuda
 from tensign.errors import ModelNotFound, ModelNotReady
+from tensign.regions import Regions
 from tensign.repository import Repository
 from tensign.rpc.codec import MAX_ID
 from tensign.rpc.description import configuration, metadata, statistics
 from tensign.rpc.inference import Inference
+from tensign.rpc.regionfields import shared_bytes
+from tensign.rpc.sharing import Sharing
 from tensign.rpc.status import failed_answer, status_of, trailer_of
 from tensign.rpc.stream import Stream
 from tensign.rpc.wire import Received, parse, received
@@ -40,11 +44,18 @@ class InferenceService:
         self._config = config
         self._admission = admission
         self._streams: set[Stream] = set()
+        devices = {model.rows_on for model in repository if model.rows_on}
+        self._regions = Regions(config.shared_memory, cuda.CudaRuntime if config.cuda_shared_memory else None, devices)
+        self._sharing = Sharing(self._regions)
 
     def stop_reading(self) -> None:
         """Ends every stream behind the requests that were read."""
         for stream in self._streams:
             stream.end(ModelNotReady("the server is draining and reads no further requests"))
+
+    def forget(self) -> None:
+        """Gives the regions back that clients have registered."""
+        self._regions.close()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server needs, made from the service's own descriptor."""
@@ -52,7 +63,8 @@ class InferenceService:
         for method in SERVICE.methods:
             request, response = (getattr(pb, message.name) for message in (method.input_type, method.output_type))
             handle: grpc.RpcMethodHandler[bytes, Any]
-            behaviour = getattr(self, method.name)  # gets bytes, for grpc has no say in what status answers unparsable ones
+            owner = self if hasattr(self, method.name) else self._sharing
+            behaviour = getattr(owner, method.name)  # gets bytes, for grpc has no say in what status answers unparsable ones
             if method.client_streaming:
                 handle = grpc.stream_stream_rpc_method_handler(behaviour, None, response.SerializeToString)
             else:
@@ -75,7 +87,8 @@ class InferenceService:
         return pb.ModelReadyResponse(ready=self._admission.ready and model.ready)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name="tensign", version=__version__, extensions=EXTENSIONS)
+        extensions = (*EXTENSIONS, *self._sharing.extensions)
+        return pb.ServerMetadataResponse(name="tensign", version=__version__, extensions=extensions)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         model = self._repository.get(request.name, request.version)
@@ -87,14 +100,15 @@ class InferenceService:
         return pb.ModelConfigResponse(config=configuration(self._repository.get(request.name, request.version)))
 
     async def ModelInfer(self, message: Received, context: Context) -> pb.ModelInferResponse:
-        with self._admission.admitted(), self._admission.budget.holding(message.size):
+        with self._admission.admitted(), self._admission.budget.holding(message.size + self._shared(message.request)):
             return await (await self._inference(message, context)).whole()
 
     async def ModelStreamInfer(
         self, messages: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         respond = partial(self._respond, context)
-        stream = Stream(respond, self._admission.budget, patience_s=self._config.timeout_s, expect=self._expected)
+        patience_s = self._config.timeout_s
+        stream = Stream(respond, self._admission.budget, patience_s=patience_s, expect=self._expected, beside=self._shared)
         self._streams.add(stream)
         age_s = self._config.max_connection_age_s
         reason = ModelNotReady(f"the connection is {age_s:g} s old; connect again, perhaps to another server")
@@ -138,8 +152,15 @@ class InferenceService:
         envelopes = math.ceil(rows / model.largest_batch) * (len(request.id) + len(request.model_name) + _ENVELOPE)
         return envelopes + rows * sum(o.dtype.itemsize * math.prod(o.shape[1:]) for o in outputs) if outputs else 0
 
+    def _shared(self, request: pb.ModelInferRequest) -> int:
+        """Bytes of regions that are read for a request."""
+        return shared_bytes(request, self._config.max_message_bytes)
+
     async def _inference(self, message: Received, context: Context) -> Inference:
-        return await Inference.of(message, self._repository, default_s=self._config.timeout_s, limit_s=context.time_remaining())
+        limit, left_s = self._config.max_message_bytes, context.time_remaining()
+        return await Inference.of(
+            message, self._repository, self._regions, limit=limit, default_s=self._config.timeout_s, limit_s=left_s
+        )
 
 
 def _guarded(read: Callable[[bytes], object], behaviour: Any) -> Any:

@@ -37,11 +37,20 @@ class Stream:
 
     respond: gives the answers to one request, errors among them; it never raises. patience_s: how long a request that is
     answered in parts waits for somebody to read them, holding what it came with. expect: how many bytes the answers to a
-    request will have, 0 where that is not known before: then as many as the largest so far.
+    request will have, 0 where that is not known before: then as many as the largest so far. beside: how many bytes a request
+    makes us hold beside its message.
     """
 
-    def __init__(self, respond: Respond, budget: Budget, *, patience_s: float, expect: Expect = lambda _: 0) -> None:
-        self._respond, self._expect = respond, expect
+    def __init__(
+        self,
+        respond: Respond,
+        budget: Budget,
+        *,
+        patience_s: float,
+        expect: Expect = lambda _: 0,
+        beside: Expect = lambda _: 0,
+    ) -> None:
+        self._respond, self._expect, self._beside = respond, expect, beside
         self._budget = budget
         self._patience_s = patience_s
         self._owed: asyncio.Queue[_Owed | None] = asyncio.Queue()
@@ -92,7 +101,7 @@ class Stream:
             except StopAsyncIteration:
                 return
             request = received(message)
-            size = request.size
+            size = request.size + self._beside(request.request)
             del message
             if not (expected := self._expect(request.request)):
                 await self._until(lambda: not self._count or self._answer_bytes > 0)  # the first one alone
