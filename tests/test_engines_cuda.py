@@ -262,7 +262,8 @@ def test_the_engine_on_a_gpu_asks_for_what_it_should(doubler: Path, monkeypatch:
     engine.warmup(batch)
     assert np.array_equal(engine.run(batch)["y"], 2 * batch["x"].astype(np.float32))
     assert np.array_equal(engine.run(rows(3))["y"], 2 * rows(3)["x"].astype(np.float32))  # not warmed
-    (plain, first, last) = (dict(providers)[cuda.CUDA] for providers in asked)
+    (plain, first, last, again) = (dict(providers)[cuda.CUDA] for providers in asked)
+    assert plain == again  # closed when all that comes was warmed, opened for what came nevertheless
     assert (first["prefer_nhwc"], last["prefer_nhwc"]) == ("0", "1")
     assert plain["device_id"] == "1" and plain["use_tf32"] == "0" and plain["enable_cuda_graph"] == "0"
     assert plain["cudnn_conv_algo_search"] == "HEURISTIC" and plain["arena_extend_strategy"] == "kSameAsRequested"

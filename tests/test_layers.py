@@ -13,7 +13,7 @@ RUNTIME = Path(__file__).resolve().parents[1] / "runtime" / "tensign"
 CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 
 LAYERS = (
-    {"errors", "version", "document", "form", "_pb"},
+    {"errors", "version", "document", "form", "turns", "_pb"},
     {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget", "doctor"},
     {"coltypes", "hoststeps", "notation", "admission", "jsontext"},
     {"coltext", "preprocess"},
@@ -24,7 +24,7 @@ LAYERS = (
     {"signature"},
     {"choice", "request", "engines"},
     {"plan", "example", "savedexample", "binding"},
-    {"slots", "conversion", "inspection", "placement"},
+    {"slots", "conversion", "inspection", "placement", "ledger"},
     {"lane"},
     {"batcher", "signing"},
     {"model"},

@@ -68,7 +68,8 @@ class ServerConfig:
     request that brings none; drain_s: how long a stopping server lets requests in flight finish, less than the 30 s that
     Kubernetes gives it; max_message_bytes: one gRPC message, both ways, or one HTTP body; max_inflight_bytes: requests
     that are on their way, all together; max_connection_age_s: after so long a gRPC client has to connect again, so that a
-    balancer can spread them; 0 is never.
+    balancer can spread them; 0 is never; device_memory_bytes: of each GPU, for all models together, None for all of it but
+    a reserve.
     """
 
     host: str = "127.0.0.1"
@@ -79,11 +80,14 @@ class ServerConfig:
     max_message_bytes: int = 256 * MIB
     max_inflight_bytes: int = 1024 * MIB
     max_connection_age_s: float = 0.0
+    device_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for port in ("grpc_port", "http_port"):
             if not 0 <= (getattr(self, port) or 0) <= 65535:
                 raise InvalidConfig(f"{port}: wanted 0 to 65535, got {getattr(self, port)}")
+        if self.device_memory_bytes is not None and self.device_memory_bytes < 1:
+            raise InvalidConfig(f"device_memory_bytes: wanted at least 1, got {self.device_memory_bytes}")
         if not 0 <= self.max_connection_age_s < float("inf"):
             raise InvalidConfig(f"max_connection_age_s: wanted 0 or more, got {self.max_connection_age_s}")
         for knob in ("timeout_s", "drain_s", "max_message_bytes", "max_inflight_bytes"):

@@ -14,8 +14,9 @@ from typing import Annotated
 import typer
 
 from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, Variant, load
-from tensign.config import ModelConfig, ServerConfig
+from tensign.config import MIB, ModelConfig, ServerConfig
 from tensign.errors import InvalidConfig
+from tensign.ledger import Ledger
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
 from tensign.version import __version__
@@ -56,6 +57,14 @@ def serve(
     ] = "",
     python: Python = "",
     max_batch_size: MaxBatch = 64,
+    device_memory: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TENSIGN_DEVICE_MEMORY",
+            help="MiB of each GPU that all models together may take, where other processes want some of it.",
+            show_default="all but a reserve",
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option(envvar="TENSIGN_TIMEOUT", help="Deadline of requests that bring none, in seconds.")
     ] = 60.0,
@@ -89,11 +98,13 @@ def serve(
         http_port=http_port if http else None,
         timeout_s=timeout,
         max_connection_age_s=max_connection_age,
+        device_memory_bytes=None if device_memory is None else device_memory * MIB,
     )
     called = name or [read_mlmodel(path).name for path in models]
     if twice := {one for one in called if called.count(one) > 1}:
         raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
-    loaded = [load(path, one, config, cache=cache_dir) for path, one in zip(models, called, strict=True)]
+    ledger = Ledger(server.device_memory_bytes)
+    loaded = [load(path, one, config, cache=cache_dir, ledger=ledger) for path, one in zip(models, called, strict=True)]
     with contextlib.suppress(OSError, ValueError):  # where the system refuses it, fewer have to do
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection each; shells often grant only 1024
@@ -116,7 +127,12 @@ async def _serve(models: list[Model], config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, drain)
     await server.start()
-    served = "; ".join(f"{model.name} {model.signature} on {model.device}" for model in models)
+    served = "; ".join(f"{model.name} {model.signature} on {model.device}{_taken(model)}" for model in models)
     also = f"; over HTTP too: http://{server.http_address}" if server.http_address else ""
     print(f"tensign {__version__} ready: grpc://{server.grpc_address} serves {served}{also}", flush=True)
     await server.wait(stop)
+
+
+def _taken(model: Model) -> str:
+    """ " (3100 MiB)", of each of its GPUs."""
+    return f" ({', '.join(str(size // MIB) for size in model.memory.values())} MiB)" if model.memory else ""

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 class Engine(Protocol):
     """inputs and outputs are the network's own, known once it is loaded, () where it does not tell; device is where it
-    really runs; ready tells whether it can run at once; form is that of its last answer, None before there was one.
-    labels and threshold, above which a label counts, are () and None where it knows none. lanes: from so many threads at once
-    `run` may be called. An engine that inherits from this says only what is otherwise.
+    really runs; ready tells whether it can run at once, lost whether it never can again in this process; form is that of
+    its last answer, None before there was one. labels and threshold, above which a label counts, are () and None where it
+    knows none. lanes: from so many threads at once `run` may be called. An engine that inherits from this says only what is
+    otherwise.
     """
 
     device: str = "cpu"
@@ -30,6 +31,7 @@ class Engine(Protocol):
     labels: tuple[str, ...] = ()
     threshold: float | None = None
     lanes: int = 1
+    lost: bool = False
 
     @property
     def ready(self) -> bool:

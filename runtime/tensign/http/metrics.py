@@ -53,7 +53,12 @@ class _Counts(Collector):
         stages = SummaryMetricFamily("tensign_batch_seconds", "Stages of a batch.", labels=(*_LABELS, "stage"))
         batches = HistogramMetricFamily("tensign_batch_rows", "Rows that batches held; the sum is rows.", labels=_LABELS)
         padding = CounterMetricFamily("tensign_padded_rows", "Rows that filled batches up and were no one's.", labels=_LABELS)
+        memory = GaugeMetricFamily(
+            "tensign_device_memory_bytes", "That loading and warm-up took of a GPU.", labels=(*_LABELS, "device")
+        )
         for model in self._repository:
+            for device, size in model.memory.items():
+                memory.add_metric((model.name, model.version, device), size)
             seen, labels = model.statistics.snapshot(), (model.name, model.version)
             ready.add_metric(labels, float(model.ready))
             for outcome in ("success", "fail"):
@@ -64,7 +69,7 @@ class _Counts(Collector):
                 _add(stages, (*labels, stage), _total(seen, f"compute_{stage}"))
             batches.add_metric(labels, _cumulative(seen, model.buckets), seen.rows)
             padding.add_metric(labels, seen.padded_rows)
-        yield from (ready, requests, queue, preprocess, stages, batches, padding)
+        yield from (ready, memory, requests, queue, preprocess, stages, batches, padding)
 
 
 def _add(family: SummaryMetricFamily, labels: tuple[str, ...], duration: Duration) -> None:
