@@ -207,6 +207,32 @@ def test_behind_a_flood_the_other_model_is_next_with_all_that_came_meanwhile(bes
     assert beside.order[1] == "b" and other.batches == [[0, 1, 2, 3]]
 
 
+def test_a_lane_with_more_to_run_is_not_passed_over_while_it_answers() -> None:
+    """Else two floods would take turns one by one, whatever their batches cost."""
+    beside, clock = Beside(Buckets((1,), (1.0,))), Clock()
+    beside.turns._clock = clock
+    for device, cost in zip(beside.devices, (10.0, 1.0), strict=True):
+
+        def run(rows: list[float], name: str = device.name, cost: float = cost) -> None:
+            beside.order.append(name)
+            clock.now += cost
+
+        device.fault = run
+    futures = [submit(beside.first, row) for row in range(5)]
+    beside.devices[0].wait_until_busy()
+    futures += [submit(beside.second, row) for row in range(50)]
+    while not beside.turns._waiting:
+        wait(futures, 0.001)
+    for device in beside.devices:
+        device.open()
+    for future in futures:
+        future.result(SOON)
+    second = beside.order.index("a", 1)
+    assert beside.order[1:second] == ["b"] * 10 and beside.order.index("a", second + 1) - second >= 9
+    for batcher in (beside.first, beside.second):
+        batcher.close(SOON)
+
+
 def test_what_expires_while_it_waits_for_a_turn_is_never_computed(beside: Beside) -> None:
     flooded, other = beside.devices
     held = submit(beside.first, 1)

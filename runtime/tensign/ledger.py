@@ -72,7 +72,7 @@ class Ledger:
                 raise
             raise self._refusal(name, min(devices, key=left.__getitem__), before) from error
         after = self._look() if before else {}
-        for device in (engine.device for engine in engines):
+        for device in (_named(engine.device) for engine in engines if engine.device != "auto"):
             if device in before and device in after:
                 holding.sizes[device] = max(before[device].free - after[device].free, 0)
                 if holding.sizes[device] > left[device]:

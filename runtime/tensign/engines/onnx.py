@@ -76,6 +76,7 @@ class OnnxEngine(Engine):
             self._open_plain = partial(self._open, [_CPU])
             self._session = self._open_plain()
         else:
+            self.device = f"cuda:{int(index or 0)}"
             self._load_cuda(int(index or 0))
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
