@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 
 from machines import FakeDriver, FakeManagement
+from tensign.admission import Admission
+from tensign.cli.serve import _taken
 from tensign.config import MIB, ModelConfig, ServerConfig
 from tensign.doctor.lookup import Lookup
 from tensign.doctor.memory import Room, find_rooms
 from tensign.engines import Engine, cuda
 from tensign.errors import InvalidConfig, OutOfMemory, ProviderUnavailable
+from tensign.http.metrics import exposition
 from tensign.ledger import RESERVE, Ledger
 from tensign.model import Model
+from tensign.repository import Repository
 from test_engines_cuda import as_on_cuda
 
 SPARE = RESERVE // MIB
@@ -46,6 +50,11 @@ class Fake(Engine):
     def load(self) -> None:
         self.device = self.really
         self.card.taken[self.device] = self.card.taken.get(self.device, 0) + self.size
+
+    def warmup(self, batch: Any, params: Any = None) -> None: ...
+
+    def run(self, batch: Any, params: Any = None, deadline: float | None = None) -> dict[str, Any]:
+        return {}
 
     def close(self) -> None:
         self.card.taken[self.device] -= self.size
@@ -142,6 +151,15 @@ def test_a_budget_of_nothing_is_refused() -> None:
         ServerConfig(device_memory_bytes=0)
 
 
+class Full(cuda.Sessions):
+    """At its limit with the second row, in ONNX Runtime's own words."""
+
+    def warm(self, batch: Any) -> None:
+        if len(next(iter(batch.values()))) > 1:
+            raise RuntimeError("bfc_arena.cc:360 Available memory of 1040384 is smaller than requested bytes of 8192000")
+        super().warm(batch)
+
+
 class Sessions:
     """A GPU on which every session takes 1000 MiB for as long as it lives."""
 
@@ -165,6 +183,9 @@ def test_no_arena_may_take_more_than_is_left_when_it_is_made(mean_model: Path, m
     assert device.limits == [8000, 7000, 6000] and first.memory == {"cuda:0": 3000 * MIB}
     second = Model.load(mean_model, ModelConfig(device="cuda", max_batch_size=1), name="b", ledger=ledger)
     assert device.limits[3:] == [5000, 4000, 3000]
+    page, _ = exposition(Repository([first, second]), Admission(1), "")
+    assert b'tensign_device_memory_bytes{device="cuda:0",model="b",version="1"} 3.145728e+09' in page
+    assert _taken(second) == " (3000 MiB)"
     with pytest.raises(ProviderUnavailable, match='"a" 3000, "b" 3000, other processes 0; "c" needs 3000, more than the 2000'):
         Model.load(mean_model, ModelConfig(device="cuda", max_batch_size=1), name="c", ledger=ledger)
     assert device.limits[6:] == [2000, 1000, 0]
@@ -173,15 +194,7 @@ def test_no_arena_may_take_more_than_is_left_when_it_is_made(mean_model: Path, m
 
 
 def test_a_larger_batch_that_finds_no_memory_leaves_the_smaller_ones(mean_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime's own words where an arena is at its limit."""
-    real = cuda.Sessions
     device = Sessions(monkeypatch)
-
-    class Full(real):
-        def warm(self, batch: Any) -> None:
-            if len(next(iter(batch.values()))) > 1:
-                raise RuntimeError("bfc_arena.cc:360 Available memory of 1040384 is smaller than requested bytes of 8192000")
-            super().warm(batch)
 
     monkeypatch.setattr(cuda, "Sessions", lambda opens, place, **options: Full(opens, ("cpu", 0)))
     ledger = Ledger(look=device.look)

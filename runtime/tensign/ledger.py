@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from tensign.doctor.lookup import Lookup
 from tensign.doctor.memory import Room, find_rooms
 from tensign.engines import Engine
 from tensign.errors import OutOfMemory, ProviderUnavailable
+
+log = logging.getLogger(__name__)
 
 # What no model gets: once requests come, CUDA, cuBLAS and cuDNN take more than was there at warm-up (kernels that are loaded
 # when they first run, workspaces of further lanes), and after a failure of theirs only a new process can use the device again.
@@ -77,6 +80,9 @@ class Ledger:
                 holding.sizes[device] = max(before[device].free - after[device].free, 0)
                 if holding.sizes[device] > left[device]:
                     raise self._refusal(name, device, before, holding.sizes[device])
+                log.info(
+                    "%s: %d MiB of %s, of %d that were left", name, holding.sizes[device] // MIB, device, left[device] // MIB
+                )
         self._holdings.append(holding)
 
     def give_back(self, holding: Holding) -> None:
