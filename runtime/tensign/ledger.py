@@ -77,12 +77,10 @@ class Ledger:
         after = self._look() if before else {}
         for device in (_named(engine.device) for engine in engines if engine.device != "auto"):
             if device in before and device in after:
-                holding.sizes[device] = max(before[device].free - after[device].free, 0)
-                if holding.sizes[device] > left[device]:
-                    raise self._refusal(name, device, before, holding.sizes[device])
-                log.info(
-                    "%s: %d MiB of %s, of %d that were left", name, holding.sizes[device] // MIB, device, left[device] // MIB
-                )
+                size = holding.sizes[device] = max(before[device].free - after[device].free, 0)
+                if size > left[device]:
+                    raise self._refusal(name, device, before, size)
+                log.info("%s: %d MiB of %s, of %d that were left", name, size // MIB, device, left[device] // MIB)
         self._holdings.append(holding)
 
     def give_back(self, holding: Holding) -> None:
