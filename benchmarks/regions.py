@@ -3,8 +3,8 @@
     python benchmarks/regions.py              # two minutes; written to benchmarks/results/regions.json
 
 One row a request to the near-free model, by system shared memory and raw; beside them a grpcio server that parses the same
-messages and computes nothing: for small messages it is the floor. Load comes from h2load; rounds alternate; figures are medians.
-Whoever writes the region is not timed, as whoever fills a message is not.
+messages and computes nothing: for small messages it is the floor. Load comes from h2load; rounds alternate; figures are
+medians. Whoever writes the region is not timed, as whoever fills a message is not.
 """
 
 from __future__ import annotations

@@ -48,13 +48,32 @@ class FakeDriver:
         value._obj.value = dict(zip((75, 76), self.capability, strict=True))[attribute]
         return 0
 
+    def cuDeviceGetUuid_v2(self, uuid: Any, handle: Any) -> int:
+        uuid.raw = bytes([handle.value]) * 16
+        return 0
+
     def cuGetErrorString(self, status: int, text: Any) -> int:
         text._obj.value = {100: b"no CUDA-capable device is detected"}[status]
         return 0
 
 
 class FakeManagement:
-    """libnvidia-ml.so.1."""
+    """libnvidia-ml.so.1. free: bytes of the devices it knows, by their UUIDs."""
+
+    def __init__(self, free: Mapping[str, int] | None = None) -> None:
+        self.free = free or {}
+        self._asked: list[str] = []
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, handle: Any) -> int:
+        if uuid.decode() not in self.free:
+            return 6
+        self._asked.append(uuid.decode())
+        handle._obj.value = len(self._asked)
+        return 0
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:
+        memory._obj.free = self.free[self._asked[handle.value - 1]]
+        return 0
 
     def nvmlInit_v2(self) -> int:
         return 0

@@ -5,9 +5,11 @@ The fakes prove order, sharing and what faults do; they prove nothing of CUDA.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,12 +170,38 @@ def test_buffers_of_a_failed_run_are_not_used_again(doubler: Path) -> None:
     assert np.array_equal(sessions.run(batch)[0], 2 * batch["x"].astype(np.float32))
 
 
+def test_a_session_whose_warm_up_fails_is_gone_at_once(doubler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its arena is, with it: the next one needs the memory."""
+    as_on_cuda(monkeypatch, [])
+    engine = OnnxEngine(doubler, "cuda")
+    engine.load()
+    opened: list[weakref.ref[Any]] = []
+
+    class Full:
+        def __init__(self) -> None:
+            opened.append(weakref.ref(self))
+
+        def run(self, *given: Any) -> None:
+            raise RuntimeError("Available memory of 1040384 is smaller than requested bytes of 8192000")
+
+    engine._warmed = cuda.Sessions([Full], HOST)
+    gc.disable()
+    try:
+        with contextlib.suppress(OutOfMemory):
+            engine.warmup(rows(2))
+        assert len(opened) == 1 and opened[0]() is None
+    finally:
+        gc.enable()
+    engine.close()
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
         ("CUDA failure 2: out of memory ; GPU=0 ; file=cuda_allocator.cc", OutOfMemory),
         ("bfc_arena.cc AllocateRawInternal Failed to allocate memory for requested buffer of size 123", OutOfMemory),
         ("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED", OutOfMemory),
+        ("bfc_arena.cc:360 Available memory of 1040384 is smaller than requested bytes of 8192000", OutOfMemory),
         ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", DeviceLost),
         ("CUDA failure 214: uncorrectable ECC error encountered ; GPU=0", DeviceLost),
         ("CUDA error 999: unknown", DeviceLost),
@@ -288,7 +316,8 @@ def test_the_engine_on_a_gpu_asks_for_what_it_should(doubler: Path, monkeypatch:
     engine.warmup(batch)
     assert np.array_equal(engine.run(batch)["y"], 2 * batch["x"].astype(np.float32))
     assert np.array_equal(engine.run(rows(3))["y"], 2 * rows(3)["x"].astype(np.float32))  # not warmed
-    (plain, first, last) = (dict(providers)[cuda.CUDA] for providers in asked)
+    (plain, first, last, again) = (dict(providers)[cuda.CUDA] for providers in asked)
+    assert plain == again  # closed when all that comes was warmed, opened for what came nevertheless
     assert (first["prefer_nhwc"], last["prefer_nhwc"]) == ("0", "1")
     assert plain["device_id"] == "1" and plain["use_tf32"] == "0" and plain["enable_cuda_graph"] == "0"
     assert plain["cudnn_conv_algo_search"] == "HEURISTIC" and plain["arena_extend_strategy"] == "kSameAsRequested"

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
+import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from conftest import CPU
+from tensign._pb import open_inference_pb2 as pb
+from tensign.client import Client
+from tensign.engines.onnx import OnnxEngine
+from tensign.errors import DeviceLost, ModelNotReady
 from tensign.model import Model
+from tensign.plan import ModelPlan
 from tensign.rpc.health import why_not_serving
-from tensign.testing import serving
+from tensign.server import Server
+from tensign.signature import Arrays
+from tensign.testing import running, serving
 
 
 def test_a_server_that_is_ready_serves_and_one_that_is_gone_does_not(mean_model: Path) -> None:
@@ -36,6 +49,54 @@ def test_a_server_that_says_no_or_nothing_of_its_health_does_not_serve() -> None
     server.start()
     assert why_not_serving(f"127.0.0.1:{port}") == "NOT_SERVING"
     server.stop(None).wait()
+
+
+class Failing(OnnxEngine):
+    """Loses its device with the second batch that is not of warm-up. It is a CPU: what is proved is who is told, nothing of
+    CUDA."""
+
+    served = 0
+
+    def run(self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> dict[str, Any]:
+        if self.served == 2:
+            self.lost = True
+            raise DeviceLost("cuda:0: CUDA error 719, after which only a new process can use the device again")
+        self.served += bool(self.served)
+        return super().run(batch, params, deadline)
+
+
+def test_whoever_watches_a_server_learns_that_its_device_is_lost(mean_model: Path) -> None:
+    plan = ModelPlan.of(mean_model)
+    engine = Failing(plan.file, "cpu")
+    model = Model(plan, [engine], name="ill", version="1", config=CPU)
+    engine.served = 1
+    pictures = np.zeros((1, 4, 5, 3), np.uint8)
+
+    def told(server: Server) -> tuple[bool, bool, str, list[int]]:
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            ask: Any = channel.unary_unary
+            asked = [
+                ask(f"/inference.GRPCInferenceService/{name}", None, answer.FromString)(b"")
+                for name, answer in (("ServerLive", pb.ServerLiveResponse), ("ServerReady", pb.ServerReadyResponse))
+            ]
+        assert server.http_address is not None
+        statuses = []
+        for path in ("/ping", "/health", "/"):
+            with contextlib.closing(http.client.HTTPConnection(server.http_address, timeout=60)) as connection:
+                connection.request("GET", path)
+                statuses.append(connection.getresponse().status)
+        return asked[0].live, asked[1].ready, why_not_serving(server.grpc_address), statuses
+
+    with running(model, Model.load(mean_model, CPU, name="well")) as server, Client(server.grpc_address, model="ill") as client:
+        client.infer(pictures)
+        assert told(server) == (True, True, "", [200, 200, 200])
+        with pytest.raises(ModelNotReady, match="CUDA error 719"):
+            client.infer(pictures)
+        assert told(server) == (False, False, "NOT_SERVING", [503, 503, 503])
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            named = {name: health.Check(health_pb2.HealthCheckRequest(service=name)).status for name in ("ill", "well")}
+        assert named == {"ill": health_pb2.HealthCheckResponse.NOT_SERVING, "well": health_pb2.HealthCheckResponse.SERVING}
 
 
 def test_its_status_is_that_of_the_answer() -> None:

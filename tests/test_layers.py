@@ -13,20 +13,9 @@ RUNTIME = Path(__file__).resolve().parents[1] / "runtime" / "tensign"
 CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 
 LAYERS = (
-    {"errors", "version", "document", "form", "_pb"},
-    {
-        "datatypes",
-        "config",
-        "mlmodel",
-        "decode",
-        "buckets",
-        "ceiling",
-        "metrics",
-        "classification",
-        "budget",
-        "doctor",
-        "devicememory",
-    },
+    {"errors", "version", "document", "form", "turns", "_pb"},
+    {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget", "doctor"}
+    | {"devicememory"},
     {"coltypes", "hoststeps", "notation", "admission", "jsontext", "regions", "crossover", "nvimagecodec"},
     {"coltext", "preprocess", "gpudecoding"},
     {"values"},
@@ -36,7 +25,7 @@ LAYERS = (
     {"signature"},
     {"choice", "request", "engines"},
     {"plan", "example", "savedexample", "binding"},
-    {"slots", "conversion", "inspection", "placement"},
+    {"slots", "conversion", "inspection", "placement", "ledger"},
     {"lane"},
     {"batcher", "signing"},
     {"model"},

@@ -19,6 +19,7 @@ from tensign.batcher import Batcher
 from tensign.child import served
 from tensign.lane import Place
 from tensign.request import Outputs, Part
+from tensign.turns import Turn
 
 SEED = 1
 
@@ -117,8 +118,8 @@ class Swapping(Batcher):
 
     _taken: ClassVar[dict[int, list[Part]]] = {}  # by the lane's thread
 
-    def next_batch(self, place: Place) -> list[Part] | None:
-        parts = super().next_batch(place)
+    def next_batch(self, place: Place, turn: Turn) -> list[Part] | None:
+        parts = super().next_batch(place, turn)
         self._taken[threading.get_ident()] = parts or []
         return parts
 

@@ -19,6 +19,7 @@ from tensign.lane import Lane, Place
 from tensign.metrics import Statistics
 from tensign.request import Outputs, Part, Request, joined, kind_of
 from tensign.signature import Arrays
+from tensign.turns import Turn
 
 _SWEEP_NS = 10_000_000
 _HANDING_OVER_S = 0.0002  # about what it costs to wake a lane, and whoever waits for its answer
@@ -169,15 +170,30 @@ class Batcher:
 
     # What the lanes ask for
 
-    def next_batch(self, place: Place) -> list[Part] | None:
-        """Waits for rows and takes the best batch of one kind; None when closed and drained, or no place is left."""
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything to take."""
+        return bool(self._queue or self._returned)
+
+    def next_batch(self, place: Place, turn: Turn) -> list[Part] | None:
+        """Waits for rows, then for the turn, and takes the best batch of one kind; None when closed and drained, or no place is
+        left. While the turn is awaited the batch fills, and expired requests are dropped when it has come.
+        """
         with self._changed:
             while self._working:
                 if self._closing and not self._unsettled:
                     return None
                 if not place.ready() and self.others(place):
+                    turn.leave()
                     self._changed.notify()  # who was called in vain passes it on
                     self._resting.wait(_UNREADY_S)
+                    continue
+                if turn.needed and self.waiting:
+                    self._changed.release()
+                    try:
+                        turn.enter()
+                    finally:
+                        self._changed.acquire()
                     continue
                 if self._returned:
                     if parts := [part for part in self._returned.popleft() if not self.dropped(part.request)]:
@@ -188,6 +204,7 @@ class Batcher:
                     if self._queue:
                         self._changed.notify()  # another lane may take what is left
                     return parts
+                turn.leave()
                 if self._unsettled or not self._closing:  # looking at the queue may have settled the last of it
                     self._rest()
         return None
@@ -246,7 +263,7 @@ class Batcher:
         self._idle = False
 
     def _is_better_here(self, request: Request) -> bool:
-        alone = self._idle and len(self._queue) == 1 and request.rows <= self.buckets.largest
+        alone = self._idle and len(self._queue) == 1 and request.rows <= self.buckets.largest and self._places[0].share.alone
         return alone and self.buckets.time(request.rows) <= _HANDING_OVER_S and not self.dropped(request)
 
     def _alike(self) -> list[Request]:

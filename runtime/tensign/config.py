@@ -71,7 +71,8 @@ class ServerConfig:
     Kubernetes gives it; max_message_bytes: one gRPC message, both ways, or one HTTP body; max_inflight_bytes: requests
     that are on their way, all together; max_connection_age_s: after so long a gRPC client has to connect again, so that a
     balancer can spread them; 0 is never. shared_memory: keys of the system's shared memory that clients may register, a star
-    behind one for all that begin so; cuda_shared_memory: whether they may register a device's.
+    behind one for all that begin so; cuda_shared_memory: whether they may register a device's. device_memory_bytes: of each
+    GPU, for all models together, None for all of it but a reserve.
     """
 
     host: str = "127.0.0.1"
@@ -84,11 +85,14 @@ class ServerConfig:
     max_connection_age_s: float = 0.0
     shared_memory: tuple[str, ...] = ()
     cuda_shared_memory: bool = False
+    device_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for port in ("grpc_port", "http_port"):
             if not 0 <= (getattr(self, port) or 0) <= 65535:
                 raise InvalidConfig(f"{port}: wanted 0 to 65535, got {getattr(self, port)}")
+        if self.device_memory_bytes is not None and self.device_memory_bytes < 1:
+            raise InvalidConfig(f"device_memory_bytes: wanted at least 1, got {self.device_memory_bytes}")
         if not 0 <= self.max_connection_age_s < float("inf"):
             raise InvalidConfig(f"max_connection_age_s: wanted 0 or more, got {self.max_connection_age_s}")
         for key in self.shared_memory:

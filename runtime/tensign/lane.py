@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from tensign.metrics import Statistics
 from tensign.request import Formed, Outputs, Part, Request
 from tensign.signature import Arrays
 from tensign.slots import Slots
+from tensign.turns import Share, Turn
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Place:
     run takes {name: [bucket,...]}, the params of its requests and the latest of their deadlines, and gives {name:
     [bucket,...]}; it is called from as many threads at once as there are `lanes`, so that one batch is copied while another
     computes. empty makes the memory that rows are gathered in; ready tells whether the engine could run at once; local: it
-    computes on the thread that calls it.
+    computes on the thread that calls it; share is its model's part of the device.
     """
 
     run: Callable[[Arrays, Mapping[str, Any], float | None], Outputs]
@@ -37,6 +38,7 @@ class Place:
     empty: Callable[[tuple[int, ...], Any], npt.NDArray[Any]] = np.empty
     ready: Callable[[], bool] = lambda: True
     local: bool = False
+    share: Share = field(default_factory=Share)
 
 
 class Work(Protocol):
@@ -45,7 +47,9 @@ class Work(Protocol):
     buckets: Buckets
     statistics: Statistics
 
-    def next_batch(self, place: Place) -> list[Part] | None: ...
+    @property
+    def waiting(self) -> bool: ...
+    def next_batch(self, place: Place, turn: Turn) -> list[Part] | None: ...
     def others(self, place: Place) -> bool: ...
     def give_back(self, parts: list[Part]) -> None: ...
     def lose(self, error: ModelNotReady) -> None: ...
@@ -62,12 +66,14 @@ class Lane(threading.Thread):
         super().__init__(name="tensign-engine", daemon=True)
         self._work, self._place = work, place
         self._slots = Slots(place.empty)
+        self._turn = Turn(place.share)
         self._lost: DeviceLost | None = None
 
     def run(self) -> None:
-        while self._lost is None and (parts := self._work.next_batch(self._place)) is not None:
+        while self._lost is None and (parts := self._work.next_batch(self._place, self._turn)) is not None:
             self.take(parts)
             del parts  # a region of shared memory must not stay open until the next batch comes
+        self._turn.leave()
         if self._lost is not None:
             log.error("a device is lost and not used any more: %s", self._lost)
             self._work.lose(self._lost)
@@ -92,10 +98,14 @@ class Lane(threading.Thread):
         try:
             if self._lost is not None:
                 raise self._lost
-            batch = self._slots.gather(parts, bucket)
-            gathered = time.perf_counter_ns()
-            outputs = self._place.run(batch, parts[0].request.params, _latest_deadline(parts))
-            ran = time.perf_counter_ns()
+            self._turn.enter()
+            try:
+                batch = self._slots.gather(parts, bucket)
+                gathered = time.perf_counter_ns()
+                outputs = self._place.run(batch, parts[0].request.params, _latest_deadline(parts))
+                ran = time.perf_counter_ns()
+            finally:
+                self._turn.leave(again=self._work.waiting)
             answers = _split(outputs, parts)
         except OutOfMemory as error:
             if not self._work.shrink(bucket):

@@ -38,12 +38,14 @@ from tensign.example import example_row, made_up_row
 from tensign.form import Form
 from tensign.gpudecoding import GpuDecoding, gpu_decoding
 from tensign.lane import Place
+from tensign.ledger import Ledger
 from tensign.metrics import Statistics
 from tensign.placement import engines_of
 from tensign.plan import ModelPlan
 from tensign.request import Enforced, Formed, Outputs, Part, Request, joined
 from tensign.signature import Arrays, Mode, Signature, Spec, TensorSpec
 from tensign.slots import Slots
+from tensign.turns import Share
 
 T = TypeVar("T")
 
@@ -57,22 +59,26 @@ _CHOOSY = ("sklearn", "pyfunc")  # engines of models that may well refuse a made
 class Model:
     """A loaded, warmed model; safe to call from any number of threads."""
 
-    def __init__(self, plan: ModelPlan, engines: Sequence[Engine], *, name: str, version: str, config: ModelConfig) -> None:
+    def __init__(
+        self,
+        plan: ModelPlan,
+        engines: Sequence[Engine],
+        *,
+        name: str,
+        version: str,
+        config: ModelConfig,
+        ledger: Ledger | None = None,
+    ) -> None:
         """Loads and warms the engines, one a device. Raises UnsupportedModel, ProviderUnavailable, EngineError."""
         self.plan = plan
         self.digest = plan.manifest.digest
         self.name, self.version, self.config = name, version, config
         self.statistics = Statistics()
         self._engines = tuple(engines)
+        self._ledger = ledger or Ledger()
         try:
-            for engine in self._engines:
-                engine.load()
-            first = self._engines[0]
-            if first.labels and not plan.labels:
-                self.plan = replace(plan, labels=first.labels, threshold=first.threshold)
-            self._inputs = bound("input", self._network_inputs(), first.inputs)  # signature's name -> what the network gets
-            self._outputs = bound("output", plan.signature.outputs, first.outputs)
-            buckets = self._warm_up()
+            with self._ledger.loading(name, self._engines) as self._holding:
+                buckets = self._load()
             self.gpu_decoding: GpuDecoding | None = None
             if config.gpu_decoding and self.plan.image:
                 self.gpu_decoding = gpu_decoding(self.device, threads=_THREADS, max_pixels=config.max_pixels)
@@ -80,11 +86,19 @@ class Model:
             for engine in self._engines:
                 engine.close()
             raise
+        self._places = [
+            Place(
+                partial(self._run, engine),
+                engine.lanes,
+                engine.empty,
+                partial(_ready, engine),
+                engine.local,
+                Share(engine.lanes),
+            )
+            for engine in self._engines
+        ]
         self._batcher = Batcher(
-            [
-                Place(partial(self._run, engine), engine.lanes, engine.empty, partial(_ready, engine), engine.local)
-                for engine in self._engines
-            ],
+            self._places,
             buckets,
             max_queue_rows=config.max_queue_rows,
             statistics=self.statistics,
@@ -93,9 +107,17 @@ class Model:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tensign-preprocess")
 
     @classmethod
-    def load(cls, path: Path | str, config: ModelConfig | None = None, *, name: str = "", version: str = "1") -> Model:
-        """Opens an MLmodel directory; ready to infer when it returns."""
-        config = config or ModelConfig()
+    def load(
+        cls,
+        path: Path | str,
+        config: ModelConfig | None = None,
+        *,
+        name: str = "",
+        version: str = "1",
+        ledger: Ledger | None = None,
+    ) -> Model:
+        """Opens an MLmodel directory; ready to infer when it returns. ledger: that of the models it shares GPUs with."""
+        config, ledger = config or ModelConfig(), ledger or Ledger()
         plan = ModelPlan.of(path, config.engine, config.variant)
         if plan.choice.runs and not config.trust:
             raise UntrustedModel(
@@ -103,7 +125,8 @@ class Model:
                 " trust where it comes from, say so: --trust"
             )
         name = name or plan.manifest.name
-        return cls(plan, engines_of(plan, config, name), name=name, version=version, config=config)
+        engines = engines_of(plan, config, name, ledger.headroom)
+        return cls(plan, engines, name=name, version=version, config=config, ledger=ledger)
 
     @property
     def device(self) -> str:
@@ -118,6 +141,22 @@ class Model:
             return ""
         kind, _, index = self._engines[0].device.partition(":")
         return f"{kind}:{int(index or 0)}"
+
+    @property
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of each GPU that loading and warm-up took; {} where nothing tells."""
+        return self._holding.sizes
+
+    @property
+    def shares(self) -> list[tuple[str, Share]]:
+        """(device, its share) where batches should take turns with other models'.
+
+        A CPU only where ONNX Runtime, in this process, takes all of its cores: the system shares it between processes, and a
+        model's own code may wait there for anything.
+        """
+        onnx = self.plan.choice.engine == "onnx"
+        devices = [(engine.device, place.share) for engine, place in zip(self._engines, self._places, strict=True)]
+        return [(device, share) for device, share in devices if device != "cpu" or onnx]
 
     @property
     def buckets(self) -> Buckets:
@@ -138,6 +177,11 @@ class Model:
     def ready(self) -> bool:
         """False while the processes that run it are being started again, and for good where that failed too often."""
         return self._batcher.working and any(map(_ready, self._engines))
+
+    @property
+    def lost(self) -> bool:
+        """True where nothing in this process can run it any more: its GPU is lost, and a new process may find it again."""
+        return all(engine.lost for engine in self._engines)
 
     @property
     def largest_batch(self) -> int:
@@ -189,8 +233,11 @@ class Model:
         """Finishes what was submitted, then gives threads and memory back."""
         self._batcher.close(timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for place in self._places:
+            place.share.end()
         for engine in self._engines:
             engine.close()
+        self._ledger.give_back(self._holding)
 
     def enforced(self, inputs: Any, params: Mapping[str, Any] | None = None, mode: Mode = "strict") -> Enforced:
         """{input: [n,...]} as the signature wants it, encoded images [n] in place of the image tensor, and the params.
@@ -286,6 +333,16 @@ class Model:
             else spec
             for spec in self.signature.inputs
         )
+
+    def _load(self) -> Buckets:
+        for engine in self._engines:
+            engine.load()
+        first = self._engines[0]
+        if first.labels and not self.plan.labels:
+            self.plan = replace(self.plan, labels=first.labels, threshold=first.threshold)
+        self._inputs = bound("input", self._network_inputs(), first.inputs)  # signature's name -> what the network gets
+        self._outputs = bound("output", self.signature.outputs, first.outputs)
+        return self._warm_up()
 
     def _warm_up(self) -> Buckets:
         """Times every bucket on the way that requests take: gathered by the batcher, run, checked against the signature."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from tensign.plan import ModelPlan
 from tensign.specs import described
 
 
-def engines_of(plan: ModelPlan, config: ModelConfig, name: str) -> list[Engine]:
-    """One a device. Several are processes of their own: what a lost one leaves behind is its own, and it may come back."""
+def engines_of(plan: ModelPlan, config: ModelConfig, name: str, headroom: Callable[[str], int | None]) -> list[Engine]:
+    """One a device. Several are processes of their own: what a lost one leaves behind is its own, and it may come back.
+
+    headroom: bytes of a device that have to stay free, None where nothing tells.
+    """
     choice = plan.choice
     cuda: dict[str, Any] = {"tf32": config.variant == TF32, "accelerator": config.accelerator, "cache": _cache(plan, config)}
     if choice.engine == "onnx" and len(config.devices) == 1:
-        return [OnnxEngine(plan.file, config.device, **cuda)]
+        return [OnnxEngine(plan.file, config.device, headroom=headroom(config.device), **cuda)]
     flavors = plan.manifest.flavors
     settings = {
         "path": str(plan.manifest.path.resolve()),
@@ -33,7 +37,10 @@ def engines_of(plan: ModelPlan, config: ModelConfig, name: str) -> list[Engine]:
     }
     plain = json.loads(json.dumps(settings, default=str))  # YAML knows dates
     kind, python, growth = ENGINE_CLASSES[choice.engine], config.python, config.max_growth_bytes
-    return [Worker(kind, {**plain, "device": device}, name=name, python=python, growth=growth) for device in config.devices]
+    return [
+        Worker(kind, {**plain, "device": device, "headroom": headroom(device)}, name=name, python=python, growth=growth)
+        for device in config.devices
+    ]
 
 
 def _cache(plan: ModelPlan, config: ModelConfig) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from tensign.errors import InvalidConfig, ModelNotFound, VersionNotFound
 from tensign.model import Model
+from tensign.turns import Turns
 
 
 class Repository:
-    """Names to loaded models. Version "" asks for the newest."""
+    """Names to loaded models, which take turns on the devices that they share. Version "" asks for the newest."""
 
     def __init__(self, models: list[Model]) -> None:
         self._versions: dict[str, dict[str, Model]] = {}
@@ -19,10 +20,18 @@ class Repository:
             if model.version in versions:
                 raise InvalidConfig(f'two models are called "{model.name}" version {model.version}; give one another --name')
             versions[model.version] = model
+        turns: dict[str, Turns] = {}
+        for device, share in (each for model in models for each in model.shares):
+            turns.setdefault(device, Turns()).add(share)
 
     def __iter__(self) -> Iterator[Model]:
         for versions in self._versions.values():
             yield from versions.values()
+
+    @property
+    def lost(self) -> bool:
+        """Whether a model is served that only another process could run."""
+        return any(model.lost for model in self)
 
     def get(self, name: str, version: str = "") -> Model:
         """Raises ModelNotFound or VersionNotFound."""

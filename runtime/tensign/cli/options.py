@@ -12,6 +12,7 @@ from rich.console import Console
 from tensign import conversion
 from tensign.config import ENGINES, TF32, ModelConfig
 from tensign.errors import TensignError
+from tensign.ledger import Ledger
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
 
@@ -66,7 +67,7 @@ def _cache() -> Path:
 CACHE = _cache()
 
 
-def load(path: Path, name: str, config: ModelConfig, *, cache: Path) -> Model:
+def load(path: Path, name: str, config: ModelConfig, *, cache: Path, ledger: Ledger | None = None) -> Model:
     """A fastai model is converted first, unless an engine or a variant, which converting needs pictures for, was asked for."""
     try:
         directory = (
@@ -74,6 +75,6 @@ def load(path: Path, name: str, config: ModelConfig, *, cache: Path) -> Model:
             if config.engine == "auto" and config.variant in ("fp32", TF32)
             else path
         )
-        return Model.load(directory, config, name=name or read_mlmodel(path).name)
+        return Model.load(directory, config, name=name or read_mlmodel(path).name, ledger=ledger)
     except TensignError as error:
         raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from None

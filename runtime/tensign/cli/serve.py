@@ -12,8 +12,9 @@ import typer
 
 from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, Variant, load
 from tensign.cli.tuning import tune
-from tensign.config import ModelConfig, ServerConfig
+from tensign.config import MIB, ModelConfig, ServerConfig
 from tensign.errors import InvalidConfig
+from tensign.ledger import Ledger
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
 from tensign.version import __version__
@@ -59,6 +60,14 @@ def serve(
     ] = False,
     python: Python = "",
     max_batch_size: MaxBatch = 64,
+    device_memory: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TENSIGN_DEVICE_MEMORY",
+            help="MiB of each GPU that all models together may take, where other processes want some of it.",
+            show_default="all but a reserve",
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option(envvar="TENSIGN_TIMEOUT", help="Deadline of requests that bring none, in seconds.")
     ] = 60.0,
@@ -113,11 +122,13 @@ def serve(
         max_connection_age_s=max_connection_age,
         shared_memory=tuple(filter(None, (key.strip() for key in shared_memory.split(",")))),
         cuda_shared_memory=cuda_shared_memory,
+        device_memory_bytes=None if device_memory is None else device_memory * MIB,
     )
     called = name or [read_mlmodel(path).name for path in models]
     if twice := {one for one in called if called.count(one) > 1}:
         raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
-    loaded = [load(path, one, config, cache=cache_dir) for path, one in zip(models, called, strict=True)]
+    ledger = Ledger(server.device_memory_bytes)
+    loaded = [load(path, one, config, cache=cache_dir, ledger=ledger) for path, one in zip(models, called, strict=True)]
     tune()
     asyncio.run(_serve(loaded, server))
 
@@ -137,7 +148,12 @@ async def _serve(models: list[Model], config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, drain)
     await server.start()
-    served = "; ".join(f"{model.name} {model.signature} on {model.device}" for model in models)
+    served = "; ".join(f"{model.name} {model.signature} on {model.device}{_taken(model)}" for model in models)
     also = f"; over HTTP too: http://{server.http_address}" if server.http_address else ""
     print(f"tensign {__version__} ready: grpc://{server.grpc_address} serves {served}{also}", flush=True)
     await server.wait(stop)
+
+
+def _taken(model: Model) -> str:
+    """ " (3100 MiB)", of each of its GPUs."""
+    return f" ({', '.join(str(size // MIB) for size in model.memory.values())} MiB)" if model.memory else ""

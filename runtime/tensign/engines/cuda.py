@@ -37,6 +37,7 @@ _STREAM = 2  # cudaStreamPerThread
 _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every device
 _OUT_OF_MEMORY = re.compile(
     r"CUDA (?:failure|error) 2\b|CUDA_ERROR_OUT_OF_MEMORY|out of memory|Failed to allocate memory for requested buffer|"
+    r"Available memory of \d+ is smaller than requested bytes|"  # of an arena that has its limit
     r"CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )

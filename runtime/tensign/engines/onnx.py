@@ -37,23 +37,33 @@ class OnnxEngine(Engine):
     """One network on one device: "auto" is CUDA where there is a GPU, else CPU; "cpu", "cuda" and "cuda:N" are orders.
 
     tf32: whether CUDA may multiply in fewer bits; accelerator: "" or one of config.ACCELERATORS; cache: a folder for what that
-    builds.
+    builds; headroom: bytes of the GPU's memory that have to stay free, None where it does not matter.
     """
 
     def __init__(
-        self, file: Path | str, device: str = "auto", *, tf32: bool = False, accelerator: str = "", cache: str = "", **_: Any
+        self,
+        file: Path | str,
+        device: str = "auto",
+        *,
+        tf32: bool = False,
+        accelerator: str = "",
+        cache: str = "",
+        headroom: int | None = None,
+        **_: Any,
     ) -> None:
         self._file = Path(file)
         self.device = device
         self._tf32, self._accelerator, self._cache = tf32, accelerator, cache
         self._session: Any = None
+        self._open_plain: Any = None  # opens that one again
         self._warmed: cuda.Sessions | None = None  # on a GPU
         self._runtime: cuda.Runtime | None = None
-        self._lost = False
+        self._headroom = headroom
+        self.lost = False
 
     @property
     def ready(self) -> bool:
-        return not self._lost
+        return not self.lost
 
     def load(self) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
@@ -64,8 +74,10 @@ class OnnxEngine(Engine):
         if kind == "cpu":
             if self._tf32 or self._accelerator:
                 raise ProviderUnavailable(f"{'variant tf32' if self._tf32 else self._accelerator}: runs on CUDA alone")
-            self._session, self.local = self._open([_CPU]), True
+            self._open_plain = partial(self._open, [_CPU])
+            self._session, self.local = self._open_plain(), True
         else:
+            self.device = f"cuda:{int(index or 0)}"
             self._load_cuda(int(index or 0))
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
@@ -81,19 +93,26 @@ class OnnxEngine(Engine):
         graphs = self._accelerator == "cuda-graphs"
 
         def opened(*, channels_last: bool) -> Any:
-            given = cuda.settings(index, tf32=self._tf32, channels_last=channels_last, graphs=graphs)
+            given = cuda.settings(index, tf32=self._tf32, channels_last=channels_last, graphs=graphs, memory=self._left(index))
             first = [(provider, cuda.tensorrt(index, self._cache))] if provider == cuda.TENSORRT else []
             return self._open([*first, (cuda.CUDA, given)])
 
         ways = [partial(opened, channels_last=way) for way in ((False, True) if provider == cuda.CUDA else (False,))]
-        self._session = ways[0]()
         try:
             self._runtime = cuda.CudaRuntime()
         except ProviderUnavailable as error:  # it runs, and copies at a quarter of the speed
             log.warning("%s: memory is not pinned: %s", self.device, error)
         self.device_rows = self._runtime is not None
+        self._open_plain = ways[0]
+        self._session = self._open_plain()
         self._warmed = cuda.Sessions(ways, ("cuda", index), graphs=graphs)
         self.lanes = cuda.LANES
+
+    def _left(self, index: int) -> int | None:
+        """Bytes that a session's arena may take now, at least one; None for any number."""
+        if self._headroom is None or self._runtime is None:
+            return None
+        return max(self._runtime.memory(index)[0] - self._headroom, 1)
 
     def _open(self, providers: list[Any]) -> Any:
         import onnxruntime
@@ -118,10 +137,12 @@ class OnnxEngine(Engine):
         if self._warmed is not None and all(array.dtype.kind != "O" for array in batch.values()):  # text stays on the host
             try:
                 self._warmed.warm(batch)
-            except Exception as error:
-                if isinstance(error, TensignError) or (found := cuda.told(error, self.device)) is None:
-                    raise
-                raise found from None
+            except TensignError:
+                raise
+            except Exception as error:  # no name for what is raised: it would keep this frame, and the session's memory
+                raise cuda.told(error, self.device) or error from None
+            if all(-1 not in spec.shape[1:] for spec in self.inputs):
+                self._session = None  # no other shape comes, and its weights are on the device once more
         self.run(batch)
 
     def run(
@@ -134,17 +155,19 @@ class OnnxEngine(Engine):
             elif self._warmed is not None and any(isinstance(array, DeviceArray) for array in batch.values()):
                 answers = self._warmed.once(self._session, batch)
             else:
+                if self._session is None:
+                    self._session = self._open_plain()
                 answers = self._session.run(None, batch)
         except Exception as error:
             if (refusal := _REFUSAL.search(str(error))) is not None:  # a node that fails on purpose is called after that
                 raise ModelFailed(f"the model refuses {refusal.group(1).replace('_', ' ')}") from None
             found = cuda.told(error, self.device) if self._warmed is not None else None
-            self._lost = self._lost or isinstance(found, DeviceLost)
+            self.lost = self.lost or isinstance(found, DeviceLost)
             raise (found or error) from None
         return {spec.name: answer for spec, answer in zip(self.outputs, answers, strict=True)}
 
     def close(self) -> None:
-        self._session = self._warmed = None
+        self._session = self._open_plain = self._warmed = None
 
 
 def session_options(threads: int = 0) -> Any:

@@ -25,8 +25,8 @@ class AzureFace:
         self._exchange = exchange
 
     async def live(self, request: Request) -> Response:
-        ready = self._exchange.admission.ready
-        return PlainTextResponse("Healthy" if ready else "Draining", 200 if ready else 503)
+        unhealthy = self._exchange.unhealthy
+        return PlainTextResponse(unhealthy or "Healthy", 503 if unhealthy else 200)
 
     async def score(self, request: Request) -> Response:
         def read() -> Reading:

@@ -63,6 +63,11 @@ class Exchange:
     config: ServerConfig
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_THREADS, "tensign-http"))
 
+    @property
+    def unhealthy(self) -> str:
+        """Why this process should get no requests, "" where it should."""
+        return "Device lost" if self.repository.lost else "" if self.admission.ready else "Draining"
+
     async def respond(self, request: Request, reader: Callable[[], Reading], write: Write, refuse: Refuse) -> Response:
         """The answer, or the refusal in the face's own form. `reader` chooses how to read before any of the body came."""
         try:

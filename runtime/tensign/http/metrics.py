@@ -53,11 +53,16 @@ class _Counts(Collector):
         stages = SummaryMetricFamily("tensign_batch_seconds", "Stages of a batch.", labels=(*_LABELS, "stage"))
         batches = HistogramMetricFamily("tensign_batch_rows", "Rows that batches held; the sum is rows.", labels=_LABELS)
         padding = CounterMetricFamily("tensign_padded_rows", "Rows that filled batches up and were no one's.", labels=_LABELS)
+        memory = GaugeMetricFamily(
+            "tensign_device_memory_bytes", "That loading and warm-up took of a GPU.", labels=(*_LABELS, "device")
+        )
         large = GaugeMetricFamily(
             "tensign_gpu_decoding_pixels", "From so many on JPEGs are decoded on the GPU.", labels=_LABELS
         )
         apart = GaugeMetricFamily("tensign_gpu_decoding_levels", "How far pixels are off there, of 255.", labels=_LABELS)
         for model in self._repository:
+            for device, size in model.memory.items():
+                memory.add_metric((model.name, model.version, device), size)
             if (found := model.gpu_decoding) and found.pixels:
                 large.add_metric((model.name, model.version), found.pixels)
                 apart.add_metric((model.name, model.version), found.difference.most)
@@ -71,7 +76,7 @@ class _Counts(Collector):
                 _add(stages, (*labels, stage), _total(seen, f"compute_{stage}"))
             batches.add_metric(labels, _cumulative(seen, model.buckets), seen.rows)
             padding.add_metric(labels, seen.padded_rows)
-        yield from (ready, requests, queue, preprocess, stages, batches, padding, large, apart)
+        yield from (ready, memory, requests, queue, preprocess, stages, batches, padding, large, apart)
 
 
 def _add(family: SummaryMetricFamily, labels: tuple[str, ...], duration: Duration) -> None:

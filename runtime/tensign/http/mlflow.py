@@ -29,7 +29,7 @@ class MlflowFace:
         self._exchange = exchange
 
     async def ping(self, request: Request) -> Response:
-        return Response("\n", 200 if self._exchange.admission.ready else 503, media_type=JSON)
+        return Response("\n", 503 if self._exchange.unhealthy else 200, media_type=JSON)
 
     async def version(self, request: Request) -> Response:
         return Response(__version__, media_type=JSON)

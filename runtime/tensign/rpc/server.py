@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -13,6 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from tensign._pb import open_inference_pb2 as pb
 from tensign.admission import Admission
 from tensign.config import ServerConfig
+from tensign.model import Model
 from tensign.repository import Repository
 from tensign.rpc.service import SERVICE, InferenceService
 
@@ -32,7 +35,7 @@ class GrpcServer:
         self._repository = repository
         self._config = config
         self._service = InferenceService(repository, config, admission)
-        self._health = aio.HealthServicer()
+        self._health = _Health(self._look)
         self._server: grpc.aio.Server | None = None
         self.port = 0
 
@@ -46,14 +49,14 @@ class GrpcServer:
         reflection.enable_server_reflection(names, self._server, pool=_reflected())
         self.port = self._server.add_insecure_port(self._config.address)
         await self._server.start()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING, list(self._repository))
 
     async def drain(self) -> None:
         """Says not ready and reads no further requests.
 
         gRPC's own grace period would cancel calls that arrive meanwhile; a balancer understands UNAVAILABLE.
         """
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, list(self._repository))
         self._service.stop_reading()
 
     async def stop(self) -> None:
@@ -62,9 +65,26 @@ class GrpcServer:
             await self._server.stop(_LAST_ANSWERS_S)
         self._service.forget()
 
-    async def _set_health(self, status: int) -> None:
-        for name in ("", SERVICE.full_name, *(model.name for model in self._repository)):
+    async def _look(self) -> None:
+        """A model whose device is lost is served again by another process alone: whoever watches this one should start it."""
+        if lost := [model for model in self._repository if model.lost]:
+            await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, lost)
+
+    async def _set_health(self, status: int, models: list[Model]) -> None:
+        for name in ("", SERVICE.full_name, *(model.name for model in models)):
             await self._health.set(name, status)
+
+
+class _Health(aio.HealthServicer):
+    """Looks first, whenever somebody asks."""
+
+    def __init__(self, look: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._look = look
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        await self._look()
+        return await super().Check(request, context)
 
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:

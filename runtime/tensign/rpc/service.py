@@ -74,10 +74,10 @@ class InferenceService:
         return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
-        return pb.ServerLiveResponse(live=True)
+        return pb.ServerLiveResponse(live=not self._repository.lost)
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=self._admission.ready)
+        return pb.ServerReadyResponse(ready=self._admission.ready and not self._repository.lost)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         try:
