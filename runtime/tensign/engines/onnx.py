@@ -18,7 +18,7 @@ from tensign import datatypes
 from tensign.doctor.driver import find_driver
 from tensign.doctor.lacks import explained
 from tensign.doctor.lookup import Lookup
-from tensign.engines import Engine, cuda
+from tensign.engines import Engine, cuda, tensorrt
 from tensign.errors import DeviceLost, InvalidInput, ModelFailed, ProviderUnavailable, TensignError, UnsupportedModel
 from tensign.form import Form
 from tensign.signature import Arrays, TensorSpec
@@ -35,16 +35,24 @@ _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the r
 class OnnxEngine(Engine):
     """One network on one device: "auto" is CUDA where there is a GPU, else CPU; "cpu", "cuda" and "cuda:N" are orders.
 
-    tf32: whether CUDA may multiply in fewer bits; accelerator: "" or one of config.ACCELERATORS; cache: a folder for what that
-    builds.
+    tf32: whether CUDA may multiply in fewer bits; half: the network has float16 in it; accelerator: "" or one of
+    config.ACCELERATORS; cache: a folder for what that builds.
     """
 
     def __init__(
-        self, file: Path | str, device: str = "auto", *, tf32: bool = False, accelerator: str = "", cache: str = "", **_: Any
+        self,
+        file: Path | str,
+        device: str = "auto",
+        *,
+        tf32: bool = False,
+        half: bool = False,
+        accelerator: str = "",
+        cache: str = "",
+        **_: Any,
     ) -> None:
         self._file = Path(file)
         self.device = device
-        self._tf32, self._accelerator, self._cache = tf32, accelerator, cache
+        self._tf32, self._half, self._accelerator, self._cache = tf32, half, accelerator, cache
         self._session: Any = None
         self._warmed: cuda.Sessions | None = None  # on a GPU
         self._runtime: cuda.Runtime | None = None
@@ -78,14 +86,15 @@ class OnnxEngine(Engine):
             raise ProviderUnavailable(explained(self.device, f"{provider} is asked for"))
         onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that wheels brought
         graphs = self._accelerator == "cuda-graphs"
+        kept = tensorrt.folder(self._cache, f"cuda:{index}") if provider == cuda.TENSORRT else ""
 
-        def opened(*, channels_last: bool) -> Any:
+        def opened(batch: Arrays | None, *, channels_last: bool) -> Any:
             given = cuda.settings(index, tf32=self._tf32, channels_last=channels_last, graphs=graphs)
-            first = [(provider, cuda.tensorrt(index, self._cache))] if provider == cuda.TENSORRT else []
-            return self._open([*first, (cuda.CUDA, given)])
+            built = [(provider, tensorrt.settings(index, batch, kept, half=self._half))] if provider == cuda.TENSORRT else []
+            return self._open([*built, (cuda.CUDA, given)])
 
         ways = [partial(opened, channels_last=way) for way in ((False, True) if provider == cuda.CUDA else (False,))]
-        self._session = ways[0]()
+        self._session = ways[0](None)
         try:
             self._runtime = cuda.CudaRuntime()
         except ProviderUnavailable as error:  # it runs, and copies at a quarter of the speed
