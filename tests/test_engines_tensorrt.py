@@ -12,7 +12,7 @@ from machines import FakeDriver, Machine
 from tensign.doctor.lookup import Lookup
 from tensign.engines import tensorrt
 
-BATCH = {"pixels": np.zeros((8, 300, 200, 3), np.uint8), "age": np.zeros((8, 1), np.float32)}
+BATCH: dict[str, Any] = {"pixels": np.zeros((8, 300, 200, 3), np.uint8), "age": np.zeros((8, 1), np.float32)}
 
 
 def test_the_profile_is_the_batch_and_nothing_else() -> None:
