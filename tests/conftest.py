@@ -44,7 +44,7 @@ def fixture_dir() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def device() -> str:
-    """Where the tests marked gpu run: on the first GPU; on what TENSIGN_TEST_DEVICE names, "cpu" to try the tests themselves."""
+    """Where the tests marked gpu run: the first GPU, or what TENSIGN_TEST_DEVICE names: "cpu" tries the tests themselves."""
     if asked := os.environ.get("TENSIGN_TEST_DEVICE"):
         return asked
     if lack := without_gpu("cuda:0"):

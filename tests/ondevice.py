@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 
+from conftest import tensor, write_mlmodel
 from gpu.networks import pieces
 from tensign.config import ModelConfig
 from tensign.demo import MODEL
@@ -27,9 +28,10 @@ LARGEST = 64
 
 
 def config(device: str, **options: Any) -> ModelConfig:
-    """On a CPU without what only CUDA runs. Skips what this tensign does not know, and TensorRT where it is not installed."""
+    """On a CPU small, and without what only CUDA runs. Skips what this tensign does not know, and TensorRT where it is not installed."""
     if device == "cpu":
         options = {name: option for name, option in options.items() if name not in ("accelerator", "variant")}
+        options["max_batch_size"] = 2
     if options.get("accelerator") == "tensorrt" and not tensorrt_version(Lookup()):
         pytest.skip("TensorRT is not installed (libnvinfer.so.10)")
     try:
@@ -39,7 +41,7 @@ def config(device: str, **options: Any) -> ModelConfig:
 
 
 def photographs(count: int = LARGEST) -> Array:
-    """uint8 [count,H,W,3]: pieces of the bundled photographs, of the size that the bundled network takes."""
+    """uint8 [count,H,W,3]: pieces of the bundled photographs, as they reach the bundled network."""
     spec = ModelPlan.of(MODEL).preprocess
     assert spec is not None
     return pieces(spec, count)
@@ -63,14 +65,24 @@ def only(answers: dict[str, Array]) -> Array:
     return answer
 
 
-def halved(target: Path, rows: Array) -> Path:
-    """The bundled model in half precision: an MLmodel directory."""
+def plain(target: Path, *, half_with: Array | None = None) -> Path:
+    """An MLmodel directory of the bundled network without what goes before it: uint8 [-1,H,W,3] -> float32 [-1,1000].
+
+    half_with: rows with which it is brought to half precision.
+    """
     from tensign_converters.precision.halves import halve
 
-    shutil.copytree(MODEL, target)
-    plan = ModelPlan.of(MODEL)
-    name = opened("cpu").inputs[0].name
-    halve(onnx.load(plan.file), target / plan.file.name, [{name: row[None]} for row in rows])
+    source, network = ModelPlan.of(MODEL).file, opened("cpu")
+    (image,), (answer,) = network.inputs, network.outputs
+    signature = {
+        "inputs": [tensor("uint8", list(image.shape))],
+        "outputs": [tensor("float32", list(answer.shape))],
+    }
+    write_mlmodel(target, signature=signature)
+    if half_with is None:
+        shutil.copy(source, target / "model.onnx")
+    else:
+        halve(onnx.load(source), target / "model.onnx", [{image.name: row[None]} for row in half_with])
     return target
 
 

@@ -11,7 +11,6 @@ import pytest
 
 import ondevice
 from ondevice import Array
-from tensign.demo import MODEL
 from tensign.model import Model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
@@ -30,14 +29,19 @@ def wanted(rows: Array) -> Array:
 
 
 @pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ondevice.plain(tmp_path_factory.mktemp("plain") / "model")
+
+
+@pytest.fixture(scope="module")
 def half(rows: Array, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ondevice.halved(tmp_path_factory.mktemp("half") / "model", rows[:4])
+    return ondevice.plain(tmp_path_factory.mktemp("half") / "model", half_with=rows[:4])
 
 
 def compare(path: Path, config: Any, rows: Array, wanted: Array, tolerance: float) -> None:
     with closing(Model.load(path, config)) as model:
         assert model.device == ("cpu" if config.device == "cpu" else config.device)
-        off = {}
+        off: dict[int, float] = {}
         for bucket in (*model.buckets.rows, *reversed(model.buckets.rows)):
             start = len(rows) - bucket  # twice over other rows: what a captured graph replays is the second time's
             for part in (slice(0, bucket), slice(start, None)):
@@ -57,9 +61,11 @@ WAYS: dict[str, tuple[dict[str, str], float]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_bucket_answers_as_a_cpu_does(device: str, way: str, rows: Array, wanted: Array, tmp_path: Path) -> None:
+def test_every_bucket_answers_as_a_cpu_does(
+    device: str, way: str, whole: Path, rows: Array, wanted: Array, tmp_path: Path
+) -> None:
     options, tolerance = WAYS[way]
-    compare(MODEL, ondevice.config(device, cache_dir=str(tmp_path), **options), rows, wanted, tolerance)
+    compare(whole, ondevice.config(device, cache_dir=str(tmp_path), **options), rows, wanted, tolerance)
 
 
 @pytest.mark.parametrize("accelerator", ["", "cuda-graphs"])
@@ -67,10 +73,12 @@ def test_half_precision_is_as_near_as_it_should(device: str, accelerator: str, r
     compare(half, ondevice.config(device, accelerator=accelerator), rows, wanted, HALF)
 
 
-def test_engines_that_tensorrt_built_are_found_again(device: str, rows: Array, wanted: Array, tmp_path: Path) -> None:
+def test_engines_that_tensorrt_built_are_found_again(
+    device: str, whole: Path, rows: Array, wanted: Array, tmp_path: Path
+) -> None:
     config = ondevice.config(device, accelerator="tensorrt", variant="tf32", max_batch_size=2, cache_dir=str(tmp_path))
     kept = []
     for _ in range(2):
-        compare(MODEL, config, rows, wanted, HALF)
+        compare(whole, config, rows, wanted, HALF)
         kept.append({file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.engine")})
     assert kept[0] == kept[1] and bool(kept[0]) == (device != "cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import pytest
 import ondevice
 from ondevice import Array
 from tensign.child import served
-from tensign.demo import MODEL
 from tensign.plan import ModelPlan
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
@@ -39,12 +39,13 @@ def region(client: Any, device: str, rows: Array) -> Iterator[None]:
         shared.destroy_shared_memory_region(handle)
 
 
-def test_rows_on_the_gpu_are_answered_as_rows_on_the_wire(device: str) -> None:
+def test_rows_on_the_gpu_are_answered_as_rows_on_the_wire(device: str, tmp_path: Path) -> None:
     triton = pytest.importorskip("tritonclient.grpc")
-    rows = ondevice.photographs(8)
-    tensor, output = (specs[0].name for specs in (ModelPlan.of(MODEL).signature.inputs, ModelPlan.of(MODEL).signature.outputs))
+    rows, path = ondevice.photographs(8), ondevice.plain(tmp_path / "model")
+    signature = ModelPlan.of(path).signature
+    tensor, output = signature.inputs[0].name, signature.outputs[0].name
     options = ["--device", device, "--name", NAME, *["--cuda-shared-memory"] * (device != "cpu")]
-    with served(MODEL, *options) as address, triton.InferenceServerClient(address) as client:
+    with served(path, *options) as address, triton.InferenceServerClient(address) as client:
         given = triton.InferInput(tensor, list(rows.shape), "UINT8")
         given.set_data_from_numpy(rows)
         raw = client.infer(NAME, [given]).as_numpy(output)
