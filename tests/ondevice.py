@@ -28,7 +28,7 @@ LARGEST = 64
 
 
 def config(device: str, **options: Any) -> ModelConfig:
-    """On a CPU small, and without what only CUDA runs. Skips what this tensign does not know, and TensorRT where it is not installed."""
+    """On a CPU small, and without what only CUDA runs. Skips what tensign does not know, and TensorRT that is not installed."""
     if device == "cpu":
         options = {name: option for name, option in options.items() if name not in ("accelerator", "variant")}
         options["max_batch_size"] = 2
