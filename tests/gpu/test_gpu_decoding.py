@@ -1,4 +1,4 @@
-"""JPEGs decoded on the GPU: pixels as near to those of the CPU as is promised, for files that are larger than any bundled one."""
+"""JPEGs decoded on the GPU, larger than any that is bundled: pixels as near to those of the CPU as is promised."""
 
 from __future__ import annotations
 
