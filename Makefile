@@ -1,5 +1,5 @@
 # make demo and make test are all the set-up there is; see README.md.
-.PHONY: help demo test soak fuzz differential architectures check format stubs docs release-check bench demo-bundle clean
+.PHONY: help demo test test-gpu soak fuzz differential architectures check format stubs docs release-check bench demo-bundle clean
 .PHONY: check-format check-lint check-types check-layers check-dockerfile check-stubs environment
 
 help:  ## this list
@@ -13,6 +13,10 @@ test:  ## every test, with the full environment and MLflow 2 beside it
 	@.ci/environment full
 	@.ci/environment mlflow2
 	@build/full/bin/python -m pytest $(ARGS)
+
+test-gpu:  ## the tests that need an NVIDIA GPU, with onnxruntime-gpu in an environment of its own (no GPU: skipped, and why)
+	@.ci/environment gpu
+	@build/gpu/bin/python -m pytest -m gpu tests/gpu $(ARGS)
 
 fuzz:  ## what strangers can send, 200,000 inputs for each of three entries (about 15 minutes); ARGS="--runs 5000 codec"
 	@.ci/environment full

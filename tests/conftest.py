@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper
 
 from tensign.config import ModelConfig
 from tensign.demo import MODEL, PICTURES
+from tensign.doctor.lacks import without_gpu
 from tensign.model import Model
 from tensign.testing import serving
 
@@ -38,6 +40,16 @@ def fixture_dir() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """Where the tests marked gpu run: the first GPU, or what TENSIGN_TEST_DEVICE names: "cpu" tries the tests themselves."""
+    if asked := os.environ.get("TENSIGN_TEST_DEVICE"):
+        return asked
+    if lack := without_gpu("cuda:0"):
+        pytest.skip(lack)
+    return "cuda:0"
 
 
 @pytest.fixture

@@ -11,6 +11,12 @@ from tensign.doctor.lookup import Lookup
 
 NEEDED = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudnn.so.9")  # for CUDA 13
 
+NAMES = {  # by handle
+    1: "GPU-c08d91cb-e324-655c-71ba-7570956445bc",
+    200: "MIG-c788539f-c1ea-5a36-8b4d-9b07d024b1bb",
+    202: "MIG-c71dc464-b9f9-5611-9d29-d601a47cffd6",
+}
+
 
 @dataclass(frozen=True)
 class FakeDriver:
@@ -44,12 +50,12 @@ class FakeDriver:
         size._obj.value = 80 << 30
         return 0
 
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, handle: Any) -> int:
-        value._obj.value = dict(zip((75, 76), self.capability, strict=True))[attribute]
+    def cuDeviceGetUuid_v2(self, number: Any, handle: Any) -> int:
+        number.raw = bytes([handle.value]) * 16
         return 0
 
-    def cuDeviceGetUuid_v2(self, uuid: Any, handle: Any) -> int:
-        uuid.raw = bytes([handle.value]) * 16
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, handle: Any) -> int:
+        value._obj.value = dict(zip((75, 76), self.capability, strict=True))[attribute]
         return 0
 
     def cuGetErrorString(self, status: int, text: Any) -> int:
@@ -58,21 +64,19 @@ class FakeDriver:
 
 
 class FakeManagement:
-    """libnvidia-ml.so.1. free: bytes of the devices it knows, by their UUIDs."""
+    """libnvidia-ml.so.1: a whole GPU, one in three MIG instances of which the second is gone, and one nobody may use.
+
+    Handles are 1 more than the GPU's number, and of its instances a hundredfold; by name a thousand more than their place.
+    free: bytes of the devices that it knows by name.
+    """
 
     def __init__(self, free: Mapping[str, int] | None = None) -> None:
-        self.free = free or {}
-        self._asked: list[str] = []
+        self._free = free or {}
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, handle: Any) -> int:
-        if uuid.decode() not in self.free:
+    def nvmlDeviceGetHandleByUUID(self, name: bytes, handle: Any) -> int:
+        if name.decode() not in self._free:
             return 6
-        self._asked.append(uuid.decode())
-        handle._obj.value = len(self._asked)
-        return 0
-
-    def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:
-        memory._obj.free = self.free[self._asked[handle.value - 1]]
+        handle._obj.value = 1000 + list(self._free).index(name.decode())
         return 0
 
     def nvmlInit_v2(self) -> int:
@@ -80,6 +84,41 @@ class FakeManagement:
 
     def nvmlSystemGetDriverVersion(self, text: Any, size: int) -> int:
         text.value = b"580.159.04"
+        return 0
+
+    def nvmlDeviceGetCount_v2(self, number: Any) -> int:
+        number._obj.value = 3
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: int, handle: Any) -> int:
+        handle._obj.value = index + 1
+        return 4 if index == 2 else 0
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: Any, major: Any, minor: Any) -> int:
+        major._obj.value, minor._obj.value = 9, 0
+        return 0
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: Any, number: Any) -> int:
+        number._obj.value = 3 if handle.value == 2 else 0
+        return 0
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Any, index: int, part: Any) -> int:
+        part._obj.value = 100 * handle.value + index
+        return 6 if index == 1 else 0
+
+    def nvmlDeviceGetName(self, handle: Any, text: Any, size: int) -> int:
+        text.value = b"NVIDIA H100 80GB HBM3" + (b" MIG 1g.10gb" if handle.value > 100 else b"")
+        return 0
+
+    def nvmlDeviceGetUUID(self, handle: Any, text: Any, size: int) -> int:
+        text.value = NAMES[handle.value].encode()
+        return 0
+
+    def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:
+        if handle.value >= 1000:
+            memory._obj.free = list(self._free.values())[handle.value - 1000]
+        else:
+            memory[0] = (10 if handle.value > 100 else 80) << 30
         return 0
 
     def nvmlShutdown(self) -> int:
@@ -95,13 +134,14 @@ class Machine:
     packages: tuple[str, ...] = ("onnxruntime-gpu",)
     wheels: tuple[str, ...] = NEEDED
     loader: tuple[str, ...] = ()
+    managed: bool = True  # the library that names GPUs is there
     cuda: str = "13.0"
     files: tuple[str, ...] = ("dev/nvidia0",)
     whole: bool = True
 
     def lookup(self) -> Lookup:
         folder = self.root / "site-packages" / "onnxruntime"
-        (folder / "capi").mkdir(parents=True)
+        (folder / "capi").mkdir(parents=True, exist_ok=True)
         made = [*self.files, *(f"site-packages/nvidia/cu13/lib/{name}" for name in self.wheels)]
         if self.whole:
             made.append("site-packages/onnxruntime/capi/onnxruntime_pybind11_state.cpython-311-x86_64-linux-gnu.so")
@@ -116,7 +156,9 @@ class Machine:
         versions = dict.fromkeys(self.packages, "1.31.1")
         opened: Mapping[str, Any] = dict.fromkeys(self.loader)
         if self.driver:
-            opened = {**opened, "libcuda.so.1": self.driver, "libnvidia-ml.so.1": FakeManagement()}
+            opened = {**opened, "libcuda.so.1": self.driver}
+        if self.driver and self.managed:
+            opened = {**opened, "libnvidia-ml.so.1": FakeManagement()}
 
         def library(name: str) -> Any:
             if name not in opened:

@@ -9,15 +9,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import onnxruntime
 import pytest
 
-from machines import NEEDED, FakeDriver, Machine
+from machines import NAMES, NEEDED, FakeDriver, Machine
 from tensign.doctor import machine
 from tensign.doctor.driver import find_driver
 from tensign.doctor.facts import examine
-from tensign.doctor.lacks import explained, lacks
+from tensign.doctor.lacks import explained, lacks, without_gpu
 from tensign.doctor.lookup import Lookup
 from tensign.doctor.runtime import find_runtime
 
@@ -45,6 +46,39 @@ def test_a_machine_that_has_everything_lacks_nothing(tmp_path: Path) -> None:
     assert set(facts["onnxruntime"]["libraries"]) == set(NEEDED)
     assert all(place.startswith(str(tmp_path)) for place in facts["onnxruntime"]["libraries"].values())
     json.dumps(facts)
+
+
+def test_every_gpu_has_a_name_and_instances_stand_for_the_gpu_they_are_of(tmp_path: Path) -> None:
+    driver = find_driver(Machine(tmp_path).lookup())
+    assert driver is not None
+    assert [gpu.uuid for gpu in driver.gpus] == [f"GPU-{UUID(int=0)}", "MIG-01010101-0101-0101-0101-010101010101"]
+    assert [(gpu.device, gpu.memory_bytes >> 30, gpu.mig) for gpu in driver.named] == [
+        (f"cuda:{NAMES[1]}", 80, False),
+        (f"cuda:{NAMES[200]}", 10, True),
+        (f"cuda:{NAMES[202]}", 10, True),
+    ]
+    assert [gpu.capability for gpu in driver.named] == [(9, 0)] * 3
+    assert driver.gpu("cuda") == driver.gpu("cuda:0") == driver.gpus[0]
+    assert driver.gpu("cuda:MIG-c788") == driver.named[1] and driver.gpu(f"cuda:{NAMES[1]}") == driver.named[0]
+    assert [driver.gpu(device) for device in ("cuda:2", "cuda:MIG-c7", "cuda:MIG-0")] == [None] * 3
+
+
+def test_without_the_library_of_names_those_that_cuda_shows_have_theirs(tmp_path: Path) -> None:
+    driver = find_driver(Machine(tmp_path, managed=False).lookup())
+    assert driver is not None
+    assert [gpu.device for gpu in driver.named] == [f"cuda:{gpu.uuid}" for gpu in driver.gpus]
+    assert (driver.version, driver.gpu("cuda:MIG-01")) == ("", driver.named[1])
+
+
+def test_a_gpu_by_name_lacks_what_one_by_number_does(tmp_path: Path) -> None:
+    for device in (f"cuda:{NAMES[202]}", "cuda:GPU-c08,MIG-c788", "cuda:0,MIG-c788"):
+        assert lacks(device, Machine(tmp_path).lookup()) == []
+    facts = examine("cuda:MIG-c788", tmp_path, Machine(tmp_path).lookup())
+    assert facts["runs"] == "cuda:MIG-c788" and [gpu["mig"] for gpu in facts["named"]] == [False, True, True]
+    hidden = Machine(tmp_path, driver=FakeDriver(gpus=())).lookup()  # by CUDA_VISIBLE_DEVICES, which a worker has of its own
+    assert lacks("cuda:MIG-c788", hidden) == [] and lacks("cuda:0", hidden) != []
+    assert without_gpu("cuda:MIG-c788", hidden) == ""
+    assert "no NVIDIA driver" in without_gpu("cuda:GPU-0", Machine(tmp_path, driver=None).lookup())
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
@@ -94,6 +128,18 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "CUDA_VISIBLE_DEVICES",
     ),
     "no such GPU": ({}, "cuda:2", "there is no cuda:2, this process sees cuda:0, cuda:1", "--device cuda:1"),
+    "no such name": (
+        {},
+        "cuda:MIG-c78,MIG-c7",
+        f"there is no cuda:MIG-c7, or several begin so: there are cuda:{NAMES[1]}, cuda:{NAMES[200]}, cuda:{NAMES[202]}",
+        "give one of these names",
+    ),
+    "an instance that CUDA does not number": (
+        {"driver": FakeDriver(gpus=("NVIDIA H100 80GB HBM3",))},
+        "cuda:1",
+        "there is no cuda:1, this process sees cuda:0",
+        f"--device cuda:0 or cuda:{NAMES[1]} or cuda:{NAMES[200]}",
+    ),
     "an old driver": (
         {"driver": FakeDriver(cuda=12040)},
         "auto",
@@ -203,7 +249,8 @@ def test_here_what_cannot_run_ends_with_2_and_says_why(device: str) -> None:
 def test_a_device_of_another_kind_is_an_error() -> None:
     done = run("--device", "tpu")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == 'error: device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", got "tpu"\n'
+    assert done.stderr.startswith('error: device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M"')
+    assert done.stderr.endswith('got "tpu"\n') and done.stderr.count("\n") == 1
 
 
 def test_it_imports_nothing_that_it_looks_at() -> None:

@@ -52,7 +52,7 @@ class Opened:
     def __init__(self, file: Path) -> None:
         self.file, self.count = file, 0
 
-    def __call__(self) -> Any:
+    def __call__(self, batch: Any = None) -> Any:
         self.count += 1
         return onnxruntime.InferenceSession(self.file, providers=["CPUExecutionProvider"])
 
@@ -114,7 +114,7 @@ class Slowed:
 def test_of_several_settings_the_fastest_runs(doubler: Path) -> None:
     opened = Opened(doubler)
     slow, fast = Slowed(opened(), 0.02), Slowed(opened(), 0)
-    sessions = cuda.Sessions([lambda: slow, lambda: fast], HOST)
+    sessions = cuda.Sessions([lambda _: slow, lambda _: fast], HOST)
     sessions.warm(rows(2))
     tried = slow.runs
     sessions.run(rows(2))
@@ -140,12 +140,12 @@ class Wrong(Slowed):
 
 def test_settings_that_change_the_answers_are_not_taken(doubler: Path) -> None:
     opened = Opened(doubler)
-    sessions = cuda.Sessions([lambda: Slowed(opened(), 0.02), lambda: Wrong(opened(), 0)], HOST)
+    sessions = cuda.Sessions([lambda _: Slowed(opened(), 0.02), lambda _: Wrong(opened(), 0)], HOST)
     batch = rows(2)
     sessions.warm(batch)
     assert np.array_equal(sessions.run(batch)[0], 2 * batch["x"].astype(np.float32))
     with pytest.raises(EngineError, match="2 rows has other answers in buffers"):
-        cuda.Sessions([lambda: Wrong(opened(), 0)], HOST).warm(batch)
+        cuda.Sessions([lambda _: Wrong(opened(), 0)], HOST).warm(batch)
 
 
 class Failing(Slowed):
@@ -160,7 +160,7 @@ class Failing(Slowed):
 
 def test_buffers_of_a_failed_run_are_not_used_again(doubler: Path) -> None:
     session = Failing(Opened(doubler)(), 0)
-    sessions = cuda.Sessions([lambda: session], HOST)
+    sessions = cuda.Sessions([lambda _: session], HOST)
     sessions.warm(rows(2))
     sessions.run(rows(2))
     sessions.run(rows(2))
@@ -184,7 +184,7 @@ def test_a_session_whose_warm_up_fails_is_gone_at_once(doubler: Path, monkeypatc
         def run(self, *given: Any) -> None:
             raise RuntimeError("Available memory of 1040384 is smaller than requested bytes of 8192000")
 
-    engine._warmed = cuda.Sessions([Full], HOST)
+    engine._warmed = cuda.Sessions([lambda _: Full()], HOST)
     gc.disable()
     try:
         with contextlib.suppress(OutOfMemory):
@@ -328,12 +328,8 @@ def test_the_engine_on_a_gpu_asks_for_what_it_should(doubler: Path, monkeypatch:
     [
         ({"tf32": True}, cuda.CUDA, {"use_tf32": "1"}),
         ({"accelerator": "cuda-graphs"}, cuda.CUDA, {"enable_cuda_graph": "1"}),
-        ({"accelerator": "tensorrt"}, cuda.TENSORRT, {"device_id": "0"}),
-        (
-            {"accelerator": "tensorrt", "cache": "/kept"},
-            cuda.TENSORRT,
-            {"trt_engine_cache_enable": "1", "trt_engine_cache_path": "/kept", "trt_timing_cache_path": "/kept"},
-        ),
+        ({"accelerator": "tensorrt"}, cuda.TENSORRT, {"device_id": "0", "trt_fp16_enable": "0"}),
+        ({"accelerator": "tensorrt", "half": True}, cuda.TENSORRT, {"trt_fp16_enable": "1"}),
     ],
 )
 def test_what_is_asked_for_on_top(
@@ -354,6 +350,21 @@ def test_what_is_asked_for_on_top(
 def test_on_a_cpu_it_is_refused(doubler: Path, options: Mapping[str, Any]) -> None:
     with pytest.raises(ProviderUnavailable, match="runs on CUDA alone"):
         OnnxEngine(doubler, "cpu", **options).load()
+
+
+def test_tensorrt_builds_for_each_batch_size_alone(doubler: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[list[Any]] = []
+    as_on_cuda(monkeypatch, asked)
+    engine = OnnxEngine(doubler, "cuda:0", accelerator="tensorrt", cache=str(tmp_path / "kept"))
+    engine.load()
+    for count in (1, 4):
+        engine.warmup(rows(count))
+        assert np.array_equal(engine.run(rows(count))["y"], 2 * rows(count)["x"].astype(np.float32))
+    any_shape, one, four = (dict(providers)[cuda.TENSORRT] for providers in asked)
+    assert "trt_profile_opt_shapes" not in any_shape
+    assert [given["trt_profile_max_shapes"] for given in (one, four)] == ["x:1x2x3", "x:4x2x3"]
+    assert len({given["trt_engine_cache_path"] for given in (any_shape, one, four)}) == 3
+    assert len({given["trt_timing_cache_path"] for given in (any_shape, one, four)}) == 1
 
 
 def test_a_lost_device_makes_the_model_not_ready_and_memory_halves_the_batch(
@@ -393,7 +404,10 @@ def test_a_lost_device_makes_the_model_not_ready_and_memory_halves_the_batch(
     model.close()
 
 
-@pytest.mark.parametrize("device", ["cuda:", "cuda:0,", "cuda:0,0", "cuda:a", "gpu", "cpu:1", "cuda:0,1,0"])
+NO_NAMES = ["cuda:GPU-", "cuda:MIG-../x", "cuda:GPU-0 ", "cuda:TPU-0", "GPU-0", "cuda:GPU-a,GPU-a"]
+
+
+@pytest.mark.parametrize("device", ["cuda:", "cuda:0,", "cuda:0,0", "cuda:a", "gpu", "cpu:1", "cuda:0,1,0", *NO_NAMES])
 def test_devices_that_are_none(device: str) -> None:
     with pytest.raises(InvalidConfig, match="device: wanted"):
         ModelConfig(device=device)
@@ -401,4 +415,5 @@ def test_devices_that_are_none(device: str) -> None:
 
 def test_devices_each_by_itself() -> None:
     assert ModelConfig(device="cuda:0,2").devices == ("cuda:0", "cuda:2")
+    assert ModelConfig(device="cuda:GPU-c0,03,MIG-7f").devices == ("cuda:GPU-c0", "cuda:3", "cuda:MIG-7f")
     assert ModelConfig(device="auto").devices == ("auto",)

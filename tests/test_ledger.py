@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from machines import FakeDriver, FakeManagement
+from machines import NAMES, FakeDriver, FakeManagement
 from tensign.admission import Admission
 from tensign.cli.serve import _taken
 from tensign.config import MIB, ModelConfig, ServerConfig
@@ -220,6 +220,14 @@ FIRST, SECOND = "GPU-00000000-0000-0000-0000-000000000000", "MIG-01010101-0101-0
 
 def test_the_driver_tells_what_is_free_on_whole_gpus_and_parts() -> None:
     assert rooms({FIRST: 5, SECOND: 7}) == {"cuda:0": Room(5, 80 << 30), "cuda:1": Room(7, 80 << 30)}
+
+
+def test_a_device_is_known_by_its_own_name_too_and_by_how_that_begins() -> None:
+    found = rooms({NAMES[1]: 5, NAMES[200]: 7})
+    assert found == {f"cuda:{NAMES[1]}": Room(5, 80 << 30), f"cuda:{NAMES[200]}": Room(7, 10 << 30)}
+    ledger = Ledger(look=lambda: {device: Room(2 << 30, 8 << 30) for device in (*found, "cuda:10")})
+    assert ledger.left(f"cuda:{NAMES[200][:9]}") == (2 << 30) - RESERVE
+    assert ledger.left("cuda:MIG-none") is None and ledger.left("cuda:1") is None
 
 
 def test_a_device_of_which_it_does_not_tell_is_left_out() -> None:

@@ -81,7 +81,7 @@ METHODS = (
     Method(
         "tensign fp16, tensorrt",
         "fp16",
-        partial(_engine, precision="fp16", accelerator="tensorrt"),
+        partial(_engine, precision="fp16", accelerator="tensorrt", half=True),
         own=True,
         needs_gpu=True,
         only=64,

@@ -12,6 +12,7 @@ VARIANTS = ("fp16", "int8")  # beside fp32, of a model that was converted with t
 TF32 = "tf32"  # fp32, multiplied in 10 bits by CUDA
 ACCELERATORS = ("cuda-graphs", "tensorrt")  # experimental: neither has run on a GPU yet
 ENGINES = ("onnx", "torch", "fastai", "sklearn", "pyfunc")
+_ONE = r"(\d+|(GPU|MIG)-[0-9a-f][0-9a-f-]*)"  # of several devices: its number, or its name
 MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 89 million on
 
 
@@ -19,8 +20,8 @@ MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 
 class ModelConfig:
     """How one model is run.
 
-    device: "auto", "cpu", "cuda", "cuda:N" or, one queue for several, "cuda:N,M"; max_batch_size: the largest batch that
-    warm-up tries, in rows;
+    device: "auto", "cpu", "cuda", "cuda:N" or, one queue for several, "cuda:N,M"; N is a number, of those that the process
+    sees, or a name: GPU-... or MIG-..., or a beginning of it; max_batch_size: the largest batch that warm-up tries, in rows;
     max_queue_rows: rows that may wait before QueueFull; max_pixels: the largest picture that is decoded;
     max_decoded_bytes: pictures that wait decoded, all together. engine: which of the model's flavors runs, "auto" the preferred
     one; variant: which of its precisions, "fp32", "tf32" or one that it was converted with; accelerator: "" or one of
@@ -49,8 +50,11 @@ class ModelConfig:
             raise InvalidConfig(f'engine: wanted auto or one of {", ".join(ENGINES)}, got "{self.engine}"')
         if self.accelerator not in ("", *ACCELERATORS):
             raise InvalidConfig(f'accelerator: wanted {" or ".join(ACCELERATORS)}, got "{self.accelerator}"')
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", self.device) or len(set(self.devices)) < len(self.devices):
-            raise InvalidConfig(f'device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", got "{self.device}"')
+        if not re.fullmatch(f"auto|cpu|cuda(:{_ONE}(,{_ONE})*)?", self.device) or len(set(self.devices)) < len(self.devices):
+            raise InvalidConfig(
+                f'device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", each N a number or the name of a GPU (GPU-...)'
+                f' or of a MIG instance (MIG-...), got "{self.device}"'
+            )
         for knob in ("max_batch_size", "max_queue_rows", "max_pixels", "max_decoded_bytes", "max_growth_bytes"):
             if getattr(self, knob) < 1:
                 raise InvalidConfig(f"{knob}: wanted at least 1, got {getattr(self, knob)}")
@@ -58,8 +62,9 @@ class ModelConfig:
     @property
     def devices(self) -> tuple[str, ...]:
         """Each by itself: "cuda:0,1" is "cuda:0" and "cuda:1"."""
-        kind, _, numbers = self.device.partition(":")
-        return tuple(f"{kind}:{int(number)}" for number in numbers.split(",")) if numbers else (self.device,)
+        kind, _, several = self.device.partition(":")
+        each = (str(int(one)) if one.isdigit() else one for one in several.split(","))
+        return tuple(f"{kind}:{one}" for one in each) if several else (self.device,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from tensign.crossover import SAMPLINGS, Difference, JpegDecoder, crossover, difference
 from tensign.decode import Picture, Pixels, opened, read
+from tensign.doctor.driver import find_driver
+from tensign.doctor.lookup import Lookup
 from tensign.errors import ProviderUnavailable
 from tensign.nvimagecodec import NvImageCodec
 
@@ -88,7 +90,7 @@ def gpu_decoding(device: str, *, threads: int, max_pixels: int, decoder: JpegDec
     if kind != "cuda":
         raise ProviderUnavailable(f"--gpu-decoding: the model runs on {device}; choose --device cuda, or leave it out")
     device = f"cuda:{index.partition(',')[0] or 0}"
-    decoder = decoder or NvImageCodec(int(device.removeprefix("cuda:")))
+    decoder = decoder or NvImageCodec(_number(device))
     apart = difference(decoder)
     said = f"{apart.most} levels of 255 at most and {apart.mean:.2f} in the mean"
     if apart.most > MOST or apart.mean > MEAN:
@@ -101,3 +103,12 @@ def gpu_decoding(device: str, *, threads: int, max_pixels: int, decoder: JpegDec
     else:
         log.info("JPEGs of %d pixels or more are decoded on %s; they differ from the CPU's by %s", pixels, device, said)
     return GpuDecoding(decoder, device, pixels, apart)
+
+
+def _number(device: str) -> int:
+    """By which CUDA knows the device in this process. Raises ProviderUnavailable where it does not show it."""
+    if (driver := find_driver(Lookup())) and (wanted := driver.gpu(device)):
+        for number, gpu in enumerate(driver.gpus):
+            if gpu.uuid == wanted.uuid:
+                return number
+    raise ProviderUnavailable(f"--gpu-decoding: this process does not see {device}; leave it out, or name a GPU by its number")

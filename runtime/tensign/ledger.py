@@ -42,13 +42,15 @@ class Ledger:
 
     def headroom(self, device: str) -> int | None:
         """Bytes of a device that have to stay free, None where nothing tells what is: as --device names it."""
-        room = self._look().get(_named(device)) if device != "cpu" else None
-        return None if room is None else self._headroom(_named(device), room)
+        rooms = {} if device == "cpu" else self._look()
+        named = _named(device, rooms)
+        return self._headroom(named, rooms[named]) if named in rooms else None
 
     def left(self, device: str) -> int | None:
         """Bytes that the next model may take, at most 0 where there are none; None where nothing tells."""
-        room = self._look().get(_named(device))
-        return None if room is None else room.free - self._headroom(_named(device), room)
+        rooms = self._look()
+        named = _named(device, rooms)
+        return rooms[named].free - self._headroom(named, rooms[named]) if named in rooms else None
 
     @contextmanager
     def loading(self, name: str, engines: Sequence[Engine]) -> Iterator[Holding]:
@@ -59,23 +61,24 @@ class Ledger:
         before = self._look() if any(engine.device != "cpu" for engine in engines) else {}
         left = {device: room.free - self._headroom(device, room) for device, room in before.items()}
         for device in (engine.device for engine in engines):
-            if device.startswith("cuda") and self._limit is not None and _named(device) not in before:
+            if device.startswith("cuda") and self._limit is not None and _named(device, before) not in before:
                 raise ProviderUnavailable(
                     f"{device}: nothing tells how much of its memory is free, so that no budget can be held; make"
                     " libnvidia-ml.so.1 available, or leave --device-memory out"
                 )
-            if device.startswith("cuda") and left.get(_named(device), 1) <= 0:  # where "auto" runs is not known yet
-                raise self._refusal(name, _named(device), before)
+            if device.startswith("cuda") and left.get(_named(device, before), 1) <= 0:  # where "auto" runs is not known yet
+                raise self._refusal(name, _named(device, before), before)
         holding = Holding(name)
         try:
             yield holding
         except OutOfMemory as error:
-            devices = [_named(engine.device) for engine in engines if _named(engine.device) in before]
+            named = [_named(engine.device, before) for engine in engines]
+            devices = [device for device in named if device in before]
             if not devices:
                 raise
             raise self._refusal(name, min(devices, key=left.__getitem__), before) from error
         after = self._look() if before else {}
-        for device in (_named(engine.device) for engine in engines if engine.device != "auto"):
+        for device in (_named(engine.device, before) for engine in engines if engine.device != "auto"):
             if device in before and device in after:
                 size = holding.sizes[device] = max(before[device].free - after[device].free, 0)
                 if size > left[device]:
@@ -110,6 +113,10 @@ class Ledger:
         )
 
 
-def _named(device: str) -> str:
-    """Which device an order means; "auto" is a GPU where there is one."""
-    return "cuda:0" if device in ("auto", "cuda") else device
+def _named(device: str, rooms: Mapping[str, Room]) -> str:
+    """Which device an order means, of those there are: "auto" is a GPU where there is one, a name may be cut short."""
+    device = "cuda:0" if device in ("auto", "cuda") else device
+    if device in rooms or device.partition(":")[2].isdigit():
+        return device
+    found = [whole for whole in rooms if whole.startswith(device)]
+    return found[0] if len(found) == 1 else device

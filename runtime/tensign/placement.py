@@ -8,21 +8,39 @@ from pathlib import Path
 from typing import Any
 
 from tensign.config import TF32, ModelConfig
+from tensign.doctor.driver import find_driver
+from tensign.doctor.lacks import without_gpu
+from tensign.doctor.lookup import Lookup
 from tensign.engines import Engine
+from tensign.engines.environment import VISIBLE
 from tensign.engines.onnx import OnnxEngine
 from tensign.engines.worker import ENGINE_CLASSES, Worker
+from tensign.errors import InvalidConfig, ProviderUnavailable
 from tensign.plan import ModelPlan
 from tensign.specs import described
+
+_ANY = ("auto", "cpu", "cuda")  # devices that a process finds by itself
 
 
 def engines_of(plan: ModelPlan, config: ModelConfig, name: str, headroom: Callable[[str], int | None]) -> list[Engine]:
     """One a device. Several are processes of their own: what a lost one leaves behind is its own, and it may come back.
 
-    headroom: bytes of a device that have to stay free, None where nothing tells.
+    headroom: bytes of a device that have to stay free, None where nothing tells. Raises ProviderUnavailable for a name that no
+    GPU has, InvalidConfig for two of the same.
     """
     choice = plan.choice
-    cuda: dict[str, Any] = {"tf32": config.variant == TF32, "accelerator": config.accelerator, "cache": _cache(plan, config)}
-    if choice.engine == "onnx" and len(config.devices) == 1:
+    cuda: dict[str, Any] = {
+        "tf32": config.variant == TF32,
+        "half": config.variant == "fp16",
+        "accelerator": config.accelerator,
+        "cache": _cache(plan, config),
+    }
+    environments = {device: {**_alone(device), **_exact(config)} for device in config.devices}
+    seen = [environment[VISIBLE] for environment in environments.values() if VISIBLE in environment]
+    if len(set(seen)) < len(seen):
+        raise InvalidConfig(f"device: two of {config.device} are the same GPU")
+    in_process = len(config.devices) == 1 and (config.device in _ANY or config.device.partition(":")[2].isdigit())
+    if choice.engine == "onnx" and in_process and not _exact(config):
         return [OnnxEngine(plan.file, config.device, headroom=headroom(config.device), **cuda)]
     flavors = plan.manifest.flavors
     settings = {
@@ -37,14 +55,40 @@ def engines_of(plan: ModelPlan, config: ModelConfig, name: str, headroom: Callab
     }
     plain = json.loads(json.dumps(settings, default=str))  # YAML knows dates
     kind, python, growth = ENGINE_CLASSES[choice.engine], config.python, config.max_growth_bytes
+    several = len(config.devices) > 1
     return [
-        Worker(kind, {**plain, "device": device, "headroom": headroom(device)}, name=name, python=python, growth=growth)
-        for device in config.devices
+        Worker(
+            kind,
+            {**plain, "device": device, "headroom": headroom(device)},
+            name=f"{name} on {device}" if several else name,
+            python=python,
+            growth=growth,
+            more=environment,
+        )
+        for device, environment in environments.items()
     ]
 
 
+def _alone(device: str) -> dict[str, str]:
+    """What makes one GPU the only one that a process sees: no other way leads to a second MIG instance."""
+    if device in _ANY:
+        return {}
+    driver = find_driver(Lookup())
+    if gpu := driver.gpu(device) if driver else None:
+        return {VISIBLE: gpu.uuid}
+    if device.partition(":")[2].isdigit():
+        return {}  # the engine tells, which knows what else it lacks
+    raise ProviderUnavailable(f"{device}: {without_gpu(device)}")
+
+
+def _exact(config: ModelConfig) -> dict[str, str]:
+    """TensorRT multiplies float32 in 10 bits, and nothing that ONNX Runtime can set keeps it from doing so."""
+    tensorrt = config.accelerator == "tensorrt" and config.variant not in (TF32, "fp16")
+    return {"NVIDIA_TF32_OVERRIDE": "0"} if tensorrt else {}
+
+
 def _cache(plan: ModelPlan, config: ModelConfig) -> str:
-    """Of this model's files alone; what it builds there names device and versions itself."""
+    """Of this model's files alone; device and versions have folders in it."""
     if not config.cache_dir or not config.accelerator:
         return ""
     folder = Path(config.cache_dir, config.accelerator, f"{plan.manifest.digest}-{config.variant}")

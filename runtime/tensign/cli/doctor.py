@@ -36,8 +36,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _of_runtime(facts["onnxruntime"])
     yield "NVIDIA driver", _driver(facts["driver"])
     for gpu in facts["gpus"]:
-        kind = ", a MIG instance" if gpu["mig"] else ""
-        yield gpu["device"], f"{gpu['name']}, {_size(gpu['memory_bytes'])}, compute capability {gpu['capability']}{kind}"
+        yield gpu["device"], _gpu(gpu)
+    for gpu in facts["named"]:
+        yield "by name", f"--device {gpu['device']} is {_gpu(gpu)}"
     absent = [name for name, place in facts["tensorrt"].items() if place is None]
     yield "TensorRT", f"not installed ({', '.join(absent)})" if absent else "installed; --accelerator tensorrt uses it"
     absent = [package for package, version in facts["gpu_decoding"].items() if version is None]
@@ -81,6 +82,11 @@ def _driver(driver: dict[str, str] | None) -> str:
         return "none (libcuda.so.1)"
     shows_none = f"; no GPU: {driver['error']}" if driver["error"] else ""
     return f"{driver['version'] or 'of unknown version'}, runs CUDA up to {driver['cuda']}{shows_none}"
+
+
+def _gpu(gpu: dict[str, Any]) -> str:
+    kind = ", a MIG instance" if gpu["mig"] else ""
+    return f"{gpu['name']}, {_size(gpu['memory_bytes'])}, compute capability {gpu['capability']}{kind}"
 
 
 def _built(cuda: str | None) -> str:

@@ -22,7 +22,9 @@ ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An MLmodel dir
 Device = Annotated[
     str,
     typer.Option(
-        envvar="TENSIGN_DEVICE", help="auto, cpu, cuda, cuda:N or cuda:N,M for several; auto is the GPU where there is one."
+        envvar="TENSIGN_DEVICE",
+        help="auto, cpu, cuda, cuda:N or cuda:N,M for several, by number or by name (GPU-..., MIG-...), which `tensign doctor`"
+        " lists; auto is the GPU where there is one.",
     ),
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="Allow the model's own code to run: loading a pickle executes it.")]

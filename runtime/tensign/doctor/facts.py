@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tensign.doctor import machine
-from tensign.doctor.driver import find_driver
+from tensign.doctor.driver import Gpu, find_driver
 from tensign.doctor.lacks import Lack, lacks
 from tensign.doctor.lookup import Lookup
 from tensign.doctor.runtime import cuda_libraries, find_runtime, tensorrt_libraries
@@ -20,6 +20,7 @@ from tensign.version import __version__
 NEVER_RUN = (  # options there are that no GPU has seen; a committed report takes one out
     "buffers bound to the device, pinned memory and the choice of layout at warm-up (0.1.0 has them on every GPU)",
     "--device cuda:0,1 and cuda:1 (several GPUs), and what follows the loss of one",
+    "--device cuda:GPU-... and cuda:MIG-... (GPUs and MIG instances by name)",
     "--accelerator cuda-graphs and --accelerator tensorrt",
     "--engine torch and --engine fastai on a GPU",
     "--gpu-decoding",
@@ -47,7 +48,8 @@ def examine(device: str, cache: Path, lookup: Lookup | None = None) -> dict[str,
         **{package: lookup.version(package) for package in ("numpy", "grpcio", "pillow")},
         "onnxruntime": _runtime(lookup),
         "driver": {"version": driver.version, "cuda": _dotted(driver.cuda), "error": driver.error} if driver else None,
-        "gpus": [{**asdict(gpu), "capability": _dotted(gpu.capability), "mig": gpu.mig} for gpu in gpus],
+        "gpus": list(map(_gpu, gpus)),
+        "named": list(map(_gpu, driver.named if driver else ())),
         "tensorrt": tensorrt_libraries(lookup),
         "gpu_decoding": {package: lookup.version(package) for package in ("nvidia-nvimgcodec-cu13", "nvidia-nvjpeg")},
         "torch": _torch(lookup),
@@ -79,6 +81,10 @@ def _runtime(lookup: Lookup) -> dict[str, Any] | None:
         "cuda": _dotted(runtime.cuda) if runtime.cuda else None,
         "libraries": cuda_libraries(runtime, lookup),
     }
+
+
+def _gpu(gpu: Gpu) -> dict[str, Any]:
+    return {**asdict(gpu), "capability": _dotted(gpu.capability), "mig": gpu.mig}
 
 
 def _torch(lookup: Lookup) -> dict[str, str | None] | None:

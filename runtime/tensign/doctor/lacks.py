@@ -32,16 +32,22 @@ def explained(device: str, saw: str = "", lookup: Lookup | None = None) -> str:
 
 
 def lacks(device: str, lookup: Lookup | None = None) -> list[Lack]:
-    """device: "cpu", "cuda", "cuda:N" or "cuda:N,M"; "auto" is CUDA where the driver shows a GPU. [] is that it runs."""
+    """device: as of `--device`; "auto" is CUDA where the driver shows a GPU. [] is that it runs."""
     lookup = lookup or Lookup()
     runtime, driver = find_runtime(lookup), find_driver(lookup)
     cuda = device.startswith("cuda") or (device == "auto" and driver is not None and driver.gpus != ())
     found = list(_of_packages(runtime, cuda))
-    for index in (device.partition(":")[2] or "0").split(",") if cuda else ():
-        found += _of_driver(driver, int(index), lookup)
+    for which in (device.partition(":")[2] or "0").split(",") if cuda else ():
+        found += _of_driver(driver, f"cuda:{which}", lookup)
         if runtime:
-            found += _of_cuda(runtime, driver, int(index), lookup)
+            found += _of_cuda(runtime, driver, f"cuda:{which}", lookup)
     return list(dict.fromkeys(found))
+
+
+def without_gpu(device: str, lookup: Lookup | None = None) -> str:
+    """One line on why there is no such GPU, which names those that are; "" where there is. device: "cuda:N", or by name."""
+    lookup = lookup or Lookup()
+    return "; ".join(map(str, _of_driver(find_driver(lookup), device, lookup)))
 
 
 def _of_packages(runtime: OnnxRuntime | None, cuda: bool) -> Iterator[Lack]:
@@ -61,7 +67,7 @@ def _of_packages(runtime: OnnxRuntime | None, cuda: bool) -> Iterator[Lack]:
         yield Lack(f"the onnxruntime {runtime.version} installed here has no {CUDA}", mend)
 
 
-def _of_driver(driver: Driver | None, index: int, lookup: Lookup) -> Iterator[Lack]:
+def _of_driver(driver: Driver | None, device: str, lookup: Lookup) -> Iterator[Lack]:
     shown = any((lookup.root / "dev").glob("nvidia[0-9]*"))
     container = any((lookup.root / mark).exists() for mark in (".dockerenv", "run/.containerenv"))
     give = "start the container with --gpus all (in Kubernetes, with resources.limits of nvidia.com/gpu: 1)"
@@ -69,17 +75,23 @@ def _of_driver(driver: Driver | None, index: int, lookup: Lookup) -> Iterator[La
         yield Lack("this container has no NVIDIA driver (libcuda.so.1)", f"{give}; the host needs the NVIDIA Container Toolkit")
     elif driver is None:
         yield Lack("no NVIDIA driver (libcuda.so.1)", f"install one, {_DRIVERS[13]} or newer, on a machine with a GPU")
+    elif driver.gpu(device):
+        return
+    elif driver.named and not device.removeprefix("cuda:").isdigit():
+        names = ", ".join(gpu.device for gpu in driver.named)
+        yield Lack(f"there is no {device}, or several begin so: there are {names}", "give one of these names, in full")
     elif not driver.gpus and not shown:
         yield Lack(f"the NVIDIA driver shows no GPU: {driver.error}, and /dev/nvidia* is absent", f"in a container, {give}")
     elif not driver.gpus:
         mend = "see whether CUDA_VISIBLE_DEVICES hides it, MIG is on without instances, and what nvidia-smi -L lists"
         yield Lack(f"the NVIDIA driver shows no GPU: {driver.error}", mend)
-    elif index >= len(driver.gpus):
-        seen = ", ".join(gpu.device for gpu in driver.gpus)
-        yield Lack(f"there is no cuda:{index}, this process sees {seen}", f"--device {driver.gpus[-1].device}")
+    else:
+        seen, known = ", ".join(gpu.device for gpu in driver.gpus), {gpu.uuid for gpu in driver.gpus}
+        named = "".join(f" or {gpu.device}" for gpu in driver.named if gpu.uuid not in known)
+        yield Lack(f"there is no {device}, this process sees {seen}", f"--device {driver.gpus[-1].device}{named}")
 
 
-def _of_cuda(runtime: OnnxRuntime, driver: Driver | None, index: int, lookup: Lookup) -> Iterator[Lack]:
+def _of_cuda(runtime: OnnxRuntime, driver: Driver | None, device: str, lookup: Lookup) -> Iterator[Lack]:
     needs = runtime.cuda
     if needs is None:
         return
@@ -90,8 +102,8 @@ def _of_cuda(runtime: OnnxRuntime, driver: Driver | None, index: int, lookup: Lo
             f"{called} runs CUDA up to {driver.cuda[0]}.{driver.cuda[1]}, {package}",
             f"install NVIDIA driver {_DRIVERS.get(needs[0], 'of that CUDA')} or newer",
         )
-    if driver and index < len(driver.gpus) and needs[0] >= 13 and driver.gpus[index].capability < _OLDEST_OF_13:
-        gpu = driver.gpus[index]
+    gpu = driver.gpu(device) if driver else None
+    if gpu and needs[0] >= 13 and gpu.capability < _OLDEST_OF_13:
         capability = "{}.{}".format(*gpu.capability)
         yield Lack(f"the {gpu.name} has compute capability {capability}, CUDA 13 needs 7.5", "use a newer GPU")
     if missing := [name for name, place in cuda_libraries(runtime, lookup).items() if place is None]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
+from tensign.doctor.driver import Gpu, find_driver
 from tensign.doctor.lookup import Lookup
-
-_KINDS = ("GPU", "MIG")  # of which NVIDIA's names of devices begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +19,19 @@ class Room:
 
 
 def find_rooms(lookup: Lookup) -> dict[str, Room]:
-    """{"cuda:0": its room, ...}, without the devices of which nothing tells, as where the management library is missing."""
+    """{"cuda:0": its room, "cuda:MIG-...": ...}, by number and by name, without the devices of which nothing tells.
+
+    It tells of none where the management library is missing.
+    """
+    driver = find_driver(lookup)
     try:
-        cuda, management = lookup.library("libcuda.so.1"), lookup.library("libnvidia-ml.so.1")
+        management = lookup.library("libnvidia-ml.so.1")
     except OSError:
         return {}
-    number = ctypes.c_int(0)
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(number)) or management.nvmlInit_v2():
+    if driver is None or management.nvmlInit_v2():
         return {}
     try:
-        rooms = {f"cuda:{index}": _room(cuda, management, index) for index in range(number.value)}
+        rooms = {gpu.device: _room(management, gpu) for gpu in (*driver.gpus, *driver.named)}
     finally:
         management.nvmlShutdown()
     return {device: room for device, room in rooms.items() if room is not None}
@@ -42,19 +43,11 @@ class _Memory(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_ulonglong) for name in ("total", "free", "used"))
 
 
-def _room(cuda: Any, management: Any, index: int) -> Room | None:
-    """By its UUID: CUDA numbers the devices in another order, and shows fewer of them."""
-    device, name, memory = ctypes.c_int(0), ctypes.create_string_buffer(16), _Memory()
-    handle, total = ctypes.c_void_p(), ctypes.c_size_t(0)
-    if (
-        cuda.cuDeviceGet(ctypes.byref(device), index)
-        or cuda.cuDeviceGetUuid_v2(name, device)
-        or cuda.cuDeviceTotalMem_v2(ctypes.byref(total), device)
-    ):
+def _room(management: Any, gpu: Gpu) -> Room | None:
+    """By its own name: CUDA numbers the devices in another order, and shows fewer of them."""
+    handle, memory = ctypes.c_void_p(), _Memory()
+    if management.nvmlDeviceGetHandleByUUID(gpu.uuid.encode(), ctypes.byref(handle)):
         return None
-    for kind in _KINDS:
-        called = f"{kind}-{UUID(bytes=name.raw)}".encode()
-        if not management.nvmlDeviceGetHandleByUUID(called, ctypes.byref(handle)):
-            told = not management.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory))
-            return Room(min(memory.free, total.value), total.value) if told else None
-    return None
+    if management.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
+        return None
+    return Room(min(memory.free, gpu.memory_bytes), gpu.memory_bytes)

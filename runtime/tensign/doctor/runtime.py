@@ -13,6 +13,7 @@ PACKAGES = ("onnxruntime", "onnxruntime-gpu")  # which own one module name
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 _PROVIDERS = {TENSORRT: "libonnxruntime_providers_tensorrt.so", CUDA: "libonnxruntime_providers_cuda.so"}
+_TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")
 _SYSTEM = "the system's"
 
 
@@ -69,7 +70,15 @@ def cuda_libraries(runtime: OnnxRuntime, lookup: Lookup) -> dict[str, str | None
 
 def tensorrt_libraries(lookup: Lookup) -> dict[str, str | None]:
     """The same for the TensorRT provider."""
-    return {name: _SYSTEM if lookup.finds(name) else None for name in ("libnvinfer.so.10", "libnvonnxparser.so.10")}
+    return {name: _SYSTEM if lookup.finds(name) else None for name in _TENSORRT}
+
+
+def tensorrt_version(lookup: Lookup) -> str:
+    """As its library tells it, "101300" for 10.13.0; "" where there is none."""
+    try:
+        return str(lookup.library(_TENSORRT[0]).getInferLibVersion())
+    except (OSError, AttributeError):
+        return ""
 
 
 def _place(name: str, runtime: OnnxRuntime, lookup: Lookup) -> str | None:

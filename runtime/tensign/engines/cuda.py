@@ -66,15 +66,6 @@ def settings(
     return made | ({"gpu_mem_limit": str(memory)} if memory else {})
 
 
-def tensorrt(index: int, cache: str) -> dict[str, str]:
-    """Of the TensorRT provider. cache: the folder of what it builds in minutes, for one model, device and version."""
-    made = {"device_id": str(index)}
-    if not cache:
-        return made
-    kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": cache, "trt_timing_cache_enable": "1"}
-    return made | kept | {"trt_timing_cache_path": cache}
-
-
 class Runtime(DeviceMemory, Protocol):
     """The few calls of the CUDA runtime that ONNX Runtime does not make for us."""
 
@@ -176,11 +167,11 @@ class Sessions:
 
     ResNet-18 on an H100, batches of 8 and 16 in turn: 40 ms in one session, 2 ms in two (benchmarks/gpu/ceilings.py).
 
-    opens: each opens one, with settings of its own; place: the device as ONNX Runtime names it, and which; graphs: its runs are
-    captured once and replayed, which wants inputs and outputs that stay where they are.
+    opens: each opens one for a batch, with settings of its own; place: the device as ONNX Runtime names it, and which; graphs:
+    its runs are captured once and replayed, which wants inputs and outputs that stay where they are.
     """
 
-    def __init__(self, opens: Sequence[Callable[[], Any]], place: tuple[str, int], *, graphs: bool = False) -> None:
+    def __init__(self, opens: Sequence[Callable[[Arrays], Any]], place: tuple[str, int], *, graphs: bool = False) -> None:
         self._opens, self._place, self._graphs = opens, place, graphs
         self._sessions: dict[int, Any] = {}
         self._free: dict[tuple[Any, ...], list[_Buffers]] = {}  # by the kind of batch, of lanes that are not running now
@@ -190,7 +181,7 @@ class Sessions:
         """Opens them for that many rows, and keeps the fastest."""
         rows = _rows(batch)
         if rows not in self._sessions:
-            first, *others = [make() for make in self._opens]
+            first, *others = [make(batch) for make in self._opens]
             plain = first.run(None, batch)
             tried = [
                 (self._timed(session, batch), session) for session in (first, *others) if self._agrees(session, batch, plain)

@@ -11,14 +11,15 @@ _NAMES = frozenset(
 )
 _BEGINNINGS = ("LC_", "PYTHON", "XDG_", "CUDA_", "CUBLAS_", "NVIDIA_", "OMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_")
 _NEVER = {"PYTHONHOME", "PYTHONINSPECT", "PYTHONSTARTUP"}  # the server's Python may be another one
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 _PICKLES = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
 
-def of_worker(environment: Mapping[str, str], *, trust: bool) -> dict[str, str]:
-    """trust: MLflow may unpickle."""
+def of_worker(environment: Mapping[str, str], *, trust: bool, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """trust: MLflow may unpickle; more: what the server itself says on top."""
     kept = {
         name: value
         for name, value in environment.items()
         if (name in _NAMES or name.startswith(_BEGINNINGS)) and name not in _NEVER
     }
-    return {**kept, _PICKLES: "true"} if trust else kept
+    return {**kept, **({_PICKLES: "true"} if trust else {}), **(more or {})}

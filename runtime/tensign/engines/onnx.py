@@ -19,7 +19,7 @@ from tensign.devicememory import DeviceArray
 from tensign.doctor.driver import find_driver
 from tensign.doctor.lacks import explained
 from tensign.doctor.lookup import Lookup
-from tensign.engines import Engine, cuda
+from tensign.engines import Engine, cuda, tensorrt
 from tensign.errors import DeviceLost, InvalidInput, ModelFailed, ProviderUnavailable, TensignError, UnsupportedModel
 from tensign.form import Form
 from tensign.signature import Arrays, TensorSpec
@@ -36,8 +36,9 @@ _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the r
 class OnnxEngine(Engine):
     """One network on one device: "auto" is CUDA where there is a GPU, else CPU; "cpu", "cuda" and "cuda:N" are orders.
 
-    tf32: whether CUDA may multiply in fewer bits; accelerator: "" or one of config.ACCELERATORS; cache: a folder for what that
-    builds; headroom: bytes of the GPU's memory that have to stay free, None where it does not matter.
+    tf32: whether CUDA may multiply in fewer bits; half: the network has float16 in it; accelerator: "" or one of
+    config.ACCELERATORS; cache: a folder for what that builds; headroom: bytes of the GPU's memory that have to stay free, None
+    where it does not matter.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class OnnxEngine(Engine):
         device: str = "auto",
         *,
         tf32: bool = False,
+        half: bool = False,
         accelerator: str = "",
         cache: str = "",
         headroom: int | None = None,
@@ -53,7 +55,7 @@ class OnnxEngine(Engine):
     ) -> None:
         self._file = Path(file)
         self.device = device
-        self._tf32, self._accelerator, self._cache = tf32, accelerator, cache
+        self._tf32, self._half, self._accelerator, self._cache = tf32, half, accelerator, cache
         self._session: Any = None
         self._open_plain: Any = None  # opens that one again
         self._warmed: cuda.Sessions | None = None  # on a GPU
@@ -91,11 +93,12 @@ class OnnxEngine(Engine):
             raise ProviderUnavailable(explained(self.device, f"{provider} is asked for"))
         onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that wheels brought
         graphs = self._accelerator == "cuda-graphs"
+        kept = tensorrt.folder(self._cache, f"cuda:{index}") if provider == cuda.TENSORRT else ""
 
-        def opened(*, channels_last: bool) -> Any:
+        def opened(batch: Arrays | None, *, channels_last: bool) -> Any:
             given = cuda.settings(index, tf32=self._tf32, channels_last=channels_last, graphs=graphs, memory=self._left(index))
-            first = [(provider, cuda.tensorrt(index, self._cache))] if provider == cuda.TENSORRT else []
-            return self._open([*first, (cuda.CUDA, given)])
+            built = [(provider, tensorrt.settings(index, batch, kept, half=self._half))] if provider == cuda.TENSORRT else []
+            return self._open([*built, (cuda.CUDA, given)])
 
         ways = [partial(opened, channels_last=way) for way in ((False, True) if provider == cuda.CUDA else (False,))]
         try:
@@ -103,7 +106,7 @@ class OnnxEngine(Engine):
         except ProviderUnavailable as error:  # it runs, and copies at a quarter of the speed
             log.warning("%s: memory is not pinned: %s", self.device, error)
         self.device_rows = self._runtime is not None
-        self._open_plain = ways[0]
+        self._open_plain = partial(ways[0], None)
         self._session = self._open_plain()
         self._warmed = cuda.Sessions(ways, ("cuda", index), graphs=graphs)
         self.lanes = cuda.LANES

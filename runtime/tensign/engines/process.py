@@ -25,6 +25,7 @@ from tensign.errors import DeadlineExceeded, EngineError, UnsupportedModel, Work
 from tensign.form import Form
 from tensign.signature import Arrays
 
+ONLY = "cuda:0"  # as a process calls the only GPU it sees
 TOO_OLD, NO_NUMPY = 113, 114  # statuses with which it ends before anything is loaded
 
 # The worker's Python need not have tensign: this one's package is found by its place, and nothing else that lies beside it. The
@@ -58,8 +59,8 @@ class Refused(Exception):
 class Process:
     """warm: it has run a batch; reason: why it was ended, where it was."""
 
-    def __init__(self, python: str, *, trust: bool) -> None:
-        """Raises UnsupportedModel where that is no Python."""
+    def __init__(self, python: str, *, trust: bool, more: Mapping[str, str] | None = None, called: str = ONLY) -> None:
+        """more: of its environment; called: what others call its cuda:0. Raises UnsupportedModel where that is no Python."""
         ours, its = socket.socketpair()
         there, back = _memory("tensign-to-worker"), _memory("tensign-from-worker")
         package = str(Path(errors.__file__).parent)
@@ -70,7 +71,7 @@ class Process:
                 stdout=2,  # what a model prints is for the log
                 pass_fds=(its.fileno(), there, back),
                 process_group=0,  # a Ctrl-C is for the server, which then ends this one
-                env=of_worker(os.environ, trust=trust),
+                env=of_worker(os.environ, trust=trust, more=more),
             )
         except OSError as error:
             ours.close()
@@ -79,7 +80,7 @@ class Process:
             raise UnsupportedModel(f"{python}: {error.strerror}") from None
         finally:
             its.close()
-        self.pid = self._popen.pid
+        self.pid, self._called = self._popen.pid, called
         self.warm = False
         self.reason = ""
         self._socket, self._channel = ours, Channel(ours, there, back)
@@ -92,6 +93,8 @@ class Process:
         Raises WorkerDied, DeadlineExceeded, Refused; TooLarge and EngineError for what cannot be sent.
         """
         with self._calling:
+            if self._ended:  # its descriptors may be somebody else's by now
+                raise WorkerDied("the model's process ended")
             try:
                 packed = self._channel.pack(header, arrays)
             except (TypeError, ValueError, RecursionError, OSError) as error:
@@ -102,7 +105,8 @@ class Process:
                 if "error" not in said:
                     copies = {name: array if array.dtype == object else np.array(array) for name, array in outputs.items()}
                     return Answer(said, copies, _form(said), int(said["resident"]))
-                kind, text, trace = str(said["error"])[:64], str(said.get("text")), str(said.get("trace"))
+                text, trace = (str(said.get(part)).replace(ONLY, self._called) for part in ("text", "trace"))
+                kind = str(said["error"])[:64]
             except TimeoutError:
                 raise DeadlineExceeded("the model did not answer in time") from None
             except (EOFError, OSError):

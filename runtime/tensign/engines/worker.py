@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from tensign import errors
 from tensign.engines import Engine
-from tensign.engines.process import NO_NUMPY, TOO_OLD, Answer, Process, Refused
+from tensign.engines.environment import VISIBLE
+from tensign.engines.process import NO_NUMPY, ONLY, TOO_OLD, Answer, Process, Refused
 from tensign.errors import DeadlineExceeded, EngineError, ModelFailed, ModelNotReady, TensignError, UnsupportedModel, WorkerDied
 from tensign.form import Form
 from tensign.signature import Arrays, TensorSpec
@@ -52,13 +53,22 @@ class Worker(Engine):
     """One engine, in one process at a time.
 
     engine: "module:Class" of what runs there; settings: its arguments, as JSON has them; python: the interpreter, "" for this
-    one. Safe to call from one thread at a time; close() from any.
+    one; more: of its environment. Where that names the one GPU it sees, the process calls it cuda:0, and the rest of the world
+    what settings["device"] says. Safe to call from one thread at a time; close() from any.
     """
 
     def __init__(
-        self, engine: str, settings: Mapping[str, Any], *, name: str = "model", python: str = "", growth: int = _GROWTH
+        self,
+        engine: str,
+        settings: Mapping[str, Any],
+        *,
+        name: str = "model",
+        python: str = "",
+        growth: int = _GROWTH,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self.device = str(settings.get("device", "cpu"))
+        self._more, self._alone = more, VISIBLE in (more or {})
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.form: Form | None = None
@@ -247,10 +257,16 @@ class Worker(Engine):
                 with self._changed:
                     if self._closing:
                         return None
-                    process = self._loading = Process(self._python, trust=bool(self._settings.get("trust")))
+                    trust, called = bool(self._settings.get("trust")), self.device if self._alone else ONLY
+                    process = self._loading = Process(self._python, trust=trust, more=self._more, called=called)
                 until = time.monotonic() + _LOAD_S
-                said = process.call({"do": "load", "engine": self._engine, "settings": self._settings}, {}, until).said
-                device, inputs, outputs = str(said["device"]), _specs(said["inputs"]), _specs(said["outputs"])
+                settings = {**self._settings, "device": ONLY} if self._alone else self._settings
+                said = process.call({"do": "load", "engine": self._engine, "settings": settings}, {}, until).said
+                device, inputs, outputs = (
+                    self.device if self._alone else str(said["device"]),
+                    _specs(said["inputs"]),
+                    _specs(said["outputs"]),
+                )
                 labels = tuple(str(label).encode(errors="replace").decode() for label in said["labels"])
                 threshold = None if said["threshold"] is None else float(said["threshold"])
                 if self._first is not None:
