@@ -21,7 +21,8 @@ NEVER_RUN = (  # options there are that no GPU has seen; a committed report take
     "buffers bound to the device, pinned memory and the choice of layout at warm-up (0.1.0 has them on every GPU)",
     "--device cuda:0,1 and cuda:1 (several GPUs), and what follows the loss of one",
     "--accelerator cuda-graphs and --accelerator tensorrt",
-    "--engine torch and --engine fastai on a GPU",
+    "--engine torch and --engine fastai on a GPU, with their choice of layout and their --variant tf32, fp16 and bf16",
+    "--accelerator compile on a GPU (on a CPU it runs)",
 )
 
 

@@ -45,7 +45,15 @@ ENGINE_CLASSES = {
 }
 _LACKS = "ModuleNotFoundError"
 # Errors that a worker may name.
-_TOLD = {"UnsupportedModel", "UntrustedModel", "ProviderUnavailable", "EngineError", "ModelFailed", "OutOfMemory"}
+_TOLD = {
+    "UnsupportedModel",
+    "ParityFailed",
+    "UntrustedModel",
+    "ProviderUnavailable",
+    "EngineError",
+    "ModelFailed",
+    "OutOfMemory",
+}
 
 
 class Worker(Engine):
