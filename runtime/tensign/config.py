@@ -30,10 +30,10 @@ class ModelConfig:
     warm-up tries, in rows;
     max_queue_rows: rows that may wait before QueueFull; max_pixels: the largest picture that is decoded;
     max_decoded_bytes: pictures that wait decoded, all together. engine: which of the model's flavors runs, "auto" the preferred
-    one; variant: which of its precisions, "fp32", "tf32", natively "fp16" or "bf16", or one that it was converted with;
-    accelerator: "" or one of ACCELERATORS, cache_dir: where what that builds is kept, "" for nowhere; trust: code of the model's own may run, in
-    a process of its own; python: the interpreter of that process, "" for this one; max_growth_bytes: memory that process may
-    have beyond twice what it had after warm-up, before it is started afresh.
+    one; variant: which of its precisions, "fp32", "tf32", of native engines "fp16" or "bf16", or one that it was converted
+    with; accelerator: "" or one of ACCELERATORS, cache_dir: where what that builds is kept, "" for nowhere; trust: code of
+    the model's own may run, in a process of its own; python: the interpreter of that process, "" for this one;
+    max_growth_bytes: memory that process may have beyond twice what it had after warm-up, before it is started afresh.
     """
 
     device: str = "auto"
@@ -53,7 +53,7 @@ class ModelConfig:
         if self.engine not in ("auto", *ENGINES):
             raise InvalidConfig(f'engine: wanted auto or one of {", ".join(ENGINES)}, got "{self.engine}"')
         if self.accelerator not in ("", *ACCELERATORS):
-            raise InvalidConfig(f'accelerator: wanted {" or ".join(ACCELERATORS)}, got "{self.accelerator}"')
+            raise InvalidConfig(f'accelerator: wanted one of {", ".join(ACCELERATORS)}, got "{self.accelerator}"')
         if not re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", self.device) or len(set(self.devices)) < len(self.devices):
             raise InvalidConfig(f'device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", got "{self.device}"')
         for knob in ("max_batch_size", "max_queue_rows", "max_pixels", "max_decoded_bytes", "max_growth_bytes"):

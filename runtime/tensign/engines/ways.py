@@ -62,7 +62,7 @@ class Ways:
         self._found[_kind(batch, params)] = min(tried, key=lambda one: one[0])[1]
 
     def _judged(self, batch: Arrays, plain: Run) -> list[tuple[Arrays, Arrays]]:
-        """What is tried, and its answers in fp32: the batch, which may be nothing but zeros, and noise where that makes sense."""
+        """What is tried, and its answers in fp32: the batch, which may be nothing but zeros, and noise where it takes that."""
         self._place.use_tf32(False)
         try:
             pairs = [(batch, plain(batch))]
