@@ -13,14 +13,16 @@ import numpy.typing as npt
 import pytest
 import yaml
 
+pytest.importorskip("torch")
+
+import torch
+
 from tensign.config import ModelConfig
 from tensign.engines import torch as engine_module
 from tensign.engines import torchdevice, ways
 from tensign.engines.torch import TorchEngine
 from tensign.errors import InvalidConfig, ParityFailed, ProviderUnavailable, TensignError, UnsupportedModel
 from tensign.model import Model
-
-torch = pytest.importorskip("torch")
 
 OUTPUTS = [{"name": "y", "named": True, "dtype": "<f4", "column": False}]
 NATIVE = ModelConfig(device="cpu", trust=True, engine="torch", max_batch_size=2)

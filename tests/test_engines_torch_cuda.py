@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+pytest.importorskip("torch")
+
+import torch
+
 from tensign.engines import faults, torchdevice, ways
 from tensign.engines.fastai import FastaiEngine
 from tensign.engines.torch import TorchEngine
 from tensign.errors import DeviceLost, OutOfMemory, ParityFailed, ProviderUnavailable, UnsupportedModel
-
-torch = pytest.importorskip("torch")
 
 OUTPUTS = [{"name": "y", "named": True, "dtype": "<f4", "column": False}]
 OUT_OF_MEMORY = (
@@ -245,8 +247,8 @@ def test_fp16_is_held_against_fp32(tmp_path: Path, accelerator: str) -> None:
         answers, wanted = engine.run(rows(count))["y"], expected(rows(count))
         assert answers.dtype == np.float32 and 1e-7 < np.abs(answers - wanted).max() < 0.01 * np.abs(wanted).max()
     torch.manual_seed(0)
-    huge = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 8), torch.nn.Flatten())
-    huge[0].weight.data *= 1e7  # beyond the largest number of fp16
+    huge = torch.nn.Conv2d(3, 4, 8)
+    huge.weight.data *= 1e7  # beyond the largest number of fp16
     engine, _ = loaded(tmp_path, network=huge, variant="fp16", accelerator=accelerator)
     with pytest.raises(
         ParityFailed, match=r"variant fp16.*: a batch of 2 rows differs from plain fp32 by (inf|nan) of .* may by 0\.01"
@@ -317,7 +319,7 @@ def test_what_the_gpu_cannot_do_is_refused(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.filterwarnings("ignore")  # of fastai on today's torch
 @pytest.mark.parametrize("variant", ["fp32", "fp16"])
 def test_a_learner_runs_in_the_faster_layout_and_in_half_precision(
-    fixture_dir: Callable[[str], Path], faster: Callable[[int], None], variant: str
+    fixture_dir: Callable[[str], Path], faster: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
     """What is done to pictures before its network stays exact: the network alone computes otherwise."""
     faster(1)
@@ -326,6 +328,7 @@ def test_a_learner_runs_in_the_faster_layout_and_in_half_precision(
         pictures, wanted = golden["inputs"][:4], golden["outputs"][:4]
     engine = FastaiEngine(str(path), str(path / "model.fastai"), "cuda", {}, [{"name": "y"}], variant=variant)
     engine.load()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # which a Learner asks too
     first, last = engine._tried
     engine.warmup({"x": pictures})
     assert not torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32

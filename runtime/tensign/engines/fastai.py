@@ -61,7 +61,7 @@ class FastaiEngine(Engine):
         add_code(self._path, self._flavor)
         written = self._flavor.get("fastai_version", "of an unknown version")
         try:
-            learner = load_learner(self._file, cpu=self.device == "cpu")
+            learner = load_learner(self._file, cpu=True)  # wherever it was trained
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UnsupportedModel(
