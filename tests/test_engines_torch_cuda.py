@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 import torch
 
 from tensign.engines import faults, torchdevice, ways
+from tensign.engines import torch as engine_module
 from tensign.engines.fastai import FastaiEngine
 from tensign.engines.torch import TorchEngine
 from tensign.errors import DeviceLost, OutOfMemory, ParityFailed, ProviderUnavailable, UnsupportedModel
@@ -213,6 +214,16 @@ def test_a_captured_run_is_replayed_for_its_shapes_and_params_alone(tmp_path: Pa
         device.done.clear()
         close(engine.run(batch, params), expected(batch, params["scale"]))
         assert device.done == ["synchronize"]
+
+
+def test_what_is_compiled_lays_out_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(engine_module, "compiled", lambda network: made.append(network) or network)
+    engine, device = loaded(tmp_path, accelerator="compile")
+    engine.warmup(rows(2))
+    device.done.clear()
+    close(engine.run(rows(2)), expected(rows(2)))
+    assert made == [engine._network] and device.done == ["copy", "synchronize"]
 
 
 def test_what_cannot_be_captured_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

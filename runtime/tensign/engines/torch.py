@@ -71,8 +71,10 @@ class TorchEngine(Engine):
                 f"{self._file.name}: torch {torch.__version__} cannot load it: {type(error).__name__}: {reason}"
             ) from error
         self._place.use_tf32(self._variant == "tf32")  # after the model's own code has said what it likes
-        self._tried = [halved(network, self._place, self._variant) for network in laid_out(self._network, self._place)]
-        self._accelerated = [compiled(network) for network in self._tried] if self._accelerator == "compile" else self._tried
+        compiles = self._accelerator == "compile"  # which lays out by itself
+        networks = [self._network] if compiles else laid_out(self._network, self._place)
+        self._tried = [halved(network, self._place, self._variant) for network in networks]
+        self._accelerated = list(map(compiled, self._tried)) if compiles else self._tried
         self._ways = Ways(self._place, self._variant, self._accelerator)
 
     def warmup(self, batch: Arrays, params: Mapping[str, Any] | None = None) -> None:
