@@ -218,7 +218,12 @@ def test_a_captured_run_is_replayed_for_its_shapes_and_params_alone(tmp_path: Pa
 
 def test_what_is_compiled_lays_out_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    monkeypatch.setattr(engine_module, "compiled", lambda network: made.append(network) or network)
+
+    def compiled(network: Any) -> Any:
+        made.append(network)
+        return network
+
+    monkeypatch.setattr(engine_module, "compiled", compiled)
     engine, device = loaded(tmp_path, accelerator="compile")
     engine.warmup(rows(2))
     device.done.clear()
