@@ -27,7 +27,7 @@ import yaml
 from tensign.client import Client
 from tensign.config import ModelConfig
 from tensign.engines.process import Process, Refused
-from tensign.engines.worker import Worker
+from tensign.engines.worker import ENGINE_CLASSES, Worker
 from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, TooLarge, UnsupportedModel, WorkerDied
 from tensign.model import Model
 from tensign.testing import serving
@@ -350,6 +350,37 @@ def test_a_first_run_that_takes_long_is_repeated_before_anybody_waits_for_it(
     log = [record.getMessage() for record in caplog.records]
     assert any("ended by signal 9 (SIGKILL)" in line for line in log), log
     assert any("is ready again after" in line for line in log), log
+
+
+COUNTING = """
+import os
+
+class Odd:
+    def predict(self, model_input):
+        with open(os.path.join(os.path.dirname(os.path.dirname(__file__)), "seen"), "a") as file:
+            file.write(f"{len(model_input)} ")
+        return model_input["id"] + 1000
+"""
+
+
+@pytest.mark.parametrize(("accelerator", "again"), [("", "1 "), ("compile", "1 2 4 ")])
+def test_a_new_process_is_warmed_as_the_first_one_was(tmp_path: Path, accelerator: str, again: str) -> None:
+    """With every batch size where something was made for each: no request pays for that."""
+    path = odd_model(tmp_path / "model", COUNTING)
+    with closing(Model.load(path, BATCHED)) as model:
+        settings = {**worker(model)._settings, "accelerator": accelerator}
+    engine = Worker(ENGINE_CLASSES["sklearn"], settings)
+    with closing(engine):
+        engine.load()
+        for count in (1, 2, 4):
+            engine.warmup(rows("", *range(count)))
+        (path / "seen").unlink()
+        pid = engine.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        with engine._changed:
+            assert engine._changed.wait_for(lambda: engine.pid not in (None, pid), 30)
+        assert (path / "seen").read_text() == again
 
 
 def test_one_that_refuses_made_up_rows_has_patience_a_limit_and_further_attempts(tmp_path: Path) -> None:

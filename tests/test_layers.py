@@ -137,7 +137,8 @@ def test_importing_loads_none_of_the_heavy_libraries(module: str) -> None:
 
 
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-IN_WORKERS = {"torch.py", "fastai.py", "sklearn.py", "pyfunc.py", "answers.py", "code.py", "modelinput.py", "hosted.py"}
+IN_WORKERS = {"torch.py", "torchdevice.py", "ways.py", "fastai.py", "sklearn.py", "pyfunc.py"}
+IN_WORKERS |= {"answers.py", "code.py", "modelinput.py", "hosted.py"}
 
 
 def test_pickle_is_only_in_the_worker() -> None:
@@ -153,7 +154,7 @@ def test_pickle_is_only_in_the_worker() -> None:
 @pytest.mark.parametrize(
     "name",
     sorted(
-        {"__init__.py", "channel.py", "arena.py", "packing.py", *IN_WORKERS}
+        {"__init__.py", "channel.py", "arena.py", "packing.py", "faults.py", *IN_WORKERS}
         | {"../errors.py", "../__init__.py", "../version.py"}
     ),
 )

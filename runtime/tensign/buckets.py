@@ -8,6 +8,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from tensign.errors import UnsupportedModel
+
 log = logging.getLogger(__name__)
 
 WORTHWHILE_GAIN = 1.05  # a bucket stays when it answers at least this much more rows a second than the best before it
@@ -67,8 +69,8 @@ def measure(warmup: Callable[[int], object], run: Callable[[int], object], candi
     for candidate in candidates:
         try:
             warmup(candidate)
-        except Exception:
-            if not rows:
+        except Exception as error:
+            if not rows or isinstance(error, UnsupportedModel):  # which no smaller batch makes better
                 raise
             log.warning("a batch of %d rows fails, perhaps for lack of memory; %d stays the largest", candidate, rows[-1])
             break

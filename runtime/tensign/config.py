@@ -10,7 +10,14 @@ from tensign.errors import InvalidConfig
 MIB = 1 << 20
 VARIANTS = ("fp16", "int8")  # beside fp32, of a model that was converted with them
 TF32 = "tf32"  # fp32, multiplied in 10 bits by CUDA
-ACCELERATORS = ("cuda-graphs", "tensorrt")  # experimental: neither has run on a GPU yet
+_NATIVE = ("fp32", TF32, "fp16", "bf16")
+ENGINE_VARIANTS = {
+    "onnx": ("fp32", TF32),
+    "torch": _NATIVE,
+    "fastai": _NATIVE,
+}  # that an engine makes of any model; others fp32
+# Experimental, for none has run on a GPU yet; of which engines.
+ACCELERATORS = {"cuda-graphs": ("onnx", "torch"), "tensorrt": ("onnx",), "compile": ("torch",)}
 ENGINES = ("onnx", "torch", "fastai", "sklearn", "pyfunc")
 _ONE = r"(\d+|(GPU|MIG)-[0-9a-f][0-9a-f-]*)"  # of several devices: its number, or its name
 MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 89 million on
@@ -24,11 +31,12 @@ class ModelConfig:
     sees, or a name: GPU-... or MIG-..., or a beginning of it; max_batch_size: the largest batch that warm-up tries, in rows;
     max_queue_rows: rows that may wait before QueueFull; max_pixels: the largest picture that is decoded;
     max_decoded_bytes: pictures that wait decoded, all together. engine: which of the model's flavors runs, "auto" the preferred
-    one; variant: which of its precisions, "fp32", "tf32" or one that it was converted with; accelerator: "" or one of
-    ACCELERATORS, cache_dir: where what that builds is kept, "" for nowhere; trust: code of the model's own may run, in
-    a process of its own; python: the interpreter of that process, "" for this one; max_growth_bytes: memory that process may
-    have beyond twice what it had after warm-up, before it is started afresh. gpu_decoding: large JPEGs are decoded on the
-    model's GPU where that is found to be faster; their pixels are near those of the CPU, not the same.
+    one; variant: which of its precisions, "fp32", "tf32", of native engines "fp16" or "bf16", or one that it was converted
+    with; accelerator: "" or one of ACCELERATORS, cache_dir: where what that builds is kept, "" for nowhere; trust: code of
+    the model's own may run, in a process of its own; python: the interpreter of that process, "" for this one;
+    max_growth_bytes: memory that process may have beyond twice what it had after warm-up, before it is started afresh.
+    gpu_decoding: large JPEGs are decoded on the model's GPU where that is found to be faster; their pixels are near those of
+    the CPU, not the same.
     """
 
     device: str = "auto"
@@ -49,7 +57,7 @@ class ModelConfig:
         if self.engine not in ("auto", *ENGINES):
             raise InvalidConfig(f'engine: wanted auto or one of {", ".join(ENGINES)}, got "{self.engine}"')
         if self.accelerator not in ("", *ACCELERATORS):
-            raise InvalidConfig(f'accelerator: wanted {" or ".join(ACCELERATORS)}, got "{self.accelerator}"')
+            raise InvalidConfig(f'accelerator: wanted one of {", ".join(ACCELERATORS)}, got "{self.accelerator}"')
         if not re.fullmatch(f"auto|cpu|cuda(:{_ONE}(,{_ONE})*)?", self.device) or len(set(self.devices)) < len(self.devices):
             raise InvalidConfig(
                 f'device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", each N a number or the name of a GPU (GPU-...)'

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tensign.config import TF32, ModelConfig
+from tensign.config import ACCELERATORS, TF32, ModelConfig
 from tensign.doctor.driver import find_driver
 from tensign.doctor.lacks import without_gpu
 from tensign.doctor.lookup import Lookup
@@ -26,9 +26,10 @@ def engines_of(plan: ModelPlan, config: ModelConfig, name: str, headroom: Callab
     """One a device. Several are processes of their own: what a lost one leaves behind is its own, and it may come back.
 
     headroom: bytes of a device that have to stay free, None where nothing tells. Raises ProviderUnavailable for a name that no
-    GPU has, InvalidConfig for two of the same.
+    GPU has, InvalidConfig for two of the same, and for an accelerator that the model's engine does not know.
     """
     choice = plan.choice
+    _check_accelerator(config.accelerator, choice.engine)
     cuda: dict[str, Any] = {
         "tf32": config.variant == TF32,
         "half": config.variant == "fp16",
@@ -52,6 +53,7 @@ def engines_of(plan: ModelPlan, config: ModelConfig, name: str, headroom: Callab
         "inputs": list(map(described, plan.signature.inputs)),
         "outputs": list(map(described, plan.signature.outputs)),
         **cuda,
+        "variant": config.variant,
     }
     plain = json.loads(json.dumps(settings, default=str))  # YAML knows dates
     kind, python, growth = ENGINE_CLASSES[choice.engine], config.python, config.max_growth_bytes
@@ -85,6 +87,15 @@ def _exact(config: ModelConfig) -> dict[str, str]:
     """TensorRT multiplies float32 in 10 bits, and nothing that ONNX Runtime can set keeps it from doing so."""
     tensorrt = config.accelerator == "tensorrt" and config.variant not in (TF32, "fp16")
     return {"NVIDIA_TF32_OVERRIDE": "0"} if tensorrt else {}
+
+
+def _check_accelerator(name: str, engine: str) -> None:
+    if name and engine not in ACCELERATORS[name]:
+        known = [other for other, engines in ACCELERATORS.items() if engine in engines]
+        own = f"which knows {' and '.join(known)}" if known else "which knows none"
+        raise InvalidConfig(
+            f"accelerator {name}: is of engine {' and '.join(ACCELERATORS[name])}, and this model runs on {engine}, {own}"
+        )
 
 
 def _cache(plan: ModelPlan, config: ModelConfig) -> str:

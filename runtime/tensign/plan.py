@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tensign.choice import Choice, chosen, inside, variant_files
-from tensign.config import TF32
+from tensign.config import ENGINE_VARIANTS, VARIANTS
 from tensign.errors import UnsupportedModel
 from tensign.form import Form
 from tensign.mlmodel import ModelManifest, read_mlmodel
@@ -67,9 +67,12 @@ class ModelPlan:
         """
         manifest = read_mlmodel(path)
         signature = Signature.parse(manifest.signature)
-        varied = None if variant in ("fp32", TF32) else _variant(manifest, variant)
+        made = any(variant in known for known in ENGINE_VARIANTS.values())
+        varied = None if made else _variant(manifest, variant)
         choice = chosen(manifest, engine)
         assert choice.file is not None
+        if made and variant not in ENGINE_VARIANTS.get(choice.engine, ("fp32",)):
+            varied = _converted(manifest, variant, choice.engine)
         if varied and choice.flavor != "tensign":
             raise UnsupportedModel(f"variant {variant}: is of flavor tensign, and engine {engine} runs {choice.flavor}")
         declared = manifest.flavors[choice.flavor]
@@ -79,8 +82,6 @@ class ModelPlan:
         task = declared.get("task", "")
         if task not in ("", *TASKS):
             raise UnsupportedModel(f"task {str(task)[:60]!r} is none of {', '.join(TASKS)}")
-        if variant == TF32 and choice.engine != "onnx":
-            raise UnsupportedModel(f"variant {TF32}: is of engine onnx, and this model runs on {choice.engine}")
         if choice.engine == "onnx" and not signature.outputs:
             raise UnsupportedModel("the signature declares no outputs; log the model again with an output example")
         preprocess = _declared_preprocess(manifest) if choice.engine == "onnx" else None
@@ -93,6 +94,14 @@ class ModelPlan:
         image = image if preprocess or choice.engine == "fastai" else None
         labels = _read_labels(inside(manifest, declared["labels"])) if "labels" in declared else ()
         return cls(manifest, signature, choice, varied or choice.file, preprocess, image, labels, activation, threshold, task)
+
+
+def _converted(manifest: ModelManifest, name: str, engine: str) -> Path:
+    """The file of a variant that this engine does not make itself, but a conversion may."""
+    if name in VARIANTS:
+        return _variant(manifest, name)
+    makers = [maker for maker, made in ENGINE_VARIANTS.items() if name in made]
+    raise UnsupportedModel(f"variant {name}: is of engine {', '.join(makers)}, and this model runs on {engine}")
 
 
 def _variant(manifest: ModelManifest, name: str) -> Path:

@@ -49,7 +49,8 @@ Variant = Annotated[
     str,
     typer.Option(
         envvar="TENSIGN_VARIANT",
-        help="fp32; tf32, faster on CUDA; or a precision that it was converted with, which `tensign inspect` lists.",
+        help="fp32; tf32, faster on CUDA; of engines torch and fastai bf16, or on CUDA fp16; or a precision that it was"
+        " converted with, which `tensign inspect` lists.",
     ),
 ]
 MaxBatch = Annotated[int, typer.Option(envvar="TENSIGN_MAX_BATCH_SIZE", help="Largest batch that warm-up tries, in rows.")]

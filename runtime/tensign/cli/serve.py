@@ -47,7 +47,9 @@ def serve(
     accelerator: Annotated[
         str,
         typer.Option(
-            envvar="TENSIGN_ACCELERATOR", help="On CUDA, experimental: cuda-graphs or tensorrt.", show_default="neither"
+            envvar="TENSIGN_ACCELERATOR",
+            help="Experimental: cuda-graphs, or of engine onnx tensorrt, both on CUDA; of engine torch compile.",
+            show_default="none",
         ),
     ] = "",
     gpu_decoding: Annotated[

@@ -22,8 +22,11 @@ NEVER_RUN = (  # options there are that no GPU has seen; a committed report take
     "--device cuda:0,1 and cuda:1 (several GPUs), and what follows the loss of one",
     "--device cuda:GPU-... and cuda:MIG-... (GPUs and MIG instances by name)",
     "--accelerator cuda-graphs and --accelerator tensorrt",
-    "--engine torch and --engine fastai on a GPU",
     "--gpu-decoding",
+    "--cuda-shared-memory",
+    "the sums of several models on one GPU, and --device-memory",
+    "--engine torch and --engine fastai on a GPU, with their choice of layout and their --variant tf32, fp16 and bf16",
+    "--accelerator compile on a GPU (on a CPU it runs)",
 )
 
 

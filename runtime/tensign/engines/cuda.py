@@ -10,7 +10,6 @@ import ctypes
 import itertools
 import logging
 import mmap
-import re
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign.devicememory import HANDLE_BYTES, Copy, DeviceArray, DeviceMemory
-from tensign.errors import DeviceLost, EngineError, InvalidInput, OutOfMemory, ProviderUnavailable, TensignError
+from tensign.engines.faults import told as told
+from tensign.errors import EngineError, InvalidInput, ProviderUnavailable
 from tensign.signature import Arrays
 
 log = logging.getLogger(__name__)
@@ -35,14 +35,6 @@ _LAZY_PEER_ACCESS = 1  # cudaIpcMemLazyEnablePeerAccess, the one flag that openi
 _EITHER_WAY = 4  # cudaMemcpyDefault: the addresses tell what is the device's
 _STREAM = 2  # cudaStreamPerThread
 _PORTABLE = 1  # cudaHostRegisterPortable: pinned for every device
-_OUT_OF_MEMORY = re.compile(
-    r"CUDA (?:failure|error) 2\b|CUDA_ERROR_OUT_OF_MEMORY|out of memory|Failed to allocate memory for requested buffer|"
-    r"Available memory of \d+ is smaller than requested bytes|"  # of an arena that has its limit
-    r"CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED",
-    re.IGNORECASE,
-)
-# Errors after which a context answers nothing else any more, and those of a device that is gone.
-_LOST = re.compile(r"CUDA (?:failure|error) (46|100|101|214|226|700|702|709|710|714|715|716|717|718|719|720|802|999)\b")
 
 Settings = Mapping[str, str]
 
@@ -150,16 +142,6 @@ def pinned(runtime: Runtime, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[
     if runtime.pin(address := array.ctypes.data, size):
         weakref.finalize(pages, runtime.unpin, address)
     return array
-
-
-def told(error: Exception, device: str) -> TensignError | None:
-    """What a failure of ONNX Runtime means for the device, None where it is the model's own."""
-    text = " ".join(str(error).split())
-    if found := _LOST.search(text):
-        return DeviceLost(f"{device}: CUDA error {found.group(1)}, after which only a new process can use the device again")
-    if _OUT_OF_MEMORY.search(text):
-        return OutOfMemory(f"{device}: its memory does not hold a batch of so many rows")
-    return None
 
 
 class Sessions:

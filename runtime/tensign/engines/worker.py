@@ -46,7 +46,8 @@ ENGINE_CLASSES = {
 }
 _LACKS = "ModuleNotFoundError"
 # Errors that a worker may name.
-_TOLD = {"UnsupportedModel", "UntrustedModel", "ProviderUnavailable", "EngineError", "ModelFailed", "OutOfMemory"}
+_OF_LOADING = {"UnsupportedModel", "ParityFailed", "UntrustedModel", "ProviderUnavailable", "OutOfMemory"}
+_TOLD = _OF_LOADING | {"EngineError", "ModelFailed"}
 
 
 class Worker(Engine):
@@ -78,7 +79,7 @@ class Worker(Engine):
         self._engine, self._settings, self._python, self._name = engine, dict(settings), python or sys.executable, name
         self._growth = growth
         self._limit: int | None = None  # of memory; set once a batch has succeeded
-        self._first: tuple[dict[str, Any], Arrays] | None = None  # the warm-up batch that succeeded first, and its order
+        self._again: dict[int, tuple[dict[str, Any], Arrays]] = {}  # rows to what a new process is warmed with: order, a row
         self._cold_s: float | None = None  # what the first batch that succeeded took
         self._warmed: dict[int, float] = {}  # rows to seconds
         self._traces: set[str] = set()
@@ -112,7 +113,8 @@ class Worker(Engine):
     def warmup(self, batch: Arrays, params: Mapping[str, Any] | None = None) -> None:
         """Runs a made-up batch, and learns how long one of so many rows takes and how much memory is normal.
 
-        The first one is run again in every further process, before anybody's request is.
+        The first one, or where each is compiled, captured or planned for, every one, is run again in every further process,
+        before anybody's request is: so many of its first row.
         """
         began = time.monotonic()
         process = self._awaited(began + _LONGEST_S)
@@ -121,8 +123,8 @@ class Worker(Engine):
         self._warmed[_rows(batch)] = time.monotonic() - began
         self._learn(process, answer, began)
         self._limit = 2 * answer.resident + self._growth
-        if self._first is None:
-            self._first = order, {name: np.array(array) for name, array in batch.items()}
+        if not self._again or self.device != "cpu" or self._settings.get("accelerator"):
+            self._again[_rows(batch)] = order, {name: array[:1].copy() for name, array in batch.items()}
 
     def run(
         self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None
@@ -241,7 +243,7 @@ class Worker(Engine):
             log.warning("%s: the worker %d %s%s; starting another", self._name, process.pid, _manner(status), why)
 
     def _started(self) -> Process | None:
-        """A process that has loaded, and run what the first one was warmed with; None where that failed too often, or for a
+        """A process that has loaded, and been warmed as the first one was; None where that failed too often, or for a
         reason that will not pass.
         """
         pause = _PAUSE_S
@@ -269,8 +271,8 @@ class Worker(Engine):
                 )
                 labels = tuple(str(label).encode(errors="replace").decode() for label in said["labels"])
                 threshold = None if said["threshold"] is None else float(said["threshold"])
-                if self._first is not None:
-                    process.call(*self._first, until)
+                for rows, (order, row) in list(self._again.items()):  # which the caller may add to
+                    process.call(order, {name: np.repeat(array, rows, axis=0) for name, array in row.items()}, until)
                     process.warm = True
             except Exception as error:
                 status = None
@@ -328,7 +330,7 @@ def _load_failure(error: Exception, python: str, status: int | None) -> TensignE
         return UnsupportedModel(f"the process that should load it ended{how}; {python} says why on stderr")
     if isinstance(error, DeadlineExceeded):
         return UnsupportedModel(f"it did not load within {_LOAD_S:.0f} s")
-    if isinstance(error, Refused) and error.kind in _TOLD - {"EngineError", "ModelFailed"}:
+    if isinstance(error, Refused) and error.kind in _OF_LOADING:
         refused: TensignError = getattr(errors, error.kind)(error.text)
         return refused
     if isinstance(error, Refused | EngineError):
