@@ -155,12 +155,13 @@ class OnnxEngine(Engine):
         try:
             if self._warmed is not None and self._warmed.holds(batch):
                 answers = self._warmed.run(batch)
-            elif self._warmed is not None and any(isinstance(array, DeviceArray) for array in batch.values()):
-                answers = self._warmed.once(self._session, batch)
             else:
                 if self._session is None:
                     self._session = self._open_plain()
-                answers = self._session.run(None, batch)
+                if self._warmed is not None and any(isinstance(array, DeviceArray) for array in batch.values()):
+                    answers = self._warmed.once(self._session, batch)
+                else:
+                    answers = self._session.run(None, batch)
         except Exception as error:
             if (refusal := _REFUSAL.search(str(error))) is not None:  # a node that fails on purpose is called after that
                 raise ModelFailed(f"the model refuses {refusal.group(1).replace('_', ' ')}") from None
