@@ -341,7 +341,9 @@ def test_what_is_asked_for_on_top(
 ) -> None:
     asked: list[list[Any]] = []
     as_on_cuda(monkeypatch, asked)
-    OnnxEngine(doubler, "cuda", **options).load()
+    engine = OnnxEngine(doubler, "cuda", **options)
+    engine.load()
+    assert engine.lanes == (1 if options.get("accelerator") == "cuda-graphs" else 2)
     name, given = asked[0][0]
     assert name == provider and setting.items() <= given.items()
 

@@ -26,6 +26,11 @@ class Binding:
         """inputs: the signature's, as they are once pictures are preprocessed; engine: loaded. Raises UnsupportedModel."""
         return cls(signature, bound("input", inputs, engine.inputs), bound("output", signature.outputs, engine.outputs))
 
+    @property
+    def even(self) -> bool:
+        """Whether all rows are as large as those of warm-up, which then tells how long any of them takes."""
+        return all(-1 not in spec.shape[1:] and spec.dtype.kind != "O" for spec in self.inputs.values())
+
     def to_network(self, arrays: Arrays) -> Outputs:
         """By the network's names; a column as [n,1] where it wants that."""
         specs = {name: self.inputs[name] for name in arrays}

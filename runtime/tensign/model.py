@@ -75,7 +75,7 @@ class Model:
                 engine.lanes,
                 engine.empty,
                 partial(_ready, engine),
-                engine.local,
+                engine.local and self._binding.even,
                 Share(engine.lanes),
             )
             for engine in self._engines

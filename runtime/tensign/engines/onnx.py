@@ -109,7 +109,7 @@ class OnnxEngine(Engine):
         self._open_plain = partial(ways[0], None)
         self._session = self._open_plain()
         self._warmed = cuda.Sessions(ways, ("cuda", index), graphs=graphs)
-        self.lanes = cuda.LANES
+        self.lanes = 1 if graphs else cuda.LANES  # a session that replays graphs takes one thread at a time
 
     def _left(self, index: int) -> int | None:
         """Bytes that a session's arena may take now, at least one; None for any number."""
