@@ -253,7 +253,9 @@ class FakeRuntime:
         return True
 
     def unpin(self, address: int) -> None:
-        del self.pinned[address]
+        mapped = [line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines()]
+        if any(int(begins, 16) <= address < int(ends, 16) for begins, ends in mapped):
+            del self.pinned[address]
 
     def memory(self, index: int) -> tuple[int, int]:
         return 1 << 30, 2 << 30
