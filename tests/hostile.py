@@ -252,8 +252,8 @@ REQUESTS = [
     Case("a name that is no UTF-8", lambda: b"\x0a\x02\xff\xfe", INVALID, ("4 bytes are no ModelInferRequest",), ends_stream=True),
     Case("nested groups without an end", lambda: b"\x0b" * 100_000, INVALID, ("100000 bytes are no ModelInferRequest",), ends_stream=True),
     Case("unknown fields are skipped", lambda: good() + b"\xfa\x3f\x0b" + PAYLOAD, "OK", expected=lambda: MODELS["pixels"].answer(pixels())),
-    Case("8 million empty inputs", lambda: b"\x2a\0" * (9 << 20), INVALID, ("more than 16777216 bytes beside raw_input_contents",), ends_stream=True),
-    Case("8 million empty raw contents", lambda: b"\x3a\0" * (9 << 20), INVALID, ("more than 16777216 bytes beside raw_input_contents",), ends_stream=True),
+    Case("8 million empty inputs", lambda: b"\x2a\0" * (9 << 20), INVALID, ("expected at most 16384 fields",), ends_stream=True),
+    Case("8 million empty raw contents", lambda: b"\x3a\0" * (9 << 20), INVALID, ("expected at most 16384 fields",), ends_stream=True),
     Case("20 MB of axes", lambda: raw("image", "UINT8", [1] * (20 << 20), b""), INVALID, ("more than 16777216 bytes beside raw_input_contents",), ends_stream=True),
     Case("large tensors in raw contents", lambda: raw("image", "UINT8", [17 << 20], bytes(17 << 20)), INVALID, (IMAGE, "got uint8 [17825792]")),
 ]  # fmt: skip

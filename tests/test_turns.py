@@ -72,14 +72,14 @@ class Shared:
 @pytest.mark.parametrize("runs", [1, 2])
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_floods_of_batches_that_cost_more_and_less_get_the_same_time(lanes: int, runs: int) -> None:
-    device = Shared(dict.fromkeys("abc", lanes), {"a": 10.0, "b": 1.0, "c": 3.0}, runs)
+    device = Shared(dict.fromkeys("abc", lanes), {"a": 1.0, "b": 0.1, "c": 0.3}, runs)
     for name in "abc":
         for lane in range(lanes):
             device.ask(name, lane)
-    while device.clock.now < 1000:
+    while device.clock.now < 100:
         device.end_one()
     used = [share.used for share in device.shares.values()]
-    assert max(used) - min(used) <= 2 * runs * 10
+    assert max(used) - min(used) <= 2 * runs
 
 
 @pytest.mark.parametrize("runs", [1, 2])
@@ -144,6 +144,9 @@ def test_what_waits_behind_a_run_that_is_stuck_runs_beside_it(monkeypatch: pytes
     clock.now = 1.0
     waiting.join(SOON)
     assert turn.admitted.is_set()
+    for _ in range(3):  # nor does each of its batches wait anew
+        turn.leave(again=True)
+        assert turn.admitted.is_set()
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1), st.booleans()), max_size=60), st.integers(1, 3))

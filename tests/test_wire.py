@@ -73,6 +73,7 @@ def test_a_small_message_is_protobufs_own() -> None:
         request(PICTURE).SerializeToString() + b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
         request(PICTURE).SerializeToString() + b"\x38\x05",  # raw_input_contents as a number
         request(PICTURE).SerializeToString() + b"\xba\x00\x01x",  # its tag in two bytes where one would do
+        request(PICTURE).SerializeToString() + b"\xba\x80\x80\x80\x80\x00\x01x",  # and in six, which are too many
         request(PICTURE).SerializeToString() + b"\x00\x00",  # field 0
         request(PICTURE).SerializeToString() + b"\x0a\x01n" + request(b"z").SerializeToString(),  # fields again
         bytes([9 << 3 | 1]) + bytes(8) + bytes([9 << 3 | 5]) + bytes(4) + request(PICTURE).SerializeToString(),
@@ -96,7 +97,14 @@ def test_changed_bytes_are_read_as_protobuf_does(raw: list[bytes], data: st.Data
 def test_much_beside_the_raw_contents_is_refused_before_it_is_parsed() -> None:
     many = b"\x2a\0" * (9 << 20)
     with pytest.raises(InvalidInput, match=re.escape("more than 16777216 bytes beside raw_input_contents")):
-        received(many)
+        received(bytes([1 << 3 | 2]) + b"\x80\x80\x80\x09" + many)  # a name of 18 MiB
     with pytest.raises(InvalidInput, match="beside raw_input_contents"):
         wire.parse(pb.ModelMetadataRequest, many)
     assert len(received(request(PICTURE * 80).SerializeToString()).raw) == 1
+
+
+@pytest.mark.parametrize("field", [b"\x2a\0", b"\x3a\0", b"\x48\0"])
+def test_so_many_fields_that_looking_through_them_would_hold_up_everybody_are_refused(field: bytes) -> None:
+    assert received(request(PICTURE).SerializeToString() + field * (16384 - 6)).size
+    with pytest.raises(InvalidInput, match=r"^expected at most 16384 fields in a message of 1048576 bytes, got more$"):
+        received(field * (1 << 19))

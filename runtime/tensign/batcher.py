@@ -107,11 +107,13 @@ class Batcher:
             else:
                 self._changed.notify()
         if parts:
-            self._lanes[0].take(parts)
-            with self._changed:
-                self._idle = True
-                if self._queue or self._closing:
-                    self._changed.notify_all()
+            try:
+                self._lanes[0].take(parts)
+            finally:  # a Ctrl-C ends this call, not the lane
+                with self._changed:
+                    self._idle = True
+                    if self._queue or self._closing:
+                        self._changed.notify_all()
 
     def room(self, rows: int) -> Future[None]:
         """Done as soon as `rows` more may fit, oldest waiter first: what to wait for after QueueFull, before trying again."""

@@ -1,12 +1,55 @@
-"""A signature's names and the network's: which tensor of one is which of the other."""
+"""A signature's names and the network's: which tensor of one is which of the other, and what they carry to and fro."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from tensign.engines import Engine
 from tensign.errors import UnsupportedModel
+from tensign.request import Formed, Outputs
+from tensign.signature import Arrays, Signature
 from tensign.specs import ColumnSpec, Spec, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """inputs: the signature's name -> what the network gets; outputs: -> what it gives, {} where it is not told."""
+
+    signature: Signature
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+    @classmethod
+    def of(cls, signature: Signature, inputs: Sequence[Spec], engine: Engine) -> Binding:
+        """inputs: the signature's, as they are once pictures are preprocessed; engine: loaded. Raises UnsupportedModel."""
+        return cls(signature, bound("input", inputs, engine.inputs), bound("output", signature.outputs, engine.outputs))
+
+    @property
+    def even(self) -> bool:
+        """Whether all rows are as large as those of warm-up, which then tells how long any of them takes."""
+        return all(-1 not in spec.shape[1:] and spec.dtype.kind != "O" for spec in self.inputs.values())
+
+    def to_network(self, arrays: Arrays) -> Outputs:
+        """By the network's names; a column as [n,1] where it wants that."""
+        specs = {name: self.inputs[name] for name in arrays}
+        columnar = self.signature.columnar
+        return {
+            spec.name: arrays[name][:, None] if columnar and len(spec.shape) == 2 else arrays[name]
+            for name, spec in specs.items()
+        }
+
+    def run(self, engine: Engine, batch: Arrays, params: Mapping[str, Any], deadline: float | None = None) -> Outputs:
+        """{network's input: [B,...]} -> {signature's output: [B,...]}, enforced. Raises what the engine raises, EngineError."""
+        rows = len(next(iter(batch.values())))
+        answers = engine.run(batch, params, deadline)
+        if self.outputs and not engine.outputs:  # it answers by the signature's names, as far as it could
+            return Formed(self.signature.enforce_outputs(answers, rows), engine.form)
+        named = {name: answers[spec.name] for name, spec in self.outputs.items()} if self.outputs else answers
+        columns = {spec.name for spec in self.signature.outputs if not isinstance(spec, TensorSpec)}
+        named = {name: array[:, 0] if name in columns and array.shape[1:] == (1,) else array for name, array in named.items()}
+        return Formed(self.signature.enforce_outputs(named, rows), engine.form)
 
 
 def bound(kind: str, declared: Sequence[Spec], network: Sequence[TensorSpec]) -> dict[str, TensorSpec]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -123,3 +123,15 @@ class DeviceArray:
             copies.append((address, begins, size))
             address += size
         self._blocks[0][0].copy(copies)
+
+
+def on_device(inputs: Any, device: str) -> list[str]:
+    """Names of the inputs that lie on a device. Raises InvalidInput where it is not that one, "" being none."""
+    named = inputs.items() if isinstance(inputs, Mapping) else ()
+    found = {str(name): array for name, array in named if isinstance(array, DeviceArray)}
+    for name, array in found.items():
+        if array.device != device:
+            raise InvalidInput(
+                f'input "{name[:64]}": lies on {array.device}; this model takes rows from {device or "the host"} alone'
+            )
+    return list(found)

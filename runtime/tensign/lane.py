@@ -30,7 +30,7 @@ class Place:
     run takes {name: [bucket,...]}, the params of its requests and the latest of their deadlines, and gives {name:
     [bucket,...]}; it is called from as many threads at once as there are `lanes`, so that one batch is copied while another
     computes. empty makes the memory that rows are gathered in; ready tells whether the engine could run at once; local: it
-    computes on the thread that calls it; share is its model's part of the device.
+    computes on the thread that calls it, for as long as was measured; share is its model's part of the device.
     """
 
     run: Callable[[Arrays, Mapping[str, Any], float | None], Outputs]
@@ -86,6 +86,10 @@ class Lane(threading.Thread):
             log.exception("the batcher failed on %d requests", len(parts))
             for part in parts:
                 self._work.settle(part.request, EngineError("the batcher failed"))
+        except BaseException:  # a Ctrl-C, on a thread that this lane was lent to
+            for part in parts:
+                self._work.settle(part.request, EngineError("the thread that ran it was interrupted"))
+            raise
 
     def _run_batch(self, parts: list[Part]) -> None:
         began = time.perf_counter_ns()

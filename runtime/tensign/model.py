@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -12,48 +11,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from tensign.batcher import Batcher
-from tensign.binding import bound
-from tensign.buckets import Buckets, measure, powers_of_two
+from tensign.binding import Binding
+from tensign.buckets import Buckets
 from tensign.ceiling import Ceiling
 from tensign.config import ModelConfig
-from tensign.decode import Pictures, pictures
-from tensign.devicememory import DeviceArray
+from tensign.decode import pictures
+from tensign.devicememory import on_device
 from tensign.engines import Engine
-from tensign.errors import (
-    DeadlineExceeded,
-    EngineError,
-    InvalidInput,
-    ModelNotReady,
-    QueueFull,
-    TensignError,
-    UndecodableImage,
-    UnsupportedModel,
-    UntrustedModel,
-)
-from tensign.example import example_row, made_up_row
+from tensign.errors import DeadlineExceeded, InvalidInput, ModelNotReady, QueueFull, UntrustedModel
 from tensign.form import Form
 from tensign.gpudecoding import GpuDecoding, gpu_decoding
+from tensign.images import Images, size_of
 from tensign.lane import Place
 from tensign.ledger import Ledger
 from tensign.metrics import Statistics
 from tensign.placement import engines_of
 from tensign.plan import ModelPlan
-from tensign.request import Enforced, Formed, Outputs, Part, Request, joined
-from tensign.signature import Arrays, Mode, Signature, Spec, TensorSpec
-from tensign.slots import Slots
+from tensign.request import Enforced, Outputs, Request, joined
+from tensign.signature import Arrays, Mode, Signature
 from tensign.turns import Share
+from tensign.warmup import warm_up
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
-
 _THREADS = len(os.sched_getaffinity(0))  # that decode and resize
-_ANY_CODE = "pyfunc"  # whose answer to a row may depend on the others: it gets the rows of one request, and no more
-_CHOOSY = ("sklearn", "pyfunc")  # engines of models that may well refuse a made-up row
 
 
 class Model:
@@ -75,6 +57,7 @@ class Model:
         self.name, self.version, self.config = name, version, config
         self.statistics = Statistics()
         self._engines = tuple(engines)
+        self._images = Images(plan.image, plan.preprocess, config.max_pixels) if plan.image else None
         self._ledger = ledger or Ledger()
         try:
             with self._ledger.loading(name, self._engines) as self._holding:
@@ -88,11 +71,11 @@ class Model:
             raise
         self._places = [
             Place(
-                partial(self._run, engine),
+                partial(self._binding.run, engine),
                 engine.lanes,
                 engine.empty,
                 partial(_ready, engine),
-                engine.local,
+                engine.local and self._binding.even,
                 Share(engine.lanes),
             )
             for engine in self._engines
@@ -217,8 +200,8 @@ class Model:
         enforced = inputs if isinstance(inputs, Enforced) else self.enforced(inputs, params)
         request = self._batcher.reserve(enforced.rows, deadline)
         try:
-            if self._needs_pixels(enforced):
-                self._pool.submit(self._preprocess, request, enforced)
+            if self._images and self._images.need_work(enforced):
+                self._pool.submit(self._preprocess, request, enforced, self._images)
             else:
                 self._enqueue(request, enforced, enforced.params)
         except RuntimeError as error:  # the pool was shut down meanwhile, or the system has no thread left
@@ -244,12 +227,12 @@ class Model:
 
         inputs: what `Signature.enforce_inputs` takes, mode: how. Raises SignatureMismatch.
         """
-        on_device = _on_device(inputs, self.rows_on)
+        held = on_device(inputs, self.rows_on)
         encoded = (self.plan.image,) if self.plan.image else ()
         arrays = self.signature.enforce_inputs(inputs, None, mode, encoded)
-        if self.plan.image in on_device and self._needs_pixels(arrays):
+        if self._images and self._images.name in held and self._images.need_work(arrays):
             raise InvalidInput(
-                f'input "{self.plan.image}": pictures of this size are resized by the host, which reads nothing on a device;'
+                f'input "{self._images.name}": pictures of this size are resized by the host, which reads nothing on a device;'
                 " send them raw or in system shared memory"
             )
         return Enforced(arrays, self.signature.enforce_params(params, mode))
@@ -268,71 +251,23 @@ class Model:
             future.cancel()
             raise DeadlineExceeded("no answer within the timeout") from None
 
-    def _needs_pixels(self, arrays: Arrays) -> bool:
-        if self.plan.image is None:
-            return False
-        pixels, preprocess = arrays[self.plan.image], self.plan.preprocess
-        return pixels.dtype == object or (preprocess is not None and not preprocess.keeps(*pixels.shape[1:3]))
-
-    def _preprocess(self, request: Request, enforced: Enforced) -> None:
+    def _preprocess(self, request: Request, enforced: Enforced, images: Images) -> None:
         """Decodes and resizes before the request can share a batch: a bad picture fails alone."""
         if self._batcher.dropped(request):
             return
         started = time.perf_counter_ns()
         try:
-            pixels = self._pixels(enforced)
+            decoder = self.gpu_decoding.pictures if self.gpu_decoding else pictures
+            pixels = images.pixels(enforced, self._binding.inputs[images.name].shape[1:3], decoder)
             left_s = None if request.deadline is None else max(request.deadline - time.monotonic(), 0)
-            self._decoded.hold(sum(map(_size, pixels.values())), request.future, left_s)
-            self._enqueue(request, {**enforced, **pixels}, enforced.params)
+            self._decoded.hold(size_of(pixels), request.future, left_s)
+            self._enqueue(request, {**enforced, images.name: pixels}, enforced.params)
         except Exception as error:
             self._batcher.settle(request, error)
         self.statistics.preprocess(time.perf_counter_ns() - started)
 
-    def _pixels(self, arrays: Arrays) -> Outputs:
-        preprocess, image, limit = self.plan.preprocess, self.plan.image, self.config.max_pixels
-        decoder = self.gpu_decoding.pictures if self.gpu_decoding else pictures
-        assert image is not None
-        if preprocess is None:
-            return {image: _decoded(list(arrays[image]), limit, decoder)}
-        height, width = self._inputs[image].shape[1:3]
-        if arrays[image].dtype != object:
-            return {image: preprocess.arrays(arrays[image], max_pixels=limit)}
-        images = list(arrays[image])
-        return {image: preprocess.encoded(images, height=height, width=width, max_pixels=limit, decoder=decoder)}
-
     def _enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any]) -> None:
-        self._batcher.enqueue(request, self._to_network(arrays), params)
-
-    def _to_network(self, arrays: Arrays) -> Outputs:
-        """By the network's names; a column as [n,1] where it wants that."""
-        specs = {name: self._inputs[name] for name in arrays}
-        columnar = self.signature.columnar
-        return {
-            spec.name: arrays[name][:, None] if columnar and len(spec.shape) == 2 else arrays[name]
-            for name, spec in specs.items()
-        }
-
-    def _run(self, engine: Engine, batch: Arrays, params: Mapping[str, Any], deadline: float | None = None) -> Outputs:
-        rows = len(next(iter(batch.values())))
-        answers = engine.run(batch, params, deadline)
-        if self._outputs and not engine.outputs:  # it answers by the signature's names, as far as it could
-            return Formed(self.signature.enforce_outputs(answers, rows), engine.form)
-        named = {name: answers[spec.name] for name, spec in self._outputs.items()} if self._outputs else answers
-        columns = {spec.name for spec in self.signature.outputs if not isinstance(spec, TensorSpec)}
-        named = {name: array[:, 0] if name in columns and array.shape[1:] == (1,) else array for name, array in named.items()}
-        return Formed(self.signature.enforce_outputs(named, rows), engine.form)
-
-    def _network_inputs(self) -> tuple[Spec, ...]:
-        """The signature's inputs as they are once pictures are preprocessed."""
-        preprocess = self.plan.preprocess
-        if preprocess is None:
-            return self.signature.inputs
-        return tuple(
-            replace(spec, shape=(spec.shape[0], *preprocess.size(*spec.shape[1:3]), *spec.shape[3:]))
-            if isinstance(spec, TensorSpec) and spec.name == self.plan.image
-            else spec
-            for spec in self.signature.inputs
-        )
+        self._batcher.enqueue(request, self._binding.to_network(arrays), params)
 
     def _load(self) -> Buckets:
         for engine in self._engines:
@@ -340,78 +275,9 @@ class Model:
         first = self._engines[0]
         if first.labels and not self.plan.labels:
             self.plan = replace(self.plan, labels=first.labels, threshold=first.threshold)
-        self._inputs = bound("input", self._network_inputs(), first.inputs)  # signature's name -> what the network gets
-        self._outputs = bound("output", self.signature.outputs, first.outputs)
-        return self._warm_up()
-
-    def _warm_up(self) -> Buckets:
-        """Times every bucket on the way that requests take: gathered by the batcher, run, checked against the signature."""
-        fixed = next(iter(self._inputs.values())).shape[0]
-        whole = self.plan.choice.engine == _ANY_CODE
-        candidates = (1,) if whole else powers_of_two(self.config.max_batch_size) if fixed == -1 else (fixed,)
-        params = self.signature.enforce_params(None)
-        saved = example_row(self.plan.manifest, self.signature) if self.plan.preprocess is None else None
-        made_up = {spec.name: made_up_row(spec, self._inputs[spec.name].shape) for spec in self.signature.inputs}
-        row = Request.of(self._to_network(saved or made_up))
-        first, *others = self._engines
-        slots = Slots(first.empty)
-
-        def gathered(rows: int) -> Outputs:
-            return slots.gather([Part(row, 0, 1)] * rows, rows)
-
-        try:
-            measured = measure(
-                lambda rows: first.warmup(gathered(rows), params),
-                lambda rows: self._run(first, gathered(rows), params),
-                candidates,
-            )
-            for engine in others:
-                for rows in measured.rows:
-                    engine.warmup(gathered(rows), params)
-            return Buckets((self.config.max_queue_rows,), measured.seconds, whole) if whole else measured
-        except EngineError as error:
-            if saved is None and self.plan.choice.engine in _CHOOSY:
-                log.warning(
-                    "%s: fails on made-up rows, so its batches are not measured; log it with input_example= (%s)",
-                    self.name,
-                    error,
-                )
-                return Buckets((self.config.max_queue_rows,) if whole else candidates, tuple(map(float, candidates)), whole)
-            raise
-        except TensignError:
-            raise
-        except Exception as error:  # whatever the engine's library raises
-            made_up_of = ", ".join(f'"{spec.name}" {spec}' for spec in self._inputs.values())
-            reason = " ".join(str(error).split())[:300]
-            raise UnsupportedModel(f"the network fails on made-up rows of {made_up_of}: {reason}") from error
-
-
-def _decoded(images: list[bytes], max_pixels: int, decoder: Pictures) -> npt.NDArray[Any]:
-    """n encoded images -> object array [n] of uint8 [H,W,3], each of its own size. Raises UndecodableImage: names the row."""
-    pixels = np.empty(len(images), object)
-    decoded = decoder(images, max_pixels=max_pixels)
-    for row in range(len(images)):
-        try:
-            pixels[row] = np.asarray(next(decoded))
-        except UndecodableImage as error:
-            raise UndecodableImage(f"row {row}: {error}") from None
-    return pixels
-
-
-def _on_device(inputs: Any, device: str) -> list[str]:
-    """Names of the inputs that lie on a device. Raises InvalidInput where it is not that one, "" being none."""
-    named = inputs.items() if isinstance(inputs, Mapping) else ()
-    found = {str(name): array for name, array in named if isinstance(array, DeviceArray)}
-    for name, array in found.items():
-        if array.device != device:
-            raise InvalidInput(
-                f'input "{name[:64]}": lies on {array.device}; this model takes rows from {device or "the host"} alone'
-            )
-    return list(found)
-
-
-def _size(array: npt.NDArray[Any]) -> int:
-    return sum(item.nbytes for item in array) if array.dtype == object else array.nbytes
+        inputs = self._images.becoming(self.signature.inputs) if self._images else self.signature.inputs
+        self._binding = Binding.of(self.signature, inputs, first)
+        return warm_up(self.name, self.plan, self._engines, self._binding, self.config)
 
 
 def _ready(engine: Engine) -> bool:

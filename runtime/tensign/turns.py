@@ -41,7 +41,7 @@ class Turns:
         self._lock = threading.Lock()
         self._shares: list[Share] = []
         self._waiting: list[Turn] = []
-        self._running = 0
+        self._running: set[Turn] = set()
         self._level = 0.0  # what the model that was let in last had used
         self._moved = clock()
 
@@ -85,7 +85,7 @@ class Turns:
                 turn.admitted.clear()
                 self._moved = self._clock()
                 turn.share.used += self._moved - turn.began
-                self._running -= 1
+                self._running.remove(turn)
             else:
                 self._waiting.remove(turn)
             if again:
@@ -98,13 +98,18 @@ class Turns:
 
     def _admit(self) -> None:
         runs = max((share.runs for share in self._shares), default=1)
-        while self._waiting and (self._running < runs or not self.shared):
+        while self._waiting and (self._at_work() < runs or not self.shared):
             self._admit_one()
+
+    def _at_work(self) -> int:
+        """Without those that are stuck: past them everybody else goes on at once, batch after batch."""
+        now = self._clock()
+        return sum(now - turn.began < _STUCK_S for turn in self._running)
 
     def _admit_one(self) -> None:
         turn = min(self._waiting, key=lambda one: one.share.used)  # of equals, who has waited longest
         self._waiting.remove(turn)
-        self._running += 1
+        self._running.add(turn)
         self._level = turn.share.used
         turn.began = self._moved = self._clock()
         turn.admitted.set()

@@ -11,8 +11,8 @@ import itertools
 import logging
 import mmap
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -137,11 +137,21 @@ def pinned(runtime: Runtime, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[
     size = dtype.itemsize * int(np.prod(shape))
     if dtype.hasobject or not size:
         return np.empty(shape, dtype)
-    pages = mmap.mmap(-1, size)  # nobody else's memory on any of them
+    pages = _Pages(-1, size)
     array = np.frombuffer(pages, dtype).reshape(shape)
     if runtime.pin(address := array.ctypes.data, size):
-        weakref.finalize(pages, runtime.unpin, address)
+        pages.unpin = partial(runtime.unpin, address)
     return array
+
+
+class _Pages(mmap.mmap):
+    """With nobody else's memory on any of them; unpinned while they are still mapped, for which a weakref comes too late."""
+
+    unpin: Callable[[], None] | None = None
+
+    def __del__(self) -> None:
+        if self.unpin is not None:
+            self.unpin()
 
 
 class Sessions:

@@ -109,7 +109,7 @@ class OnnxEngine(Engine):
         self._open_plain = partial(ways[0], None)
         self._session = self._open_plain()
         self._warmed = cuda.Sessions(ways, ("cuda", index), graphs=graphs)
-        self.lanes = cuda.LANES
+        self.lanes = 1 if graphs else cuda.LANES  # a session that replays graphs takes one thread at a time
 
     def _left(self, index: int) -> int | None:
         """Bytes that a session's arena may take now, at least one; None for any number."""
@@ -155,12 +155,13 @@ class OnnxEngine(Engine):
         try:
             if self._warmed is not None and self._warmed.holds(batch):
                 answers = self._warmed.run(batch)
-            elif self._warmed is not None and any(isinstance(array, DeviceArray) for array in batch.values()):
-                answers = self._warmed.once(self._session, batch)
             else:
                 if self._session is None:
                     self._session = self._open_plain()
-                answers = self._session.run(None, batch)
+                if self._warmed is not None and any(isinstance(array, DeviceArray) for array in batch.values()):
+                    answers = self._warmed.once(self._session, batch)
+                else:
+                    answers = self._session.run(None, batch)
         except Exception as error:
             if (refusal := _REFUSAL.search(str(error))) is not None:  # a node that fails on purpose is called after that
                 raise ModelFailed(f"the model refuses {refusal.group(1).replace('_', ' ')}") from None

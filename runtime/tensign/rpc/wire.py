@@ -15,8 +15,9 @@ from google.protobuf.message import DecodeError, Message
 from tensign._pb import open_inference_pb2 as pb
 from tensign.errors import InvalidInput
 
-# Parsed, what is no raw contents takes up to 44 times its bytes, and a field of none counts for so many.
-_MAX_BESIDE_RAW, _SMALLEST_FIELD = 16 << 20, 64
+_MAX_BESIDE_RAW = 16 << 20  # parsed, what is no raw contents takes up to 44 times its bytes
+_MAX_FIELDS = 1 << 14  # each takes 1.5 us here, while nobody else is served; 4096 inputs with their contents are 8192
+_TAG_BYTES = 5
 _LARGE = 32 << 10  # from here on looking through the fields costs less than copying them
 _RAW = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2
 _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5  # wire types; groups are left to protobuf
@@ -65,10 +66,12 @@ def _divided(content: bytes) -> tuple[bytes, list[memoryview]] | None:
     view, end = memoryview(content), len(content)
     rest: list[memoryview] = []
     raw: list[memoryview] = []
-    at, beside = 0, 0
+    at, beside, fields = 0, 0, 0
     while at < end:
         begins = at
         tag, at = _varint(content, at)
+        if at - begins > _TAG_BYTES:
+            return None
         wire = tag & 7
         if wire == _BYTES:
             length, at = _varint(content, at)
@@ -83,10 +86,12 @@ def _divided(content: bytes) -> tuple[bytes, list[memoryview]] | None:
             return None
         if tag == _RAW:
             raw.append(view[at - length : at])
-            beside += _SMALLEST_FIELD
         else:
             rest.append(view[begins:at])
-            beside += max(at - begins, _SMALLEST_FIELD)
+            beside += at - begins
+        fields += 1
+        if fields > _MAX_FIELDS:
+            raise InvalidInput(f"expected at most {_MAX_FIELDS} fields in a message of {end} bytes, got more")
         if beside > _MAX_BESIDE_RAW:
             raise _too_much()
     return b"".join(rest), raw
