@@ -109,7 +109,7 @@ def _or_infinite(value: float) -> float:
 def _in_process(document: Document) -> Iterator[Document]:
     for network in _RESNETS:
         name, wanted = f"{network} in process: tensign to the best bare loop", f"at least {_BESIDE_BARE}"
-        own = best(document, network, lambda cell: cell["own"] and cell["arithmetic"] != "int8")  # no bare loop has that
+        own = best(document, network, lambda cell: cell["own"] and cell["arithmetic"] not in ("int8", "bf16"))  # no bare loop
         bare = best(document, network, lambda cell: not cell["own"])
         if own is None or bare is None:
             yield _figure(name, wanted, "", None, _missing(document, "inprocess"))
