@@ -157,7 +157,7 @@ def _help() -> str:
 
 
 def _levels(task: Task, kind: Kind) -> tuple[int, ...]:
-    return kind.levels if task.on_gpu else kind.levels[:1]
+    return kind.levels if task.on_gpu else (1,)
 
 
 def messages(model: str, kind: Kind) -> list[bytes]:
