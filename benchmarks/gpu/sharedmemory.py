@@ -56,9 +56,8 @@ def cells(task: Task, generators: Generators, network: str, precision: str, *opt
                 shared = stack.enter_context(memory(task, rows))
                 address = stack.enter_context(served(path, "--device", task.device, *shared.options, *options))
                 _register(address, shared, path.name, rows)
-            except (Absent, ModelNotReady, grpc.RpcError, OSError) as reason:
-                said = reason.details() if isinstance(reason, grpc.Call) else str(reason)
-                yield f"{network}, {called}", partial(_absent, str(said))
+            except Exception as error:  # the other cells are measured all the same
+                yield f"{network}, {called}", partial(_raise, _reason(error))
                 continue
             for count, level in _SENT if task.on_gpu else _SENT_ON_CPU:
                 what = f"{called}, {count} row{'s' * (count > 1)}"
@@ -153,5 +152,12 @@ def _named(network: str, kind: str, level: int, measure: Callable[[], dict[str, 
     return {"network": network, "kind": kind, "level": level, **measure()}
 
 
-def _absent(reason: str) -> None:
-    raise Absent(reason)
+def _reason(error: Exception) -> Exception:
+    """As what cannot be had here, where that is what it means."""
+    if isinstance(error, grpc.Call):
+        return Absent(str(error.details()))
+    return Absent(str(error)) if isinstance(error, (ModelNotReady, OSError)) else error
+
+
+def _raise(error: Exception) -> None:
+    raise error
