@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,9 +19,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from gpu import campaign, judgement, memory, peaks, roofline, step
+import models
+from gpu import campaign, decode, judgement, memory, networks, peaks, resnets, roofline, sharedmemory, step
 from gpu.correctness import compared
+from gpu.load import Generators
 from gpu.methods import METHODS
+from gpu.native import Native
 from gpu.step import OVER, Absent, Document, Task
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -179,6 +185,91 @@ def test_what_needs_a_gpu_says_so(tmp_path: Path) -> None:
     for method in METHODS:
         with pytest.raises(Absent, match="needs a GPU" if method.needs_gpu else "is not there|no weights"):
             method.opened(Task("cpu", 0.0, tmp_path), "resnet18")
+
+
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """A network of one convolution where the benchmark expects ResNet-18, as MLflow's pytorch flavor has it."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 4, 7, stride=50), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    models = tmp_path_factory.mktemp("models")
+    resnets.archive(torch.nn.Sequential(*layers, torch.nn.Linear(4, resnets.CLASSES)), models / f"resnet18-{networks.ARCHIVE}")
+    return Task("cpu", 0.0, models)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_torch_engine_answers_what_its_network_does(archived: Task, apart: bool) -> None:
+    pixels = networks.pieces(networks.SPEC, 3)
+    plain = Native(archived, "resnet18")
+    plain.stage(pixels)
+    wanted = plain.whole()
+    np.testing.assert_allclose(wanted.sum(1), 1, atol=1e-5)
+    half = Native(archived, "resnet18", variant="bf16", apart=apart)
+    found = compared(pixels, wanted, half, (1, 2))
+    assert 0 < found["difference"] < 1e-3 and found["rows"] == 3
+
+
+def test_what_the_torch_engine_cannot_do_here_is_skipped(archived: Task) -> None:
+    with pytest.raises(Absent, match="fp16: torch runs it on CUDA alone"):
+        Native(archived, "resnet18", variant="fp16")
+
+
+def test_decoding_is_measured_or_skipped_by_name(tmp_path: Path) -> None:
+    cells = dict(decode.cells(Task("cpu", 0.0, tmp_path)))
+    rates = [name for name in cells if " by the CPU" in name]
+    assert rates and cells[rates[0]]()["pictures_per_s"] > 1
+    if importlib.util.find_spec("nvidia.nvimgcodec") is None:
+        for name in cells.keys() - {*rates}:
+            with pytest.raises(Absent, match="nvidia-nvimgcodec-cu13 cannot be imported"):
+                cells[name]()
+
+
+def test_rows_are_shared_with_a_server(tmp_path: Path) -> None:
+    """Through the host's memory, as through a GPU's where there is one."""
+    task = Task("cpu", 0.0, tmp_path)
+    served = tmp_path / "resnet18-fp16"
+    shutil.copytree(models.make("mean"), served)
+    models.describe(served, 3)
+    with Generators() as generators:
+        cells = sharedmemory.cells(task, generators, "resnet18", "fp16")
+        name, measure = next(cells)
+        found = measure()
+        assert name == "resnet18, system shared memory, 1 row, 1" and found["images_per_s"] > 1
+        assert not found["kind"].startswith("raw")
+        name, measure = next(cells)
+        with pytest.raises(Absent, match="needs a GPU"):
+            measure()
+    assert name == "resnet18, CUDA shared memory" and not list(cells)
+
+
+BLOCKED = "onnx onnxruntime onnxscript torch torchvision matplotlib nvidia mlflow fastai tritonclient pandas prometheus_client"
+
+
+def test_what_is_not_installed_is_skipped_by_name(tmp_path: Path) -> None:
+    """Of every step, in a Python that finds none of what may be missing on a machine with a GPU."""
+    script = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({BLOCKED.split()}))\n"
+        "from gpu import campaign, step\n"
+        "from pathlib import Path\n"
+        "import importlib, json, time\n"
+        "task = step.Task('cpu', time.monotonic() + 60, Path(sys.argv[1]))\n"
+        "found = {}\n"
+        "for name in campaign.STEPS:\n"
+        "    cells = importlib.import_module(f'gpu.{name}').cells(task)\n"
+        "    if name not in ('served', 'memory'):\n"
+        "        found[name] = step.fill(cells, task.until, lambda found: None)\n"
+        "print(json.dumps(found))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(campaign.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    failed = {f"{name}, {cell}": said for name, cells in found.items() for cell, said in cells.items() if "failed" in said}
+    assert not failed
+    assert found["networks"]["resnet18 torch"]["skipped"].startswith("torch is not installed")
+    assert "nothing to compare with" in found["correctness"]["lite0, tensign fp32"]["skipped"]
 
 
 def test_one_command_runs_a_step_and_writes_its_report(tmp_path: Path) -> None:

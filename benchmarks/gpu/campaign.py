@@ -3,9 +3,9 @@
     python benchmarks/gpu [--device cuda:0|cpu] [--only STEP] [--minutes 9] [--out FOLDER]
 
 Steps, each in a process of its own with its share of the time: networks (made once), correctness, ceilings, inprocess,
-served, memory. What is not installed is skipped by name. Writes gpu-DEVICE.json, .md and .png into benchmarks/results; of a
-step that is run alone only its part is renewed. `--device cpu` shows that all of it runs, and nothing of a GPU: into
-results/scratch. Ends with status 1 where a figure was missed or a step failed.
+decode, served, memory. What is not installed is skipped by name. Writes gpu-DEVICE.json, .md and .png into
+benchmarks/results; of a step that is run alone only its part is renewed. `--device cpu` shows that all of it runs, and nothing
+of a GPU: into results/scratch. Ends with status 1 where a figure was missed or a step failed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from gpu.step import Document, Task, fill, outcome, writer
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 SCRATCH = RESULTS / "scratch" / "gpu"
 STEPS = {
-    "networks": 70,
-    "correctness": 110,
-    "ceilings": 20,
-    "inprocess": 160,
-    "served": 130,
+    "networks": 60,
+    "correctness": 105,
+    "ceilings": 15,
+    "inprocess": 150,
+    "decode": 15,
+    "served": 155,
     "memory": 40,
 }  # shares of the time
 _REPORT_S = 10.0

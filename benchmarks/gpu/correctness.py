@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from gpu import networks
-from gpu.loops import Array, Engine, Loop
+from gpu.loops import Array, Engine, Loop, Torch
 from gpu.methods import METHODS, Method
-from gpu.step import Cell, Task
+from gpu.step import Absent, Cell, Task
 from tensign.buckets import powers_of_two
-from tensign.plan import ModelPlan
 
 ROWS, LARGEST = 200, 64  # so that 99.5 % is one row
 _FEW_ROWS, _FEW_LARGEST = 4, 2  # on the CPU
@@ -51,11 +50,16 @@ def compared(pixels: Array, reference: Array, loop: Loop, sizes: tuple[int, ...]
 
 
 def _wanted(task: Task, network: str, rows: int) -> tuple[Array, Array]:
-    """Pieces of photographs, and what the CPU answers to them one by one."""
-    spec = ModelPlan.of(networks.directory(task, network, "fp32")).preprocess
-    assert spec is not None
-    pixels = networks.pieces(spec, rows)
-    on_cpu = Engine(replace(task, device="cpu"), network, "fp32")
+    """Pieces of photographs, and what the CPU answers to them one by one: by ONNX Runtime, where that lacks by torch."""
+    pixels, here = networks.pieces(networks.spec(task, network), rows), replace(task, device="cpu")
+    on_cpu: Loop
+    try:
+        on_cpu = Engine(here, network, "fp32")
+    except Absent as reason:
+        try:
+            on_cpu = Torch(here, network)
+        except Absent as other:
+            raise Absent(f"nothing to compare with: {reason}; {other}") from None
     answers = []
     for row in range(rows):
         on_cpu.stage(pixels[row : row + 1])

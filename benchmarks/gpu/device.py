@@ -17,7 +17,7 @@ from tensign.bench.machine import machine
 from tensign.version import __version__
 
 _PACKAGES = """onnxruntime-gpu onnxruntime torch torchvision triton onnx onnxscript numpy grpcio protobuf simplejpeg
-pillow nvidia-cudnn-cu13 nvidia-cudnn-cu12 tensorrt nvidia-ml-py matplotlib""".split()
+pillow nvidia-cudnn-cu13 nvidia-cudnn-cu12 tensorrt nvidia-nvimgcodec-cu13 nvidia-ml-py matplotlib""".split()
 _GPU = """name driver_version compute_cap memory.total power.limit clocks.max.sm clocks.max.memory pcie.link.gen.max
 pcie.link.width.max mig.mode.current""".split()
 

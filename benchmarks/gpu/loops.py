@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gpu import networks
+from gpu import networks, resnets
 from gpu.step import Absent, Task
 from tensign.engines.onnx import OnnxEngine, session_options
 from tensign.errors import ProviderUnavailable
@@ -132,7 +132,7 @@ class Torch:
     lanes = 1
 
     def __init__(self, task: Task, network: str, *, half: bool = False, tf32: bool = False, compiled: bool = False) -> None:
-        plain = networks.torch_network(task, network)
+        plain = resnets.network(task, network)
         import torch
 
         if task.on_gpu and not torch.cuda.is_available():
@@ -141,8 +141,7 @@ class Torch:
         self._torch, self._device = torch, task.device
         placed = plain.to(task.device, memory_format=torch.channels_last)
         mean, deviation = (
-            torch.tensor(values, device=task.device).view(1, 3, 1, 1)
-            for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+            torch.tensor(values, device=task.device).view(1, 3, 1, 1) for values in (resnets.MEAN, resnets.DEVIATION)
         )
         if half:
             placed = placed.half()

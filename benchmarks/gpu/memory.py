@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from typing import Any
 from gpu import device, networks
 from gpu.load import Generators
 from gpu.served import KINDS, PRECISION, messages
-from gpu.step import Cell, Task
+from gpu.step import Absent, Cell, Task
 from tensign.bench.load import Load
 from tensign.child import served
+from tensign.config import ModelConfig
+from tensign.model import Model
 
 _EVERY_S, _SPARED_S, _WARMUP_S = 1.0, 40.0, 5.0  # spared: for the start of the server and its end
 _ON_CPU_S = 4.0
@@ -21,6 +24,7 @@ _ON_CPU_S = 4.0
 
 def cells(task: Task) -> Iterator[Cell]:
     network = networks.names(task)[-1]
+    yield f"{network}, by the ledger", partial(_held, task, network)
     yield f"{network}, full load", partial(_watched, task, network)
 
 
@@ -28,6 +32,19 @@ def growth(readings: list[int]) -> int:
     """Bytes by which the most of the last third exceeds the most of the first."""
     third = max(1, len(readings) // 3)
     return max(readings[-third:]) - max(readings[:third])
+
+
+def _held(task: Task, network: str) -> dict[str, Any]:
+    """What tensign holds a loaded model to have, beside what the driver tells that the device has lost to this process."""
+    if not task.on_gpu:
+        raise Absent("needs a GPU: a CPU's memory is in no ledger")
+    before = device.taken_bytes(task.device)
+    config = ModelConfig(device=task.device)
+    with contextlib.closing(Model.load(networks.directory(task, network, PRECISION), config)) as model:
+        taken = device.taken_bytes(task.device) - before
+        if not model.memory:
+            raise Absent("nothing tells the ledger what the device has: libnvidia-ml.so.1 is missing")
+        return {"network": network, "bytes": sum(model.memory.values()), "taken_bytes": taken}
 
 
 def _watched(task: Task, network: str) -> dict[str, Any]:

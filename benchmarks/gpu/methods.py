@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from gpu.loops import Bound, Engine, Loop, Session, Torch
+from gpu.native import Native
 from gpu.step import Absent, Task
 
 _TENSORRT = "TensorrtExecutionProvider"
@@ -15,8 +16,8 @@ _TENSORRT = "TensorrtExecutionProvider"
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """arithmetic: "fp32", "tf32", "fp16" or "int8", by which its difference from the CPU is judged; own: tensign's; only: the
-    one batch size that it has time for, 0 for all."""
+    """arithmetic: "fp32", "tf32", "fp16", "bf16" or "int8", by which its difference from the CPU is judged; own: tensign's;
+    only: the one batch size that it has time for, 0 for all."""
 
     name: str
     arithmetic: str
@@ -45,12 +46,24 @@ def _bound(task: Task, network: str, precision: str, *, graph: bool = False, pro
     return Bound(task, network, precision, graph=graph, settings=settings, **chosen)
 
 
+def _native(variant: str, accelerator: str = "", *, apart: bool = False, needs_gpu: bool = True, only: int = 0) -> Method:
+    """tensign's torch engine; apart: in the process of its own that `tensign serve` gives it."""
+    name = f"tensign torch {variant}{f', {accelerator}' * bool(accelerator)}{', its own process' * apart}"
+    make = partial(Native, variant=variant, accelerator=accelerator, apart=apart)
+    return Method(name, variant, make, own=True, needs_gpu=needs_gpu, only=only)
+
+
 # Those that might harm the process, or take long, last.
 METHODS = (
     Method("tensign fp32", "fp32", partial(_engine, precision="fp32"), own=True),
     Method("tensign tf32", "tf32", partial(_engine, precision="fp32", tf32=True), own=True, needs_gpu=True),
     Method("tensign fp16", "fp16", partial(_engine, precision="fp16"), own=True),
     Method("tensign int8", "int8", partial(_engine, precision="int8"), own=True),
+    _native("fp32", needs_gpu=False),
+    _native("tf32"),
+    _native("fp16"),
+    _native("bf16", needs_gpu=False),
+    _native("fp16", apart=True, only=64),
     Method("onnxruntime fp32", "fp32", partial(_session, precision="fp32", use_tf32="0"), needs_gpu=True),
     Method("onnxruntime tf32", "tf32", partial(_session, precision="fp32")),
     Method("onnxruntime fp16", "fp16", partial(_session, precision="fp16")),
@@ -76,7 +89,11 @@ METHODS = (
         own=True,
         needs_gpu=True,
     ),
+    _native("fp32", "cuda-graphs", only=64),
+    _native("fp16", "cuda-graphs"),
+    _native("fp16", "compile", only=64),
     Method("torch fp16, compiled", "fp16", partial(Torch, half=True, compiled=True), needs_gpu=True, only=64),
+    _native("fp32", "compile", only=64),
     Method("tensorrt fp16", "fp16", partial(_bound, precision="fp32", provider=_TENSORRT), needs_gpu=True),
     Method(
         "tensign fp16, tensorrt",

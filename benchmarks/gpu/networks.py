@@ -1,7 +1,6 @@
 """The step `networks`: MLmodel directories of ResNet-18 and ResNet-50 at 300x300, and the bundled model, in their precisions.
 
-Weights of the ResNets are drawn from a fixed seed, their batch norms know photographs, and their heads are fitted to tell from
-which photograph a piece is: as sure of it as trained ones, and as little moved by half precision. Made once, kept for later.
+The ResNets are there for ONNX Runtime and for torch. Made once, kept for later.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import models
+from gpu import resnets
 from gpu.step import Absent, Cell, Task
 from tensign.config import MAX_PIXELS
 from tensign.decode import decode
@@ -25,11 +24,10 @@ from tensign.plan import ModelPlan
 from tensign.preprocess import PreprocessSpec, Resize
 from tensign.proof.samples import photographs
 
-RESNETS = ("resnet18", "resnet50")
-PRECISIONS = ("fp32", "fp16", "int8")
-SIDE, CLASSES = 300, 1000
+RESNETS, SIDE, CLASSES = resnets.NAMES, resnets.SIDE, resnets.CLASSES
+PRECISIONS, ARCHIVE = ("fp32", "fp16", "int8"), "torch"
 SPEC = PreprocessSpec((Resize(SIDE, SIDE, "squish"),))
-_CALIBRATION, _RIDGE, _SURE = 64, 1.0, 8.0  # pieces; of the mean square of their features; a logit
+_CALIBRATION = 64  # pieces
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -41,7 +39,7 @@ def names(task: Task) -> tuple[str, ...]:
 
 def cells(task: Task) -> Iterator[Cell]:
     for name in names(task):
-        for precision in PRECISIONS:
+        for precision in (*PRECISIONS, *([ARCHIVE] if name in RESNETS else [])):
             yield f"{name} {precision}", partial(_made, task, name, precision)
 
 
@@ -58,15 +56,11 @@ def onnx_file(task: Task, name: str, precision: str) -> Path:
     return ModelPlan.of(directory(task, name, precision)).file
 
 
-def torch_network(task: Task, name: str) -> Any:
-    """The same network for torch, float32 [B,3,300,300], normalised -> logits [B,1000]; on the CPU. Raises Absent."""
-    torch, torchvision = _torch()
-    weights = task.models / f"{name}.pt"
-    if name not in RESNETS or not weights.exists():
-        raise Absent(f"{name}: there are no weights of it for torch here")
-    network = getattr(torchvision.models, name)(weights=None)
-    network.load_state_dict(torch.load(weights, weights_only=True))
-    return network.eval()
+def spec(task: Task, name: str) -> PreprocessSpec:
+    """How pictures are prepared for it. Raises Absent where it is not made."""
+    found = SPEC if name in RESNETS else ModelPlan.of(directory(task, name, "fp32")).preprocess
+    assert found is not None
+    return found
 
 
 def pieces(spec: PreprocessSpec, count: int) -> Pixels:
@@ -91,69 +85,45 @@ def _made(task: Task, name: str, precision: str) -> dict[str, Any]:
         if precision == "int8" and name != "resnet18":
             raise Absent("calibration takes minutes, and resnet18 tells the same")
         path.mkdir(parents=True, exist_ok=True)
-        if precision == "fp32":
-            _export(task, name, path / "model.onnx")
-        else:
-            _varied(onnx_file(task, name, "fp32"), precision, path / "model.onnx")
-        if name == "lite0":
-            shutil.copytree(MODEL, path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.onnx"))
-        else:
-            models.describe(path, CLASSES, SPEC)
+        if precision == ARCHIVE:
+            return {"bytes": resnets.archive(_resnet(task, name), path)}
+        _onnx(task, name, precision, path)
     return {"bytes": ModelPlan.of(path).file.stat().st_size}
 
 
-def _torch() -> tuple[Any, Any]:
+def _resnet(task: Task, name: str) -> Any:
+    return resnets.made(task, name, pieces(SPEC, _CALIBRATION), len(photographs()))
+
+
+def _onnx(task: Task, name: str, precision: str, path: Path) -> None:
     try:
-        import torch
-        import torchvision
+        import models
     except ImportError as error:
-        raise Absent(f"{error.name} is not installed: pip install torch torchvision") from None
-    return torch, torchvision
+        raise Absent(f"{error.name} is not installed: pip install onnx onnxscript") from None
+    if precision == "fp32":
+        _export(_resnet(task, name), path / "model.onnx")
+    else:
+        _varied(onnx_file(task, name, "fp32"), precision, path / "model.onnx")
+    if name == "lite0":
+        shutil.copytree(MODEL, path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.onnx"))
+    else:
+        models.describe(path, CLASSES, SPEC)
 
 
-def _export(task: Task, name: str, target: Path) -> None:
-    torch, torchvision = _torch()
+def _export(network: Any, target: Path) -> None:
     try:
         from tensign_converters.pictures.export import export
         from tensign_converters.pictures.model import rebuilt
-        from tensign_converters.pictures.preprocessing import COLOUR, Preprocessing, network_input
+        from tensign_converters.pictures.preprocessing import COLOUR, Preprocessing
         from tensign_converters.pictures.steps import Normalize, Scale
         from tensign_converters.subject import Head
     except ImportError as error:
         raise Absent(f"{error.name} is not installed: pip install onnx onnxscript") from None
-    torch.manual_seed(0)
-    network = getattr(torchvision.models, name)(weights=None).eval()
-    steps = (Scale(255.0), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    steps = (Scale(255.0), Normalize(list(resnets.MEAN), list(resnets.DEVIATION)))
     prepared = Preprocessing(COLOUR, SPEC.steps, steps, (SIDE, SIDE), (SIDE, SIDE))
-    with torch.no_grad():
-        given = network_input(prepared, torch.from_numpy(pieces(SPEC, _CALIBRATION)))
-        norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-        for norm in norms:
-            norm.train()
-            norm.momentum = None
-        network(given)
-        network.eval()
-        head, network.fc = network.fc, torch.nn.Identity()
-        _fit(torch, head, network(given))
-        network.fc = head
-    torch.save(network.state_dict(), task.models / f"{name}.pt")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
         export(rebuilt(network, prepared, Head("classification", "softmax", -1), (CLASSES,), {}), target)
-
-
-def _fit(torch: Any, head: Any, features: Any) -> None:
-    """Makes a linear layer tell from which photograph the pieces with these features [n,f] are: ridge regression."""
-    count = len(photographs())
-    wanted = _SURE * torch.nn.functional.one_hot(torch.arange(len(features)) % count).float()
-    mean = features.mean(0)
-    centred, target = features - mean, wanted - wanted.mean(0)
-    products = centred @ centred.T
-    ridge = _RIDGE * products.diagonal().mean() * torch.eye(len(features))
-    head.weight.zero_()
-    head.bias.fill_(-_SURE)  # of classes that no photograph is
-    head.weight[:count] = (centred.T @ torch.linalg.solve(products + ridge, target)).T
-    head.bias[:count] = wanted.mean(0) - head.weight[:count] @ mean
 
 
 def _varied(source: Path, precision: str, target: Path) -> None:

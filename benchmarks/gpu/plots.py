@@ -23,7 +23,7 @@ def draw(document: Document, file: Path) -> list[Path]:
         ("inprocess", file, _in_process),
         ("served", file.with_stem(f"{file.stem}-served"), _over_grpc),
     ):
-        networks = sorted({cell["network"] for cell in _lines(document, step)})
+        networks = sorted({judgement.network_of(cell) for cell in _lines(document, step)})
         if networks:
             figure = Figure(figsize=(6.5 * len(networks), 5), layout="constrained")
             for axes, network in zip(figure.subplots(1, len(networks), squeeze=False)[0], networks, strict=True):
@@ -47,8 +47,7 @@ def _in_process(axes: Axes, document: Document, network: str) -> None:
     for number, cell in enumerate(own):
         batches = [int(batch) for batch in cell["batches"]]
         rates = [max(each["images_per_s"] for each in _ways(figures)) for figures in cell["batches"].values()]
-        look: Any = {"color": _COLORS[number % len(_COLORS)], "marker": _MARKS[number // len(_COLORS) % len(_MARKS)]}
-        axes.plot(batches, rates, label=cell["method"], lw=2 if cell["own"] else 1, **look)
+        axes.plot(batches, rates, label=cell["method"], lw=2 if cell["own"] else 1, **_look(number))
     work = next((c for c in judgement.cells(document, "inprocess").values() if c["network"] == network and "flop" in c), None)
     gpus = document["device"]["gpus"]
     if work and gpus and (sheet := peaks.DATA_SHEETS.get(gpus[0]["name"])) and document["on"] != "cpu":
@@ -61,16 +60,23 @@ def _in_process(axes: Axes, document: Document, network: str) -> None:
     axes.set_ylabel("images/s, in process")
 
 
+def _look(number: int) -> Any:
+    return {"color": _COLORS[number % len(_COLORS)], "marker": _MARKS[number // len(_COLORS) % len(_MARKS)]}
+
+
 def _ways(figures: Document) -> list[Document]:
     return [figures[how] for how in judgement.WAYS if how in figures]
 
 
 def _over_grpc(axes: Axes, document: Document, network: str) -> None:
-    cells = [cell for cell in _lines(document, "served") if cell["network"] == network]
-    for number, kind in enumerate(dict.fromkeys(cell["kind"] for cell in cells)):
-        points = [(cell["images_per_s"], cell["p50_ms"]) for cell in cells if cell["kind"] == kind]
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for cell in _lines(document, "served"):
+        if judgement.network_of(cell) == network:
+            called = cell["kind"] + cell["network"].removeprefix(network)
+            lines.setdefault(called, []).append((cell["images_per_s"], cell["p50_ms"]))
+    for number, (called, points) in enumerate(lines.items()):
         rates, latencies = zip(*points, strict=True)
-        axes.plot(rates, latencies, marker="o", color=_COLORS[number], label=kind)
+        axes.plot(rates, latencies, label=called, lw=1, **_look(number))
     for what, limit in (
         ("in process", judgement.best(document, network, lambda cell: cell["own"])),
         ("no-op server", judgement.fastest(document, "no-op")),

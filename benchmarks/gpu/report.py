@@ -9,7 +9,13 @@ from typing import Any
 from gpu import device, judgement, peaks
 from gpu.step import Document
 
-_UNITS = {"bytes_per_s": (1e9, "GB/s"), "flop_per_s": (1e12, "TFLOP/s"), "bytes": (2**20, "MiB"), "flop": (1e9, "GFLOP")}
+_UNITS = {
+    "bytes_per_s": (1e9, "GB/s"),
+    "flop_per_s": (1e12, "TFLOP/s"),
+    "bytes": (2**20, "MiB"),
+    "taken_bytes": (2**20, "MiB taken of the device"),
+    "flop": (1e9, "GFLOP"),
+}
 
 
 def lines(cells: Document) -> Iterator[str]:
@@ -67,6 +73,7 @@ def markdown(document: Document, plots: list[str] | None = None) -> str:
             ],
             _in_process(document),
         ),
+        ("Decoding", ["what", "found"], [[name, _short(cell)] for name, cell in _measured(document, "decode")]),
         ("Over gRPC", ["model", "sent", "in flight", "images/s", "p50 ms", "p99 ms"], _over_grpc(document)),
         ("Memory", ["what", "found"], [[name, _short(cell)] for name, cell in _memory(document)]),
         ("Not measured", ["step", "what", "because"], _not_measured(document)),
@@ -137,7 +144,7 @@ def _over_grpc(document: Document) -> Iterator[list[str]]:
 def _memory(document: Document) -> list[tuple[str, Document]]:
     after = [(name, cell) for name, cell in _measured(document, "served") if set(cell) == {"network", "bytes"}]
     return after + [
-        (name, {"growth": f"{cell['growth_bytes'] / 2**20:.0f} MiB in {cell['seconds']:.0f} s"})
+        (name, {"growth": f"{cell['growth_bytes'] / 2**20:.0f} MiB in {cell['seconds']:.0f} s"} if "seconds" in cell else cell)
         for name, cell in _measured(document, "memory")
     ]
 

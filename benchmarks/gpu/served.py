@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 import h2load
 import transport
-from gpu import device, networks
+from gpu import device, networks, sharedmemory
 from gpu.load import Generators
 from gpu.step import OVER, Absent, Cell, Task
 from tensign.bench.load import Load
@@ -26,9 +25,9 @@ from tensign.proof.samples import photographs
 from tensign.rpc.codec import encode_request
 
 PRECISION = "fp16"
-_SECONDS, _WARMUP_S = 1.5, 0.7
-_AT_LOAD, _AT_LOAD_S = 0.7, 5.0
-_PROCESSES = re.compile(r"--(?:grpc-|server-)?(?:processes|workers|frontends)\b")
+_SECONDS, _WARMUP_S = 1.2, 0.5
+_AT_LOAD, _AT_LOAD_S = 0.7, 4.0
+_FRONT_ENDS, _COUNTS = "--front-ends", (2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +44,18 @@ class Kind:
 
 KINDS = (
     Kind("raw, unary"),
-    Kind("raw, stream", streams=1),
-    Kind("raw, stream of 16 rows", streams=1, rows=16, levels=(1, 8, 16, 32)),
-    Kind("raw, unary, h2load", by_h2load=True, levels=(16, 64)),
+    Kind("raw, stream", streams=1, levels=(16, 64, 256)),
+    Kind("raw, stream of 16 rows", streams=1, rows=16, levels=(8, 32)),
+    Kind("raw, unary, h2load", by_h2load=True, levels=(64,)),
     Kind("encoded, unary", encoded=True, levels=(1, 64)),
-    Kind("encoded, stream", streams=1, encoded=True, levels=(16, 64)),
+    Kind("encoded, stream", streams=1, encoded=True, levels=(64,)),
+)
+# With several front ends: enough to tell which number of them is the best.
+FEW = (
+    Kind("raw, unary", levels=(1, 64, 256)),
+    Kind("raw, stream", streams=1, levels=(256,)),
+    Kind("raw, stream of 16 rows", streams=1, rows=16, levels=(32,)),
+    Kind("encoded, stream", streams=1, encoded=True, levels=(64,)),
 )
 
 
@@ -92,28 +98,36 @@ class Target:
 
 
 def cells(task: Task) -> Iterator[Cell]:
-    known = list(reversed(networks.names(task)[1:]))
+    """Of front ends a few numbers are tried with the first network, the best of them with the others."""
+    first, *others = reversed(networks.names(task)[1:])
     with Generators() as generators:
         for mode in ("aio", "threads"):
             with transport.noop(mode) as address:
-                target = Target(task, generators, address, known[0], "no-op")
+                target = Target(task, generators, address, first, "no-op")
                 for kind in KINDS:
                     level = _levels(task, kind)[-2:][0]
                     if not kind.encoded:
                         yield f"no-op server {mode}, {kind.name}, {level}", partial(target.measured, kind, level)
-        for network in known:
-            yield from _of(task, generators, network, network, KINDS)
-        option = _PROCESSES.search(_help())
-        if option is None:
-            yield "several server processes", partial(_absent, "`tensign serve` has no option for several processes")
-        else:
-            for count in (count for count in (2, 4, 8) if count <= device.cores()):
-                called, more = f"{known[0]} by {count} processes", (option.group(), str(count))
-                yield from _of(task, generators, known[0], called, [kind for kind in KINDS if not kind.encoded], *more)
+        offered = _FRONT_ENDS in _help()
+        none = (_FRONT_ENDS, "0") if offered else ()
+        rates = {0: (yield from _of(task, generators, first, 0, KINDS, *none))}
+        if not offered:
+            yield "front ends", partial(_absent, f"`tensign serve` has no option {_FRONT_ENDS} here")
+        for count in (count for count in _COUNTS if offered and count <= max(2, device.cores() // 2)):
+            rates[count] = yield from _of(task, generators, first, count, FEW, _FRONT_ENDS, str(count))
+        yield from sharedmemory.cells(task, generators, first, PRECISION, *none)
+        best = max(rates, key=lambda count: rates[count])
+        for network in others:
+            yield from _of(task, generators, network, 0, KINDS if not best else FEW, *none)
+            if best:
+                yield from _of(task, generators, network, best, FEW, _FRONT_ENDS, str(best))
 
 
-def _of(task: Task, generators: Generators, network: str, called: str, kinds: Sequence[Kind], *options: str) -> Iterator[Cell]:
-    """Everything about one network, behind one server."""
+def _of(
+    task: Task, generators: Generators, network: str, fronts: int, kinds: Sequence[Kind], *options: str
+) -> Generator[Cell, None, float]:
+    """Everything about one network, behind one server; most images/s of raw pictures."""
+    called = f"{network} by {fronts} front ends" if fronts else network
     with contextlib.ExitStack() as stack:
         try:
             if task.left_s < 0:
@@ -122,7 +136,7 @@ def _of(task: Task, generators: Generators, network: str, called: str, kinds: Se
             address = stack.enter_context(served(path, "--device", task.device, *options))
         except (Absent, ModelNotReady) as reason:
             yield f"{called}, served", partial(_absent, str(reason))
-            return
+            return 0.0
         target = Target(task, generators, address, network, called)
         yield f"{called}, memory after warm-up", target.memory
         for kind in kinds:
@@ -130,6 +144,7 @@ def _of(task: Task, generators: Generators, network: str, called: str, kinds: Se
                 yield f"{called}, {kind.name}, {level}", partial(target.measured, kind, level)
         yield f"{called}, {_AT_LOAD:.0%} of the best load", target.at_load
         yield f"{called}, memory after the load", target.memory
+    return float(target.best.get("images_per_s", 0.0))
 
 
 def _absent(reason: str) -> None:
@@ -142,7 +157,7 @@ def _help() -> str:
 
 
 def _levels(task: Task, kind: Kind) -> tuple[int, ...]:
-    return kind.levels if task.on_gpu else kind.levels[:1]
+    return kind.levels if task.on_gpu else (1,)
 
 
 def messages(model: str, kind: Kind) -> list[bytes]:
