@@ -27,6 +27,7 @@ from tensign.rpc.health import why_not_serving
 from tensign.server import Server
 from tensign.signature import Arrays
 from tensign.testing import running, serving
+from test_engines_worker import TRUSTED, kill, odd_model, rows
 
 
 def test_a_server_that_is_ready_serves_and_one_that_is_gone_does_not(mean_model: Path) -> None:
@@ -97,6 +98,20 @@ def test_whoever_watches_a_server_learns_that_its_device_is_lost(mean_model: Pat
             health: Any = health_pb2_grpc.HealthStub(channel)
             named = {name: health.Check(health_pb2.HealthCheckRequest(service=name)).status for name in ("ill", "well")}
         assert named == {"ill": health_pb2.HealthCheckResponse.NOT_SERVING, "well": health_pb2.HealthCheckResponse.SERVING}
+
+
+def test_a_model_whose_process_is_given_up_has_the_server_started_again(tmp_path: Path) -> None:
+    path = odd_model(tmp_path / "model")
+    model = Model.load(path, TRUSTED)
+    with serving(model) as address:
+        kill(model)
+        model.infer(rows("", 1), timeout_s=60)
+        assert not model.lost and why_not_serving(address) == ""  # it came back
+        (path / "broken").touch()
+        kill(model)
+        with pytest.raises(ModelNotReady, match="does not start any more"):
+            model.infer(rows("", 1), timeout_s=60)
+        assert model.lost and why_not_serving(address) == "NOT_SERVING"
 
 
 def test_its_status_is_that_of_the_answer() -> None:
