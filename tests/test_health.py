@@ -100,6 +100,26 @@ def test_whoever_watches_a_server_learns_that_its_device_is_lost(mean_model: Pat
         assert named == {"ill": health_pb2.HealthCheckResponse.NOT_SERVING, "well": health_pb2.HealthCheckResponse.SERVING}
 
 
+def test_whoever_watches_is_told_without_asking_whoever_else_has_left(mean_model: Path) -> None:
+    plan = ModelPlan.of(mean_model)
+    engine = Failing(plan.file, "cpu")
+    model = Model(plan, [engine], name="ill", version="1", config=CPU)
+    with serving(model) as address, grpc.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        names = ("", "ill", "ill", "other")
+        leaves, *watches = [stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=60) for name in ("ill", *names)]
+        said = health_pb2.HealthCheckResponse
+        serves = said.SERVING
+        assert next(leaves).status == serves
+        assert [next(watch).status for watch in watches] == [serves, serves, serves, said.SERVICE_UNKNOWN]
+        leaves.cancel()
+        engine.lost = True  # as on a lane's thread, of which the server is not told
+        assert [next(watch).status for watch in watches[:3]] == [said.NOT_SERVING] * 3
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Check(health_pb2.HealthCheckRequest(service="other"))
+        assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+
 def test_a_model_whose_process_is_given_up_has_the_server_started_again(tmp_path: Path) -> None:
     path = odd_model(tmp_path / "model")
     model = Model.load(path, TRUSTED)
