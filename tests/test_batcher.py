@@ -280,6 +280,26 @@ def test_whoever_waits_for_room_is_told(batcher: Batcher, engine: GatedEngine) -
     wait([first, queued], SOON)
 
 
+def test_who_is_told_that_his_deadline_passed_may_ask_again(batcher: Batcher, engine: GatedEngine, clock: Clock) -> None:
+    """Of a full queue, too: it is looked through already."""
+    first = submit(batcher, 1)
+    engine.wait_until_busy()
+    expired, queued = submit(batcher, *range(10), deadline=1.0), submit(batcher, *range(10))
+    refused: list[QueueFull] = []
+
+    def again(_: Future[Outputs]) -> None:
+        try:
+            submit(batcher, *range(11))
+        except QueueFull as error:
+            refused.append(error)
+
+    expired.add_done_callback(again)
+    clock.now = 2.0
+    engine.open()
+    assert answer(queued) == [2.0 * row for row in range(10)]
+    assert len(refused) == 1 and answer(first) == [2]
+
+
 def test_settling_while_the_engine_looks_at_the_queue_harms_nobody(statistics: Statistics) -> None:
     batcher = Batcher(
         [Place(lambda batch, *_: {"y": batch["x"]})], Buckets((1,), (1.0,)), max_queue_rows=100, statistics=statistics

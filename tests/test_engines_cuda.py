@@ -11,6 +11,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -329,7 +330,6 @@ def test_the_engine_on_a_gpu_asks_for_what_it_should(doubler: Path, monkeypatch:
     ("options", "provider", "setting"),
     [
         ({"tf32": True}, cuda.CUDA, {"use_tf32": "1"}),
-        ({"accelerator": "cuda-graphs"}, cuda.CUDA, {"enable_cuda_graph": "1"}),
         ({"accelerator": "tensorrt"}, cuda.TENSORRT, {"device_id": "0", "trt_fp16_enable": "0"}),
         ({"accelerator": "tensorrt", "half": True}, cuda.TENSORRT, {"trt_fp16_enable": "1"}),
     ],
@@ -345,9 +345,44 @@ def test_what_is_asked_for_on_top(
     as_on_cuda(monkeypatch, asked)
     engine = OnnxEngine(doubler, "cuda", **options)
     engine.load()
-    assert engine.lanes == (1 if options.get("accelerator") == "cuda-graphs" else 2)
+    assert engine.lanes == 2
     name, given = asked[0][0]
     assert name == provider and setting.items() <= given.items()
+
+
+def test_graphs_are_captured_and_replayed_on_one_thread(doubler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[Any]] = []
+    as_on_cuda(monkeypatch, asked)
+    fake: Any = onnxruntime.InferenceSession
+    threads: list[int] = []
+
+    class Session(fake):  # type: ignore[misc]
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("run"):
+                threads.append(threading.get_ident())
+            return super().__getattr__(name)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    engine = OnnxEngine(doubler, "cuda", accelerator="cuda-graphs")
+    engine.load()
+    engine.warmup(rows(4))
+    warmed = len(threads)
+    for count in (4, 3):  # one that was warmed, and one that was not
+        with ThreadPoolExecutor(1) as lane:
+            answer = lane.submit(engine.run, rows(count)).result()
+        assert np.array_equal(answer["y"], 2 * rows(count)["x"].astype(np.float32))
+    assert 0 < warmed < len(threads) and len(set(threads)) == 1 and threading.get_ident() not in threads
+    assert engine.lanes == 1
+    assert [dict(providers)[cuda.CUDA]["enable_cuda_graph"] for providers in asked] == [
+        "0",
+        "1",
+        "1",
+        "0",
+    ]  # by any shape, none
+    (thread,) = [each for each in threading.enumerate() if each.ident == threads[0]]
+    engine.close()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("options", [{"tf32": True}, {"accelerator": "tensorrt"}])

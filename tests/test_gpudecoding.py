@@ -58,6 +58,13 @@ class Lost(Marked):
         raise RuntimeError("CUDA error 719")
 
 
+class Short(Marked):
+    """Gives fewer pictures than it was asked for."""
+
+    def decode(self, encoded: Sequence[bytes]) -> list[Pixels | None]:
+        return super().decode(encoded)[1:]
+
+
 def decoding(decoder: Any, pixels: int | None = TILE) -> GpuDecoding:
     return GpuDecoding(decoder, "cuda:0", pixels, Difference(1, 1.0))
 
@@ -194,15 +201,18 @@ def test_pixels_of_another_size_are_not_taken() -> None:
     np.testing.assert_array_equal(through(Turned(), jpeg())[0], on_cpu(jpeg()))
 
 
-def test_a_device_that_fails_is_asked_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    large, decoder = jpeg(), Lost()
+@pytest.mark.parametrize(
+    ("decoder", "why"), [(Lost(), "CUDA error 719"), (Short(), "zip() argument 2 is longer than argument 1")]
+)
+def test_a_device_that_fails_is_asked_no_more(decoder: Marked, why: str, caplog: pytest.LogCaptureFixture) -> None:
+    large = jpeg()
     found = decoding(decoder)
     for _ in range(3):
         for picture in found.pictures([large, large], max_pixels=LIMIT):
             np.testing.assert_array_equal(np.asarray(picture), on_cpu(large))
     assert (len(decoder.given), found.pixels) == (1, None)
     assert [record.getMessage() for record in caplog.records] == [
-        "cuda:0 decodes no more: CUDA error 719; pictures are decoded on the CPU from now on"
+        f"cuda:0 decodes no more: {why}; pictures are decoded on the CPU from now on"
     ]
 
 

@@ -27,6 +27,7 @@ from tensign.rpc.health import why_not_serving
 from tensign.server import Server
 from tensign.signature import Arrays
 from tensign.testing import running, serving
+from test_engines_worker import TRUSTED, kill, odd_model, rows
 
 
 def test_a_server_that_is_ready_serves_and_one_that_is_gone_does_not(mean_model: Path) -> None:
@@ -97,6 +98,40 @@ def test_whoever_watches_a_server_learns_that_its_device_is_lost(mean_model: Pat
             health: Any = health_pb2_grpc.HealthStub(channel)
             named = {name: health.Check(health_pb2.HealthCheckRequest(service=name)).status for name in ("ill", "well")}
         assert named == {"ill": health_pb2.HealthCheckResponse.NOT_SERVING, "well": health_pb2.HealthCheckResponse.SERVING}
+
+
+def test_whoever_watches_is_told_without_asking_whoever_else_has_left(mean_model: Path) -> None:
+    plan = ModelPlan.of(mean_model)
+    engine = Failing(plan.file, "cpu")
+    model = Model(plan, [engine], name="ill", version="1", config=CPU)
+    with serving(model) as address, grpc.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        names = ("", "ill", "ill", "other")
+        leaves, *watches = [stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=60) for name in ("ill", *names)]
+        said = health_pb2.HealthCheckResponse
+        serves = said.SERVING
+        assert next(leaves).status == serves
+        assert [next(watch).status for watch in watches] == [serves, serves, serves, said.SERVICE_UNKNOWN]
+        leaves.cancel()
+        engine.lost = True  # as on a lane's thread, of which the server is not told
+        assert [next(watch).status for watch in watches[:3]] == [said.NOT_SERVING] * 3
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Check(health_pb2.HealthCheckRequest(service="other"))
+        assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_model_whose_process_is_given_up_has_the_server_started_again(tmp_path: Path) -> None:
+    path = odd_model(tmp_path / "model")
+    model = Model.load(path, TRUSTED)
+    with serving(model) as address:
+        kill(model)
+        model.infer(rows("", 1), timeout_s=60)
+        assert not model.lost and why_not_serving(address) == ""  # it came back
+        (path / "broken").touch()
+        kill(model)
+        with pytest.raises(ModelNotReady, match="does not start any more"):
+            model.infer(rows("", 1), timeout_s=60)
+        assert model.lost and why_not_serving(address) == "NOT_SERVING"
 
 
 def test_its_status_is_that_of_the_answer() -> None:

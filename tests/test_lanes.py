@@ -237,6 +237,24 @@ def test_memory_that_runs_out_makes_batches_smaller_and_loses_nothing(made: Made
     assert batcher.buckets.rows == (1, 2)
 
 
+def test_of_a_request_that_failed_nothing_more_is_run(made: Made) -> None:
+    device = Device()
+
+    def bad_at_two(rows: list[float]) -> None:
+        if len(rows) > 2:
+            raise OutOfMemory("cuda:0: no room")
+        if 2 in rows:
+            raise ValueError("no")
+
+    device.fault = bad_at_two
+    device.open()
+    batcher = made(device)
+    with pytest.raises(EngineError, match="ValueError"):
+        submit(batcher, *range(8)).result(SOON)
+    assert answer(submit(batcher, 9)) == [18]
+    assert device.batches == [[*range(8)], [*range(4)], [0, 1], [2, 3], [9]]
+
+
 def test_where_not_even_one_row_fits_its_request_fails_alone(made: Made) -> None:
     device = Device()
 

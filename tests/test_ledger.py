@@ -96,6 +96,25 @@ def test_a_budget_is_no_memory_that_others_have() -> None:
     assert Ledger(limit=5000 * MIB, look=card.look).left("cuda:0") == (1000 - SPARE) * MIB
 
 
+def test_a_gpu_called_by_two_names_has_one_sum() -> None:
+    card = Card({"cuda:0": 1000})
+    names = "cuda:0", "cuda:GPU-1", "cuda:1"
+
+    def look() -> Mapping[str, Room]:
+        (room,) = card.look().values()
+        free = room.free - card.taken.get("cuda:GPU-1", 0) * MIB
+        return {name: Room(free, room.total, uuid) for name, uuid in zip(names, ("GPU-1", "GPU-1", "GPU-2"), strict=True)}
+
+    ledger = Ledger(limit=7000 * MIB, look=look)
+    loaded(ledger, "a", Fake(card, 3000))
+    loaded(ledger, "b", Fake(card, 1000, "cuda:GPU-1"))
+    assert [ledger.left(name) for name in ("cuda:0", "cuda:GPU-1")] == [3000 * MIB] * 2 and ledger.left("cuda:1") == 4488 * MIB
+    with pytest.raises(
+        ProviderUnavailable, match='"a" 3000, "b" 1000, other processes 1000; "c" needs 3001, more than the 3000'
+    ):
+        loaded(ledger, "c", Fake(card, 3001))
+
+
 def test_what_has_to_stay_free_is_the_same_for_who_comes_later_or_again() -> None:
     card = Card({"cuda:0": 500})
     ledger = Ledger(limit=6000 * MIB, look=card.look)
@@ -219,19 +238,21 @@ FIRST, SECOND = "GPU-00000000-0000-0000-0000-000000000000", "MIG-01010101-0101-0
 
 
 def test_the_driver_tells_what_is_free_on_whole_gpus_and_parts() -> None:
-    assert rooms({FIRST: 5, SECOND: 7}) == {"cuda:0": Room(5, 80 << 30), "cuda:1": Room(7, 80 << 30)}
+    assert rooms({FIRST: 5, SECOND: 7}) == {"cuda:0": Room(5, 80 << 30, FIRST), "cuda:1": Room(7, 80 << 30, SECOND)}
 
 
 def test_a_device_is_known_by_its_own_name_too_and_by_how_that_begins() -> None:
     found = rooms({NAMES[1]: 5, NAMES[200]: 7})
-    assert found == {f"cuda:{NAMES[1]}": Room(5, 80 << 30), f"cuda:{NAMES[200]}": Room(7, 10 << 30)}
+    assert found == {
+        f"cuda:{name}": Room(free, size << 30, name) for name, free, size in ((NAMES[1], 5, 80), (NAMES[200], 7, 10))
+    }
     ledger = Ledger(look=lambda: {device: Room(2 << 30, 8 << 30) for device in (*found, "cuda:10")})
     assert ledger.left(f"cuda:{NAMES[200][:9]}") == (2 << 30) - RESERVE
     assert ledger.left("cuda:MIG-none") is None and ledger.left("cuda:1") is None
 
 
 def test_a_device_of_which_it_does_not_tell_is_left_out() -> None:
-    assert rooms({SECOND: 7}) == {"cuda:1": Room(7, 80 << 30)}
+    assert rooms({SECOND: 7}) == {"cuda:1": Room(7, 80 << 30, SECOND)}
     assert rooms({FIRST: 5}, FakeDriver(status=100)) == {}
 
 

@@ -103,6 +103,15 @@ def test_who_comes_while_the_lane_is_lent_is_answered_by_it_later() -> None:
     batcher.close(SOON)
 
 
+def test_who_is_called_back_under_the_lock_has_its_rows_run_by_the_lane(quick: Batcher, doubler: Doubler) -> None:
+    """Else everybody who asks for anything would wait for that run."""
+    held, later = quick.reserve(1000), list[Future[Outputs]]()
+    quick.room(1).add_done_callback(lambda _: later.append(submitted(quick, 7)))
+    quick.settle(held, EngineError("bad picture"))
+    assert later[0].result(SOON)["y"].tolist() == [[14]]
+    assert doubler.threads == ["tensign-engine"]
+
+
 def test_closing_waits_for_what_runs_on_a_lent_lane() -> None:
     lent, go = threading.Event(), threading.Event()
 

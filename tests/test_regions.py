@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +127,16 @@ def test_there_are_only_so_many(table: Regions, memory: Path, monkeypatch: pytes
         table.register("c", memory.name, 0, 1)
 
 
+def test_they_leave_descriptors_for_connections(table: Regions, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (11, 4096))
+    for name in ("a", "b"):
+        table.register(name, memory.name, 0, 1)
+    with pytest.raises(InvalidInput, match="2 regions are registered, which is as many as there may be"):
+        table.register("c", memory.name, 0, 1)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    table.register("c", memory.name, 0, 1)
+
+
 def descriptors() -> int:
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
@@ -157,8 +168,11 @@ def test_memory_that_is_cut_off_harms_nobody(table: Regions, memory: Path) -> No
     with pytest.raises(InvalidInput, match='region "one": its shared memory was cut off, 10 of 90 bytes are left'):
         table["one"].read(0, 90)
     assert table["one"].read(0, 10) == bytes(range(10, 20))
-    table["one"].write(80, b"x")  # grows again, within the region
-    assert memory.stat().st_size == 91
+    for offset, left in ((9, 1), (80, 0)):
+        with pytest.raises(InvalidInput, match=f'region "one": its shared memory was cut off, {left} of 2 bytes are left'):
+            table["one"].write(offset, b"xy")
+    table["one"].write(8, b"xy")
+    assert memory.read_bytes()[17:] == b"\x11xy"
 
 
 def test_one_name_is_one_registration_from_many_threads(table: Regions, memory: Path) -> None:

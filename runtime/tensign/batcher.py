@@ -61,6 +61,7 @@ class Batcher:
         self._working = len(self._lanes)
         self._lends = len(self._lanes) == 1 and self._places[0].local
         self._idle = False  # whether the one lane waits for rows, and may be lent
+        self._calling = 0  # callbacks that run under the lock, one within another: from there nothing may be run or swept
         for lane in self._lanes:
             lane.start()
 
@@ -82,7 +83,8 @@ class Batcher:
                 raise TooLarge(
                     f"{rows} rows in one request are more than the queue's {self._max_queue_rows}; send fewer at once"
                 )
-            if self._waiting_rows + rows > self._max_queue_rows and time.perf_counter_ns() - self._swept_ns > _SWEEP_NS:
+            full = self._waiting_rows + rows > self._max_queue_rows
+            if full and not self._calling and time.perf_counter_ns() - self._swept_ns > _SWEEP_NS:
                 self._sweep()
             if self._waiting_rows + rows > self._max_queue_rows:
                 raise QueueFull(f"{self._waiting_rows} rows are waiting and {self._max_queue_rows} may; try again later")
@@ -198,7 +200,7 @@ class Batcher:
                         self._changed.acquire()
                     continue
                 if self._returned:
-                    if parts := [part for part in self._returned.popleft() if not self.dropped(part.request)]:
+                    if parts := [part for part in self._returned.popleft() if not self._drop(part.request)]:
                         return parts
                     continue
                 if alike := self._alike():
@@ -266,7 +268,15 @@ class Batcher:
 
     def _is_better_here(self, request: Request) -> bool:
         alone = self._idle and len(self._queue) == 1 and request.rows <= self.buckets.largest and self._places[0].share.alone
-        return alone and self.buckets.time(request.rows) <= _HANDING_OVER_S and not self.dropped(request)
+        free = alone and not self._calling
+        return free and self.buckets.time(request.rows) <= _HANDING_OVER_S and not self._drop(request)
+
+    def _drop(self, request: Request) -> bool:
+        self._calling += 1
+        try:
+            return self.dropped(request)
+        finally:
+            self._calling -= 1
 
     def _alike(self) -> list[Request]:
         """The oldest request and those of its kind behind it, one largest bucket of rows at most.
@@ -278,7 +288,7 @@ class Batcher:
         for request in tuple(self._queue):
             if rows >= self.buckets.largest or (alike and self.buckets.whole):
                 break
-            if self.dropped(request):
+            if self._drop(request):
                 self._queue.remove(request)
             elif not alike or request.kind == alike[0].kind:
                 alike.append(request)
@@ -292,7 +302,7 @@ class Batcher:
         """
         self._swept_ns = time.perf_counter_ns()
         for request in tuple(self._queue):
-            if self.dropped(request):
+            if self._drop(request):
                 self._queue.remove(request)
 
     def _take(self, alike: list[Request]) -> list[Part]:
@@ -318,4 +328,8 @@ class Batcher:
             rows, room = self._room.popleft()
             if room.set_running_or_notify_cancel():
                 free -= rows
-                room.set_result(None)
+                self._calling += 1
+                try:
+                    room.set_result(None)
+                finally:
+                    self._calling -= 1

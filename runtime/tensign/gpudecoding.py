@@ -55,15 +55,12 @@ class GpuDecoding:
         if not sizes:
             return [None]
         try:
-            decoded = self._decoder.decode(images[: len(sizes)])
+            decoded = list(zip(self._decoder.decode(images[: len(sizes)]), sizes, strict=True))
         except Exception as error:  # of the device, not of a picture
             self.pixels = None
             log.error("%s decodes no more: %s; pictures are decoded on the CPU from now on", self._device, error)
             return [None]
-        return [
-            pixels if pixels is not None and pixels.shape == (high, wide, 3) else None
-            for pixels, (wide, high) in zip(decoded, sizes, strict=True)
-        ]
+        return [pixels if pixels is not None and pixels.shape == (high, wide, 3) else None for pixels, (wide, high) in decoded]
 
     def _suits(self, encoded: bytes, max_pixels: int) -> tuple[int, int] | None:
         """Width and height of a JPEG that is large enough and of a kind whose difference was measured; else None."""

@@ -96,7 +96,8 @@ class Lane(threading.Thread):
         rows, buckets = sum(part.rows for part in parts), self._work.buckets
         if rows > buckets.largest:  # which was larger when they were taken
             for piece in _divided(parts, buckets.largest):
-                self._run_batch(piece)
+                if wanted := [part for part in piece if not self._work.dropped(part.request)]:
+                    self._run_batch(wanted)
             return
         bucket = buckets.holding(rows)
         try:

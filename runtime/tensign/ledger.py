@@ -44,13 +44,13 @@ class Ledger:
         """Bytes of a device that have to stay free, None where nothing tells what is: as --device names it."""
         rooms = {} if device == "cpu" else self._look()
         named = _named(device, rooms)
-        return self._headroom(named, rooms[named]) if named in rooms else None
+        return self._headroom(named, rooms) if named in rooms else None
 
     def left(self, device: str) -> int | None:
         """Bytes that the next model may take, at most 0 where there are none; None where nothing tells."""
         rooms = self._look()
         named = _named(device, rooms)
-        return rooms[named].free - self._headroom(named, rooms[named]) if named in rooms else None
+        return rooms[named].free - self._headroom(named, rooms) if named in rooms else None
 
     @contextmanager
     def loading(self, name: str, engines: Sequence[Engine]) -> Iterator[Holding]:
@@ -59,7 +59,7 @@ class Ledger:
         Raises ProviderUnavailable, with the sums, where it does not fit; closing the engines is the caller's.
         """
         before = self._look() if any(engine.device != "cpu" for engine in engines) else {}
-        left = {device: room.free - self._headroom(device, room) for device, room in before.items()}
+        left = {device: room.free - self._headroom(device, before) for device, room in before.items()}
         for device in (engine.device for engine in engines):
             if device.startswith("cuda") and self._limit is not None and _named(device, before) not in before:
                 raise ProviderUnavailable(
@@ -91,20 +91,27 @@ class Ledger:
         if holding in self._holdings:
             self._holdings.remove(holding)
 
-    def _headroom(self, device: str, room: Room) -> int:
+    def _headroom(self, device: str, rooms: Mapping[str, Room]) -> int:
         if self._limit is None:
             return RESERVE
-        return max(room.free - (self._limit - self._ours(device)), RESERVE)
+        return max(rooms[device].free - (self._limit - sum(self._ours(device, rooms).values())), RESERVE)
 
-    def _ours(self, device: str) -> int:
-        return sum(holding.sizes.get(device, 0) for holding in self._holdings)
+    def _ours(self, device: str, rooms: Mapping[str, Room]) -> dict[Holding, int]:
+        """Bytes that models have of a GPU, whichever of its names they call it by."""
+        names = {device, *(name for name, room in rooms.items() if room.uuid and room.uuid == rooms[device].uuid)}
+        return {
+            holding: max(holding.sizes[name] for name in names & holding.sizes.keys())
+            for holding in self._holdings
+            if names & holding.sizes.keys()
+        }
 
     def _refusal(self, name: str, device: str, rooms: Mapping[str, Room], size: int | None = None) -> ProviderUnavailable:
         room = rooms[device]
-        left = max(room.free - self._headroom(device, room), 0)
+        left = max(room.free - self._headroom(device, rooms), 0)
         budget = room.total - RESERVE if self._limit is None else self._limit
-        others = max(room.total - room.free - self._ours(device), 0)
-        models = [f'"{each.name}" {each.sizes[device] // MIB}' for each in self._holdings if device in each.sizes]
+        ours = self._ours(device, rooms)
+        others = max(room.total - room.free - sum(ours.values()), 0)
+        models = [f'"{each.name}" {taken // MIB}' for each, taken in ours.items()]
         sums = ", ".join((*models, f"other processes {others // MIB}"))
         needs = "more" if size is None else f"{-(-size // MIB)}, more"
         return ProviderUnavailable(

@@ -163,7 +163,7 @@ class Model:
 
     @property
     def lost(self) -> bool:
-        """True where nothing in this process can run it any more: its GPU is lost, and a new process may find it again."""
+        """True where nothing can run it any more: GPUs are lost, or its processes do not start; a new server may find them."""
         return all(engine.lost for engine in self._engines)
 
     @property

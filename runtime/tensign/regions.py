@@ -7,6 +7,7 @@ by SIGBUS, and a map changes between the check and the use of what it holds. Rea
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import threading
 import weakref
@@ -46,18 +47,22 @@ class SystemRegion:
             content = os.pread(self._file, size, self.offset + offset)
         except OSError as error:
             raise InvalidInput(f'region "{self.name}" cannot be read: {error.strerror}') from None
-        if len(content) < size:
-            raise InvalidInput(f'region "{self.name}": its shared memory was cut off, {len(content)} of {size} bytes are left')
+        self._check_left(len(content), size)
         return content
 
     def write(self, offset: int, content: bytes) -> None:
-        """Raises InvalidInput where the system refuses it."""
+        """Raises InvalidInput where the memory was cut off since, which writing would make grow, or the system refuses it."""
+        self._check_left(os.fstat(self._file).st_size - self.offset - offset, len(content))
         try:
             written = os.pwrite(self._file, content, self.offset + offset)
         except OSError as error:
             raise InvalidInput(f'region "{self.name}" cannot be written: {error.strerror}') from None
         if written < len(content):
             raise InvalidInput(f'region "{self.name}" cannot be written: no memory is left for it')
+
+    def _check_left(self, left: int, size: int) -> None:
+        if left < size:
+            raise InvalidInput(f'region "{self.name}": its shared memory was cut off, {max(left, 0)} of {size} bytes are left')
 
 
 Region = SystemRegion | DeviceRegion
@@ -148,14 +153,20 @@ class Regions:
             raise InvalidInput(f'region "{name}" is registered already; unregister it first')
         if not byte_size:
             raise InvalidInput(f'region "{name}": expected at least 1 byte, got 0')
-        if len(self._regions) >= MAX_REGIONS:
-            raise InvalidInput(f"{MAX_REGIONS} regions are registered, which is as many as there may be; unregister one first")
+        if len(self._regions) >= (most := _most()):
+            raise InvalidInput(f"{most} regions are registered, which is as many as there may be; unregister one first")
 
 
 _SWITCHES: dict[type[Region], tuple[str, str]] = {
     SystemRegion: ("system shared memory", "--shared-memory NAMES"),
     DeviceRegion: ("CUDA shared memory", "--cuda-shared-memory"),
 }
+
+
+def _most() -> int:
+    """Each is a descriptor, of which most are for connections."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_REGIONS if allowed == resource.RLIM_INFINITY else min(MAX_REGIONS, allowed // 4)
 
 
 def is_plain(key: str) -> bool:

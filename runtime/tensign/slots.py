@@ -47,11 +47,11 @@ class Slots:
             for at in range(row, bucket):  # one by one, for a list in a cell would be spread over them
                 buffer[at] = buffer[row - 1]  # never what an earlier caller left: it might make the model fail
         return {
-            name: self._buffers[name][:bucket] if name in self._buffers else _on_device(name, parts, bucket)
+            name: self._buffers[name][:bucket] if name in self._buffers else _gathered(name, parts, bucket)
             for name in first.request.arrays
         }
 
 
-def _on_device(name: str, parts: list[Part], bucket: int) -> Any:
+def _gathered(name: str, parts: list[Part], bucket: int) -> Any:
     arrays: list[Any] = [part.request.arrays[name][part.start : part.stop] for part in parts]
     return DeviceArray.gathered(arrays, bucket)

@@ -95,7 +95,8 @@ def serve(
         typer.Option(
             "--cuda-shared-memory",
             envvar="TENSIGN_CUDA_SHARED_MEMORY",
-            help="Let clients register CUDA shared memory; experimental.",
+            help="Let clients register CUDA shared memory; experimental, and for trusted clients only: one that dies at the"
+            " wrong moment can take the GPU with it, for every model there, until the server is started again.",
         ),
     ] = False,
     cache_dir: CacheDir = CACHE,

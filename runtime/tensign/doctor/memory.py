@@ -12,10 +12,11 @@ from tensign.doctor.lookup import Lookup
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Bytes of a device: those that nobody has, and all of them."""
+    """Bytes of a device: those that nobody has, and all of them; uuid tells whose it is, by whichever name."""
 
     free: int
     total: int
+    uuid: str = ""
 
 
 def find_rooms(lookup: Lookup) -> dict[str, Room]:
@@ -50,4 +51,4 @@ def _room(management: Any, gpu: Gpu) -> Room | None:
         return None
     if management.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
         return None
-    return Room(min(memory.free, gpu.memory_bytes), gpu.memory_bytes)
+    return Room(min(memory.free, gpu.memory_bytes), gpu.memory_bytes, gpu.uuid)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 class Engine(Protocol):
     """inputs and outputs are the network's own, known once it is loaded, () where it does not tell; device is where it
-    really runs; ready tells whether it can run at once, lost whether it never can again in this process; form is that of
+    really runs; ready tells whether it can run at once, lost whether it never can again under this server; form is that of
     its last answer, None before there was one. labels and threshold, above which a label counts, are () and None where it
     knows none. lanes: from so many threads at once `run` may be called; local: it computes on the thread that calls, not in a
     process or on a device of its own; device_rows: whether it takes rows that lie in its device's memory, as DeviceArrays. An

@@ -6,10 +6,11 @@ import importlib.util
 import logging
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 MISSING_TEXT = "\uffff"  # ONNX has no missing text: this is what a network gets for it, and no text that anybody writes
 _REFUSAL = re.compile(r"Name:'refuses[ _]([A-Za-z_ ]{1,80}[A-Za-z])[ \d]*'")
+_T = TypeVar("_T")
 _CPU = "CPUExecutionProvider"
 _DTYPES = {"float": "float32", "double": "float64", "string": "object"}  # the rest are called as in numpy
 
@@ -61,6 +63,8 @@ class OnnxEngine(Engine):
         self._warmed: cuda.Sessions | None = None  # on a GPU
         self._runtime: cuda.Runtime | None = None
         self._headroom = headroom
+        # ONNX Runtime keeps captured graphs by thread: on another one it would capture anew, among other models' runs.
+        self._thread = ThreadPoolExecutor(1, "tensign-graphs") if accelerator == "cuda-graphs" else None
         self.lost = False
 
     @property
@@ -96,7 +100,8 @@ class OnnxEngine(Engine):
         kept = tensorrt.folder(self._cache, f"cuda:{index}") if provider == cuda.TENSORRT else ""
 
         def opened(batch: Arrays | None, *, channels_last: bool) -> Any:
-            given = cuda.settings(index, tf32=self._tf32, channels_last=channels_last, graphs=graphs, memory=self._left(index))
+            replays = graphs and batch is not None  # what takes any shape would replay the graph of another one
+            given = cuda.settings(index, tf32=self._tf32, channels_last=channels_last, graphs=replays, memory=self._left(index))
             built = [(provider, tensorrt.settings(index, batch, kept, half=self._half))] if provider == cuda.TENSORRT else []
             return self._open([*built, (cuda.CUDA, given)])
 
@@ -109,7 +114,7 @@ class OnnxEngine(Engine):
         self._open_plain = partial(ways[0], None)
         self._session = self._open_plain()
         self._warmed = cuda.Sessions(ways, ("cuda", index), graphs=graphs)
-        self.lanes = 1 if graphs else cuda.LANES  # a session that replays graphs takes one thread at a time
+        self.lanes = 1 if graphs else cuda.LANES  # one thread runs all that is captured and replayed
 
     def _left(self, index: int) -> int | None:
         """Bytes that a session's arena may take now, at least one; None for any number."""
@@ -139,7 +144,7 @@ class OnnxEngine(Engine):
     def warmup(self, batch: Arrays, params: Mapping[str, Any] | None = None) -> None:
         if self._warmed is not None and all(array.dtype.kind != "O" for array in batch.values()):  # text stays on the host
             try:
-                self._warmed.warm(batch)
+                self._here(self._warmed.warm, batch)
             except TensignError:
                 raise
             except Exception as error:  # no name for what is raised: it would keep this frame, and the session's memory
@@ -153,15 +158,7 @@ class OnnxEngine(Engine):
     ) -> dict[str, npt.NDArray[Any]]:
         batch = {name: text(array) if array.dtype.kind == "O" else array for name, array in batch.items()}
         try:
-            if self._warmed is not None and self._warmed.holds(batch):
-                answers = self._warmed.run(batch)
-            else:
-                if self._session is None:
-                    self._session = self._open_plain()
-                if self._warmed is not None and any(isinstance(array, DeviceArray) for array in batch.values()):
-                    answers = self._warmed.once(self._session, batch)
-                else:
-                    answers = self._session.run(None, batch)
+            answers = self._here(self._answers, batch)
         except Exception as error:
             if (refusal := _REFUSAL.search(str(error))) is not None:  # a node that fails on purpose is called after that
                 raise ModelFailed(f"the model refuses {refusal.group(1).replace('_', ' ')}") from None
@@ -172,6 +169,21 @@ class OnnxEngine(Engine):
 
     def close(self) -> None:
         self._session = self._open_plain = self._warmed = None
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+
+    def _answers(self, batch: Arrays) -> list[npt.NDArray[Any]]:
+        if self._warmed is not None and self._warmed.holds(batch):
+            return self._warmed.run(batch)
+        if self._session is None:
+            self._session = self._open_plain()
+        if self._warmed is not None and any(isinstance(array, DeviceArray) for array in batch.values()):
+            return self._warmed.once(self._session, batch)
+        return list(self._session.run(None, batch))
+
+    def _here(self, work: Callable[[Arrays], _T], batch: Arrays) -> _T:
+        """On the one thread that graphs are captured and replayed on, where there are any."""
+        return work(batch) if self._thread is None else self._thread.submit(work, batch).result()
 
 
 def session_options(threads: int = 0) -> Any:

@@ -282,7 +282,7 @@ class Worker(Engine):
                 failure = _load_failure(error, self._python, status)
                 if not self._loaded or attempt == _ATTEMPTS - 1:  # what has never loaded is told at once
                     with self._changed:
-                        self._failure = failure
+                        self._failure, self.lost = failure, self._loaded
                         self._changed.notify_all()
                     if self._loaded and not self._closing:
                         log.error(

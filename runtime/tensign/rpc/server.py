@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from tensign._pb import open_inference_pb2 as pb
@@ -24,7 +24,7 @@ _CLIENTS_MAY_PING_MS = 10_000  # gRPC's default of 5 minutes ends connections of
 _HANDSHAKE_MS = 20_000  # a connection that says nothing keeps its descriptor no longer
 _STREAMS = 1000  # of one connection at once; further calls wait at the client
 _PENDING = 20_000  # calls that nobody has looked at yet; at gRPC's own 1000 a flood makes it cancel good ones at random
-
+_LOOKS_S = 1.0  # between looks for what is lost
 _LAST_ANSWERS_S = 1.0  # for what is written, but not yet sent
 
 
@@ -37,6 +37,7 @@ class GrpcServer:
         self._service = InferenceService(repository, config, admission)
         self._health = _Health(self._look)
         self._server: grpc.aio.Server | None = None
+        self._looking: asyncio.Task[None] | None = None
         self.port = 0
 
     async def start(self) -> None:
@@ -49,42 +50,69 @@ class GrpcServer:
         reflection.enable_server_reflection(names, self._server, pool=_reflected())
         self.port = self._server.add_insecure_port(self._config.address)
         await self._server.start()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING, list(self._repository))
+        self._set_health(health_pb2.HealthCheckResponse.SERVING, list(self._repository))
+        self._looking = asyncio.create_task(self._keep_looking())
 
     async def drain(self) -> None:
         """Says not ready and reads no further requests.
 
         gRPC's own grace period would cancel calls that arrive meanwhile; a balancer understands UNAVAILABLE.
         """
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, list(self._repository))
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, list(self._repository))
         self._service.stop_reading()
 
     async def stop(self) -> None:
         """Ends every connection."""
+        if self._looking is not None:
+            self._looking.cancel()
         if self._server is not None:
             await self._server.stop(_LAST_ANSWERS_S)
         self._service.forget()
 
-    async def _look(self) -> None:
+    async def _keep_looking(self) -> None:
+        """For those who watch: a device is lost on a lane's thread, or another process's, which know nothing of them."""
+        while True:
+            self._look()
+            await asyncio.sleep(_LOOKS_S)
+
+    def _look(self) -> None:
         """A model whose device is lost is served again by another process alone: whoever watches this one should start it."""
         if lost := [model for model in self._repository if model.lost]:
-            await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, lost)
+            self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING, lost)
 
-    async def _set_health(self, status: int, models: list[Model]) -> None:
-        for name in ("", SERVICE.full_name, *(model.name for model in models)):
-            await self._health.set(name, status)
+    def _set_health(self, status: int, models: list[Model]) -> None:
+        self._health.set(("", SERVICE.full_name, *(model.name for model in models)), status)
 
 
-class _Health(aio.HealthServicer):
-    """Looks first, whenever somebody asks."""
+class _Health(health_pb2_grpc.HealthServicer):
+    """Looks first, whenever somebody asks. That of grpcio-health-checking tells nobody any more once one of several leaves."""
 
-    def __init__(self, look: Callable[[], Awaitable[None]]) -> None:
-        super().__init__()
+    def __init__(self, look: Callable[[], None]) -> None:
         self._look = look
+        self._statuses: dict[str, int] = {"": health_pb2.HealthCheckResponse.SERVING}
+        self._changed = asyncio.Event()
+
+    def set(self, names: Iterable[str], status: int) -> None:
+        self._statuses.update(dict.fromkeys(names, status))
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def Check(self, request: Any, context: Any) -> Any:
-        await self._look()
-        return await super().Check(request, context)
+        self._look()
+        if request.service not in self._statuses:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return health_pb2.HealthCheckResponse(status=self._statuses[request.service])
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        told: int | None = None
+        while True:
+            changed = self._changed
+            status = self._statuses.get(request.service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            if status != told:
+                yield health_pb2.HealthCheckResponse(status=status)
+                told = status
+            else:
+                await changed.wait()
 
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:
