@@ -159,6 +159,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
+    while _members(process.pid):  # what was killed ends when it next runs
+        time.sleep(0.01)
 
 
 def _members(session: int) -> dict[int, list[str]]:
