@@ -12,6 +12,7 @@ VARIANTS = ("fp16", "int8")  # beside fp32, of a model that was converted with t
 TF32 = "tf32"  # fp32, multiplied in 10 bits by CUDA
 ACCELERATORS = ("cuda-graphs", "tensorrt")  # experimental: neither has run on a GPU yet
 ENGINES = ("onnx", "torch", "fastai", "sklearn", "pyfunc")
+MAX_FRONT_ENDS = 64
 MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 89 million on
 
 
@@ -68,7 +69,8 @@ class ServerConfig:
     request that brings none; drain_s: how long a stopping server lets requests in flight finish, less than the 30 s that
     Kubernetes gives it; max_message_bytes: one gRPC message, both ways, or one HTTP body; max_inflight_bytes: requests
     that are on their way, all together; max_connection_age_s: after so long a gRPC client has to connect again, so that a
-    balancer can spread them; 0 is never.
+    balancer can spread them; 0 is never. front_ends: processes that share the gRPC port and decode, each with its part of
+    max_inflight_bytes; 0 where this one does it all.
     """
 
     host: str = "127.0.0.1"
@@ -79,6 +81,7 @@ class ServerConfig:
     max_message_bytes: int = 256 * MIB
     max_inflight_bytes: int = 1024 * MIB
     max_connection_age_s: float = 0.0
+    front_ends: int = 0
 
     def __post_init__(self) -> None:
         for port in ("grpc_port", "http_port"):
@@ -86,6 +89,8 @@ class ServerConfig:
                 raise InvalidConfig(f"{port}: wanted 0 to 65535, got {getattr(self, port)}")
         if not 0 <= self.max_connection_age_s < float("inf"):
             raise InvalidConfig(f"max_connection_age_s: wanted 0 or more, got {self.max_connection_age_s}")
+        if not 0 <= self.front_ends <= MAX_FRONT_ENDS:
+            raise InvalidConfig(f"front_ends: wanted 0 to {MAX_FRONT_ENDS}, got {self.front_ends}")
         for knob in ("timeout_s", "drain_s", "max_message_bytes", "max_inflight_bytes"):
             if not 0 < getattr(self, knob) < float("inf"):
                 raise InvalidConfig(f"{knob}: wanted more than 0, got {getattr(self, knob)}")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tensign.batcher import Batcher
+from tensign.batcher import Batcher, Batching
 from tensign.binding import bound
 from tensign.buckets import Buckets, measure, powers_of_two
 from tensign.ceiling import Ceiling
@@ -53,12 +53,24 @@ _CHOOSY = ("sklearn", "pyfunc")  # engines of models that may well refuse a made
 class Model:
     """A loaded, warmed model; safe to call from any number of threads."""
 
-    def __init__(self, plan: ModelPlan, engines: Sequence[Engine], *, name: str, version: str, config: ModelConfig) -> None:
-        """Loads and warms the engines, one a device. Raises UnsupportedModel, ProviderUnavailable, EngineError."""
+    def __init__(
+        self,
+        plan: ModelPlan,
+        engines: Sequence[Engine],
+        *,
+        name: str,
+        version: str,
+        config: ModelConfig,
+        batcher: Batching | None = None,
+    ) -> None:
+        """Loads and warms the engines, one a device. Raises UnsupportedModel, ProviderUnavailable, EngineError.
+
+        batcher: of another process, which has done so; the engines then only tell what they are.
+        """
         self.plan = plan
         self.digest = plan.manifest.digest
         self.name, self.version, self.config = name, version, config
-        self.statistics = Statistics()
+        self.statistics = batcher.statistics if batcher else Statistics()
         self._engines = tuple(engines)
         try:
             for engine in self._engines:
@@ -68,12 +80,12 @@ class Model:
                 self.plan = replace(plan, labels=first.labels, threshold=first.threshold)
             self._inputs = bound("input", self._network_inputs(), first.inputs)  # signature's name -> what the network gets
             self._outputs = bound("output", plan.signature.outputs, first.outputs)
-            buckets = self._warm_up()
+            buckets = batcher.buckets if batcher else self._warm_up()
         except BaseException:
             for engine in self._engines:
                 engine.close()
             raise
-        self._batcher = Batcher(
+        self.batcher: Batching = batcher or Batcher(
             [
                 Place(partial(self._run, engine), engine.lanes, engine.empty, partial(_ready, engine), engine.local)
                 for engine in self._engines
@@ -99,6 +111,11 @@ class Model:
         return cls(plan, engines_of(plan, config, name), name=name, version=version, config=config)
 
     @property
+    def engines(self) -> tuple[Engine, ...]:
+        """What runs it, one a device."""
+        return self._engines
+
+    @property
     def device(self) -> str:
         """Where it really runs: "cpu", "cuda:N" or "cuda:N,M"."""
         first, *others = dict.fromkeys(engine.device for engine in self._engines)
@@ -107,7 +124,7 @@ class Model:
     @property
     def buckets(self) -> Buckets:
         """The batch sizes that it runs, fewer than were warmed where a device's memory ran out since."""
-        return self._batcher.buckets
+        return self.batcher.buckets
 
     @property
     def signature(self) -> Signature:
@@ -122,7 +139,7 @@ class Model:
     @property
     def ready(self) -> bool:
         """False while the processes that run it are being started again, and for good where that failed too often."""
-        return self._batcher.working and any(map(_ready, self._engines))
+        return self.batcher.working and any(map(_ready, self._engines))
 
     @property
     def largest_batch(self) -> int:
@@ -156,23 +173,24 @@ class Model:
         once. Callbacks of the future must not wait for anything.
         """
         enforced = inputs if isinstance(inputs, Enforced) else self.enforced(inputs, params)
-        request = self._batcher.reserve(enforced.rows, deadline)
+        request = self.batcher.reserve(enforced.rows, deadline)
         try:
             if self._needs_pixels(enforced):
+                self.batcher.dropped(request)  # one in another process learns of it here, before anything is spent
                 self._pool.submit(self._preprocess, request, enforced)
             else:
                 self._enqueue(request, enforced, enforced.params)
         except RuntimeError as error:  # the pool was shut down meanwhile, or the system has no thread left
-            self._batcher.settle(request, ModelNotReady(f"cannot take the request up: {error}"))
+            self.batcher.settle(request, ModelNotReady(f"cannot take the request up: {error}"))
         return request.future
 
     def room(self, rows: int) -> Future[None]:
         """What to wait for after QueueFull, before submitting `rows` rows again."""
-        return self._batcher.room(rows)
+        return self.batcher.room(rows)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Finishes what was submitted, then gives threads and memory back."""
-        self._batcher.close(timeout_s)
+        self.batcher.close(timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
         for engine in self._engines:
             engine.close()
@@ -208,7 +226,7 @@ class Model:
 
     def _preprocess(self, request: Request, enforced: Enforced) -> None:
         """Decodes and resizes before the request can share a batch: a bad picture fails alone."""
-        if self._batcher.dropped(request):
+        if self.batcher.dropped(request):
             return
         started = time.perf_counter_ns()
         try:
@@ -217,7 +235,7 @@ class Model:
             self._decoded.hold(sum(map(_size, pixels.values())), request.future, left_s)
             self._enqueue(request, {**enforced, **pixels}, enforced.params)
         except Exception as error:
-            self._batcher.settle(request, error)
+            self.batcher.settle(request, error)
         self.statistics.preprocess(time.perf_counter_ns() - started)
 
     def _pixels(self, arrays: Arrays) -> Outputs:
@@ -232,7 +250,7 @@ class Model:
         return {image: preprocess.encoded(images, height=height, width=width, max_pixels=self.config.max_pixels)}
 
     def _enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any]) -> None:
-        self._batcher.enqueue(request, self._to_network(arrays), params)
+        self.batcher.enqueue(request, self._to_network(arrays), params)
 
     def _to_network(self, arrays: Arrays) -> Outputs:
         """By the network's names; a column as [n,1] where it wants that."""

@@ -9,6 +9,7 @@ import time
 
 from tensign.admission import Admission
 from tensign.config import ServerConfig
+from tensign.frontends.keeper import FrontEnds
 from tensign.repository import Repository
 from tensign.rpc.server import GrpcServer
 
@@ -24,7 +25,9 @@ class Server:
         self._repository = repository
         self._config = config
         self._admission = Admission(config.max_inflight_bytes)
-        self._grpc = GrpcServer(repository, config, self._admission)
+        self._grpc: GrpcServer | FrontEnds = (
+            FrontEnds(repository, config) if config.front_ends else GrpcServer(repository, config, self._admission)
+        )
         self._http = None
         if config.http_port is not None:
             from tensign.http.server import HttpServer  # a fifth of a second, which a server without it does not pay

@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 
 from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, Variant, load
-from tensign.cli.tuning import tune
 from tensign.config import ModelConfig, ServerConfig
 from tensign.errors import InvalidConfig
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
+from tensign.tuning import tune
 from tensign.version import __version__
 
 _HTTP_PORT = 8000  # as of Triton, whose 8001 gRPC's is

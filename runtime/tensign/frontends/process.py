@@ -1,0 +1,74 @@
+"""One front end, a process of its own: a gRPC server over models whose batches run in the process that started it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+from tensign.admission import Admission
+from tensign.config import ServerConfig
+from tensign.engines.arena import BrokenFrame
+from tensign.errors import TensignError
+from tensign.frontends.description import described, follow
+from tensign.frontends.link import Link
+from tensign.frontends.remote import Calls
+from tensign.repository import Repository
+from tensign.rpc.server import GrpcServer
+from tensign.tuning import tune
+
+_SET_PDEATHSIG = 1  # of prctl(2)
+
+
+def main(connection: int, writes: int, reads: int) -> None:
+    """Serves until it is told to drain, or the other side is gone. The arguments are file descriptors."""
+    ctypes.CDLL(None, use_errno=True).prctl(_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGTERM, signal.SIGINT):  # the server's to understand, who then has this one drain
+        signal.signal(number, signal.SIG_IGN)
+    for descriptor in (connection, writes, reads):
+        os.set_inheritable(descriptor, False)
+    tune()
+    link = Link(socket.socket(fileno=connection), writes, reads)
+    said, _, _ = link.receive()
+    try:
+        asyncio.run(_serve(link, said))
+    except (TensignError, OSError, RuntimeError) as error:
+        link.send({"do": "tell", "failed": str(error)})
+    sys.exit()
+
+
+async def _serve(link: Link, said: dict[str, Any]) -> None:
+    calls, config = Calls(link), ServerConfig(**said["config"])
+    models = [described(model, calls, number, said["front_ends"]) for number, model in enumerate(said["models"])]
+    admission, drain, loop = Admission(config.max_inflight_bytes), asyncio.Event(), asyncio.get_running_loop()
+
+    def heard(told: dict[str, Any]) -> None:
+        if told["do"] == "drain":
+            loop.call_soon_threadsafe(drain.set)
+        for model, state in zip(models, told.get("states", ()), strict=False):
+            follow(model, state)
+
+    def read() -> None:
+        with contextlib.suppress(EOFError, BrokenFrame):
+            calls.read(heard)
+        os._exit(1)  # nobody is left to run anything
+
+    threading.Thread(target=read, name="tensign-calls", daemon=True).start()
+    server = GrpcServer(Repository(models), config, admission, shares_port=True)
+    await server.start()
+    link.send({"do": "tell", "listening": True})
+    await drain.wait()
+    admission.close()
+    await server.drain()
+    await admission.drained(config.drain_s)
+    await server.stop()
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
