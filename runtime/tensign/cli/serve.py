@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, Variant, load
 from tensign.config import ModelConfig, ServerConfig
 from tensign.errors import InvalidConfig
+from tensign.frontends.number import fitting
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
 from tensign.tuning import tune
@@ -61,6 +63,15 @@ def serve(
             help="Seconds after which clients have to connect again, so that a balancer can spread them; 0 is never.",
         ),
     ] = 0.0,
+    front_ends: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TENSIGN_FRONT_ENDS",
+            help="Processes that share the gRPC port, parse and decode; HTTP stays in the one that runs the models."
+            " 0 does all of it there, which is best where the CPU runs a model.",
+            show_default="where GPUs run all of them half of the cores, at most 8, else 0",
+        ),
+    ] = None,
     cache_dir: CacheDir = CACHE,
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C, then drain."""
@@ -84,11 +95,14 @@ def serve(
         http_port=http_port if http else None,
         timeout_s=timeout,
         max_connection_age_s=max_connection_age,
+        front_ends=front_ends or 0,
     )
     called = name or [read_mlmodel(path).name for path in models]
     if twice := {one for one in called if called.count(one) > 1}:
         raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
     loaded = [load(path, one, config, cache=cache_dir) for path, one in zip(models, called, strict=True)]
+    if front_ends is None:
+        server = replace(server, front_ends=fitting((model.device for model in loaded), len(os.sched_getaffinity(0))))
     tune()
     asyncio.run(_serve(loaded, server))
 
@@ -110,5 +124,6 @@ async def _serve(models: list[Model], config: ServerConfig) -> None:
     await server.start()
     served = "; ".join(f"{model.name} {model.signature} on {model.device}" for model in models)
     also = f"; over HTTP too: http://{server.http_address}" if server.http_address else ""
-    print(f"tensign {__version__} ready: grpc://{server.grpc_address} serves {served}{also}", flush=True)
+    fronts = f" by {config.front_ends} front ends" if config.front_ends else ""
+    print(f"tensign {__version__} ready: grpc://{server.grpc_address}{fronts} serves {served}{also}", flush=True)
     await server.wait(stop)

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import Any
 
+from tensign.admission import Admission, Counts
 from tensign.config import ServerConfig
 from tensign.engines.process import memory
 from tensign.frontends.description import description, state
@@ -34,8 +35,10 @@ _LAST_S = 2.0  # for a front end to end once it has drained
 class FrontEnds:
     """In place of a GrpcServer. `port` is the one that they share, once started."""
 
-    def __init__(self, repository: Repository, config: ServerConfig) -> None:
+    def __init__(self, repository: Repository, config: ServerConfig, admission: Admission) -> None:
+        """admission: learns what the front ends have on their way."""
         self._models, self._config = list(repository), config
+        admission.beside = self._counts
         self._reserved = socket.socket()
         self._keepers: list[Keeper] = []
         self._watching: asyncio.Task[None] | None = None
@@ -81,6 +84,10 @@ class FrontEnds:
             self._watching.cancel()
         await asyncio.to_thread(self._end)
 
+    def _counts(self) -> Counts:
+        active, held, kept = zip((0, 0, 0), *(keeper.counts for keeper in self._keepers), strict=True)
+        return sum(active), sum(held), sum(kept)
+
     def _end(self) -> None:
         for keeper in self._keepers:
             keeper.end(self._until)
@@ -101,12 +108,13 @@ class Keeper:
     """One front end after the other, and the thread that reads what it sends.
 
     The thread lives as long as any of them: the kernel ends a process whose starting *thread* has ended, as it is asked to.
-    listening: done once the first one listens, or OSError.
+    listening: done once the first one listens, or OSError; counts: what it has on its way, as it told last.
     """
 
     def __init__(self, models: list[Any], config: ServerConfig, front_ends: int) -> None:
         self._models, self._config, self._front_ends = models, config, front_ends
         self.listening: Future[None] = Future()
+        self.counts: Counts = (0, 0, 0)
         self._changed = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
@@ -144,7 +152,11 @@ class Keeper:
         pause = _PAUSE_S
         while not self._ending:
             began = time.monotonic()
-            failure = self._run()
+            try:
+                failure = self._run()
+            except Exception as error:  # no descriptors left, say
+                log.exception("a front end does not start")
+                failure = f"a front end does not start: {type(error).__name__}"
             if not self.listening.done():  # the first one, whose failure the server's is
                 self.listening.set_exception(OSError(failure))
                 return
@@ -162,6 +174,9 @@ class Keeper:
         def heard(said: dict[str, Any]) -> None:
             if "failed" in said:
                 failures.append(str(said["failed"])[:500])
+            elif "counts" in said:
+                active, held, kept = map(int, said["counts"])
+                self.counts = active, held, kept
             elif not self.listening.done():
                 self.listening.set_result(None)
 
@@ -194,7 +209,7 @@ class Keeper:
             Reception(link, self._models, heard).serve()
         except Exception:
             log.exception("what a front end sent could not be read")
-        self._link = None
+        self._link, self.counts = None, (0, 0, 0)
         try:
             status = process.wait(_LAST_S)
         except subprocess.TimeoutExpired:

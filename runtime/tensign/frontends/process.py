@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from tensign.rpc.server import GrpcServer
 from tensign.tuning import tune
 
 _SET_PDEATHSIG = 1  # of prctl(2)
+_COUNTED_S = 0.5
 
 
 def main(connection: int, writes: int, reads: int) -> None:
@@ -33,6 +35,7 @@ def main(connection: int, writes: int, reads: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     for descriptor in (connection, writes, reads):
         os.set_inheritable(descriptor, False)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     tune()
     link = Link(socket.socket(fileno=connection), writes, reads)
     said, _, _ = link.receive()
@@ -63,11 +66,23 @@ async def _serve(link: Link, said: dict[str, Any]) -> None:
     server = GrpcServer(Repository(models), config, admission, shares_port=True)
     await server.start()
     link.send({"do": "tell", "listening": True})
+    counting = asyncio.create_task(_count(link, admission))
     await drain.wait()
+    counting.cancel()
     admission.close()
     await server.drain()
     await admission.drained(config.drain_s)
     await server.stop()
+
+
+async def _count(link: Link, admission: Admission) -> None:
+    """Tells what is on its way here, for whoever asks the server."""
+    told = (0, 0, 0)
+    while True:
+        if (counts := admission.counts) != told:
+            link.send({"do": "tell", "counts": counts})
+            told = counts
+        await asyncio.sleep(_COUNTED_S)
 
 
 if __name__ == "__main__":
