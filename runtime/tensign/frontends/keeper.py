@@ -39,7 +39,7 @@ class FrontEnds:
         """admission: learns what the front ends have on their way."""
         self._models, self._config = list(repository), config
         admission.beside = self._counts
-        self._reserved = socket.socket()
+        self._reserved: socket.socket | None = None
         self._keepers: list[Keeper] = []
         self._watching: asyncio.Task[None] | None = None
         self._until = 0.0
@@ -91,7 +91,8 @@ class FrontEnds:
     def _end(self) -> None:
         for keeper in self._keepers:
             keeper.end(self._until)
-        self._reserved.close()
+        if self._reserved is not None:
+            self._reserved.close()
 
     async def _watch(self) -> None:
         told: list[dict[str, Any]] = []
@@ -227,6 +228,10 @@ def _reserved(config: ServerConfig) -> socket.socket:
         config.host, config.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     reserved = socket.socket(family, kind, protocol)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind(address)
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(address)
+    except OSError:
+        reserved.close()
+        raise
     return reserved

@@ -53,7 +53,8 @@ async def _serve(link: Link, said: dict[str, Any]) -> None:
 
     def heard(told: dict[str, Any]) -> None:
         if told["do"] == "drain":
-            loop.call_soon_threadsafe(drain.set)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: told twice
+                loop.call_soon_threadsafe(drain.set)
         for model, state in zip(models, told.get("states", ()), strict=False):
             follow(model, state)
 
