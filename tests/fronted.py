@@ -22,7 +22,7 @@ from tensign.plan import ModelPlan
 from tensign.preprocess import PreprocessSpec, Resize
 from tensign.signature import Arrays
 
-SOON = 30.0  # seconds; what takes longer has hung
+SOON = 10.0  # seconds; what takes longer has hung
 SIDE = 100
 
 

@@ -34,6 +34,11 @@ class _Held:
     at: int | None = None
     enqueued: bool = False
 
+    def cancel(self) -> None:
+        """Its rows wait no longer, those included that are still to come."""
+        self.request.future.cancel()
+        self.model.batcher.dropped(self.request)
+
 
 class Reception:
     """Reads on one thread. What is no message of ours ends the front end, which is started again, and nobody else."""
@@ -71,7 +76,7 @@ class Reception:
         finally:
             self._link.end()
             for held in tuple(self._held.values()):
-                held.request.future.cancel()
+                held.cancel()
             for room in tuple(self._rooms.values()):
                 room.cancel()
 
@@ -91,6 +96,7 @@ class Reception:
         request.future.add_done_callback(partial(self._answer, number))
 
     def _enqueue(self, said: dict[str, Any], arrays: Arrays, at: int | None) -> None:
+        params = dict(said["params"])
         if not said["reserved"]:
             self._reserve(said, {}, None)
         with self._answering:
@@ -103,7 +109,7 @@ class Reception:
             self._link.release(at)
             return
         try:
-            held.model.batcher.enqueue(held.request, arrays, dict(said["params"]))
+            held.model.batcher.enqueue(held.request, arrays, params)
         except Exception as error:  # kinds of rows that cannot be compared, say
             log.error("a request of a front end failed", exc_info=error)
             held.model.batcher.settle(held.request, EngineError("the batcher failed"))
@@ -132,7 +138,7 @@ class Reception:
     def _cancel(self, said: dict[str, Any], _: Arrays, __: int | None) -> None:
         number = _whole(said["id"])
         if held := self._held.get(number):
-            held.request.future.cancel()
+            held.cancel()
         elif room := self._rooms.get(number):
             room.cancel()
 
