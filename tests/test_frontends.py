@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -216,6 +218,27 @@ def test_a_killed_front_end_takes_its_own_requests_along_and_comes_back(fronted:
     assert not fronted.echo.batcher._unsettled  # type: ignore[attr-defined]
 
 
+def test_metrics_count_what_front_ends_do(fronted: Fronted) -> None:
+    def active() -> float:
+        assert fronted.server.http_address is not None
+        with urllib.request.urlopen(f"http://{fronted.server.http_address}/metrics", timeout=SOON) as page:
+            found = re.search(r"^tensign_active_calls (\S+)$", page.read().decode(), re.MULTILINE)
+        assert found is not None
+        return float(found[1])
+
+    with fronted.shut():
+        until(lambda: active() == 1)
+    until(lambda: active() == 0)
+
+
+def test_what_does_not_lie_there_any_more_is_not_served(mean_model: Path) -> None:
+    model = Model.load(mean_model, CPU)
+    (mean_model / "MLmodel").write_text((mean_model / "MLmodel").read_text() + "# other\n")
+    with pytest.raises(OSError, match="is not what the server loaded"), running(model, config=TWO):
+        pass
+    model.close()
+
+
 def test_a_port_that_is_taken_is_an_error_and_leaves_no_process(fronted: Fronted, mean_model: Path) -> None:
     port = int(fronted.address.rpartition(":")[2])
     model = Model.load(mean_model, CPU)
@@ -242,23 +265,23 @@ def test_a_drain_answers_what_was_taken(mean_model: Path) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-def test_sigterm_ends_the_command_and_its_front_ends(mean_model: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)])
+def test_the_end_of_the_command_is_that_of_its_front_ends(number: int, status: int, mean_model: Path) -> None:
     command = [sys.executable, "-m", "tensign", "serve", str(mean_model), "--device", "cpu", "--grpc-port", "0", "--no-http"]
     server = subprocess.Popen([*command, "--front-ends", "2"], stdout=subprocess.PIPE, text=True, process_group=0)
     assert server.stdout is not None
     try:
         ready = server.stdout.readline()
         assert " by 2 front ends serves mean " in ready
-        children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
         tasks = Path(f"/proc/{server.pid}/task").iterdir()
         pids = [pid for task in tasks for pid in (task / "children").read_text().split()]
-        assert children.exists() and len(pids) == 2
+        assert len(pids) == 2
         with Client(ready.split("grpc://")[1].split()[0]) as client:
             assert client.infer(ROW)["output-0"].shape == (1, 3)
-        for pid in (*map(int, pids), server.pid):  # as a system may that ends a whole service
-            os.kill(pid, signal.SIGTERM)
-        assert server.wait(10) == 0
-        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+        for pid in (*map(int, pids), server.pid):  # as a system does that ends a whole service
+            os.kill(pid, signal.SIGTERM if pid != server.pid else number)
+        assert server.wait(10) == status
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     finally:
         server.kill()
         server.wait()

@@ -103,14 +103,11 @@ def put_together(memory: Any, size: int, mark: str, kind: str, shape: list[int],
 
 def to_json(value: Any, mark: str) -> bytes:
     """Raises TypeError, ValueError, RecursionError for what cannot cross."""
-    try:
-        return json.dumps(value).encode()  # several times as fast
-    except TypeError:
-        return json.dumps(value, default=lambda item: _plain(item, mark)).encode()
+    return json.dumps(value, default=lambda item: _plain(item, mark)).encode()
 
 
 def from_json(text: bytes, mark: str) -> Any:
-    if mark.encode() not in text:
+    if mark.encode() not in text:  # without a hook, which costs more than all the rest of a short text
         return json.loads(text)
     return json.loads(text, object_hook=lambda found: _unplain(found[mark]) if mark in found else found)
 
