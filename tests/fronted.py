@@ -79,6 +79,14 @@ def gated_model(path: Path, **knobs: Any) -> tuple[Model, Gated]:
     return Model(plan, [engine], name="gated", version="1", config=ModelConfig(device="cpu", **knobs)), engine
 
 
+def gone(pid: object) -> bool:
+    """Whether a process has ended, asked for its status or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def until(holds: Callable[[], bool]) -> None:
     """What another process does takes the time that it takes."""
     end = time.monotonic() + SOON

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from conftest import CPU, save_mean_model
-from fronted import SIDE, SOON, Gated, gated_model, jpeg, save_echo_model, until
+from fronted import SIDE, SOON, Gated, gated_model, gone, jpeg, save_echo_model, until
 from tensign._pb import open_inference_pb2 as pb
 from tensign.client import Client
 from tensign.config import ServerConfig
@@ -197,6 +197,7 @@ def test_a_killed_front_end_takes_its_own_requests_along_and_comes_back(fronted:
                     assert np.array_equal(client.infer({"input-0": pixels})["output-0"], pixels)
                 except ModelNotReady as error:
                     seen[seed].append(error)
+                    until(client.ready)  # gRPC connects again when it sees fit
 
     pids = fronted.pids
     answered = fronted.echo.statistics.snapshot().success.count
@@ -213,7 +214,7 @@ def test_a_killed_front_end_takes_its_own_requests_along_and_comes_back(fronted:
             each.result(SOON)
     lost = [seed for seed, errors in seen.items() if errors]
     assert 0 < len(lost) < CLIENTS
-    assert all(len(errors) < 4 for errors in seen.values())
+    assert all(len(errors) == 1 for errors in seen.values() if errors)
     assert fronted.pids[1] == pids[1]
     assert not fronted.echo.batcher._unsettled  # type: ignore[attr-defined]
 
@@ -262,7 +263,7 @@ def test_a_drain_answers_what_was_taken(mean_model: Path) -> None:
         for client in clients:
             with pytest.raises(ModelNotReady):
                 client.infer(ROW)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert all(map(gone, pids))
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)])
@@ -281,7 +282,7 @@ def test_the_end_of_the_command_is_that_of_its_front_ends(number: int, status: i
         for pid in (*map(int, pids), server.pid):  # as a system does that ends a whole service
             os.kill(pid, signal.SIGTERM if pid != server.pid else number)
         assert server.wait(10) == status
-        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+        until(lambda: all(map(gone, pids)))
     finally:
         server.kill()
         server.wait()

@@ -25,8 +25,9 @@ _INLINE = 16 << 10  # arrays of fewer bytes than this cross with the JSON: cheap
 _MAX_TEXT = 16 << 20
 _MAX_BYTES = 4 << 30  # of the memory in one direction
 _READ = 256 << 10
-_MANY = 64  # places that are given back by a message of their own where none is sent anyway
-Received = tuple[dict[str, Any], Arrays, int | None]
+_MANY, _LARGE = 64, 1 << 20  # so many places, or one of so many bytes, are given back at once and not by the next message
+Place = tuple[int, int]  # start and bytes
+Received = tuple[dict[str, Any], Arrays, Place | None]
 
 
 class Link:
@@ -48,15 +49,18 @@ class Link:
         self._writer: threading.Thread | None = None
         self._closed = False
 
-    def send(self, header: Mapping[str, Any], arrays: Arrays | None = None) -> None:
+    def send(self, header: Mapping[str, Any], arrays: Arrays | None = None, *, done: Place | None = None) -> None:
         """Never waits for the other side. Where that is gone nobody is told: whoever receives finds out.
 
+        done: a place to release with it.
         Raises TooLarge, QueueFull, and TypeError, ValueError or RecursionError for what cannot cross; then nothing is sent.
         """
         drawn = os.urandom(16)
         mark = drawn.hex()
         table, pieces, size = laid_out(arrays or {}, mark)
         at, payload = None, bytearray()
+        if done is not None:
+            self._released.append(done[0])
         if size < _INLINE:
             payload = bytearray(size)
             fill(payload, pieces)
@@ -99,17 +103,18 @@ class Link:
             arrays = {str(name): put_together(memory, len(memory), mark, *rest) for name, *rest in table}
             for start in freed:
                 self.places.give_back(start)
-            return dict(header), arrays, at
+            return dict(header), arrays, None if at is None else (at, size)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, OSError) as error:
             raise BrokenFrame(f"{type(error).__name__}: {str(error)[:200]}") from None
 
-    def release(self, at: int | None) -> None:
-        """The other side may use a message's place again; it learns so with the next message."""
-        if at is None:
+    def release(self, place: Place | None) -> None:
+        """The other side may use a message's place again; it learns so with the next message, or one that this sends."""
+        if place is None:
             return
-        self._released.append(at)
-        if len(self._released) > _MANY:
-            self.send({})
+        if place[1] < _LARGE and len(self._released) < _MANY:
+            self._released.append(place[0])
+        else:
+            self.send({}, done=place)
 
     def end(self) -> None:
         """Wakes whoever receives, on both sides: there is nothing more."""

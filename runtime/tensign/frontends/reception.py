@@ -15,7 +15,7 @@ from typing import Any
 from tensign.engines.arena import BrokenFrame
 from tensign.errors import EngineError, TensignError
 from tensign.frontends.failure import error_of, told
-from tensign.frontends.link import Link
+from tensign.frontends.link import Link, Place
 from tensign.model import Model
 from tensign.request import Outputs, Request
 from tensign.signature import Arrays
@@ -27,11 +27,11 @@ _MALFORMED = (BrokenFrame, KeyError, TypeError, ValueError, IndexError, Attribut
 
 @dataclass(slots=True)
 class _Held:
-    """A request of a front end. at: the place of its arrays in shared memory, which nobody reads once it is answered."""
+    """A request of a front end. place: of its arrays in shared memory, which nobody reads once it is answered."""
 
     model: Model
     request: Request
-    at: int | None = None
+    place: Place | None = None
     enqueued: bool = False
 
     def cancel(self) -> None:
@@ -51,7 +51,7 @@ class Reception:
         self._held: dict[int, _Held] = {}
         self._answering = threading.Lock()
         self._rooms: dict[int, Future[None]] = {}
-        self._words: dict[str, Callable[[dict[str, Any], Arrays, int | None], None]] = {
+        self._words: dict[str, Callable[[dict[str, Any], Arrays, Place | None], None]] = {
             "reserve": self._reserve,
             "enqueue": self._enqueue,
             "settle": self._settle,
@@ -66,9 +66,9 @@ class Reception:
         """Until the front end is gone, or says what none says; then its requests are cancelled."""
         try:
             while True:
-                said, arrays, at = self._link.receive()
+                said, arrays, place = self._link.receive()
                 if said:
-                    self._words[said["do"]](said, arrays, at)
+                    self._words[said["do"]](said, arrays, place)
         except EOFError:
             pass
         except _MALFORMED as error:
@@ -80,7 +80,7 @@ class Reception:
             for room in tuple(self._rooms.values()):
                 room.cancel()
 
-    def _reserve(self, said: dict[str, Any], _: Arrays, __: int | None) -> None:
+    def _reserve(self, said: dict[str, Any], _: Arrays, __: Place | None) -> None:
         number, model, left_s = _whole(said["id"]), self._model(said), said["left_s"]
         if number in self._held:
             raise BrokenFrame("two requests of one number")
@@ -95,7 +95,7 @@ class Reception:
         self._held[number] = _Held(model, request)
         request.future.add_done_callback(partial(self._answer, number))
 
-    def _enqueue(self, said: dict[str, Any], arrays: Arrays, at: int | None) -> None:
+    def _enqueue(self, said: dict[str, Any], arrays: Arrays, place: Place | None) -> None:
         params = dict(said["params"])
         if not said["reserved"]:
             self._reserve(said, {}, None)
@@ -104,9 +104,9 @@ class Reception:
             if held is not None:
                 if held.enqueued or not arrays or any(len(array) != held.request.rows for array in arrays.values()):
                     raise BrokenFrame("other rows than were announced")
-                held.enqueued, held.at = True, at
+                held.enqueued, held.place = True, place
         if held is None:  # answered already
-            self._link.release(at)
+            self._link.release(place)
             return
         try:
             held.model.batcher.enqueue(held.request, arrays, params)
@@ -117,32 +117,33 @@ class Reception:
     def _answer(self, number: int, future: Future[Outputs]) -> None:
         """On whichever thread answers, perhaps under the batcher's lock."""
         with self._answering:
-            at = self._held.pop(number).at
-        self._link.release(at)
+            place = self._held.pop(number).place
         if future.cancelled():
-            if at is not None:
-                self._link.send({})  # nobody waits for it: the message is for the place
+            self._link.release(place)
             return
         error = future.exception()
         try:
-            self._link.send({"id": number, **told(error)} if error else {"id": number}, None if error else future.result())
+            if error is not None:
+                self._link.send({"id": number, **told(error)}, done=place)
+            else:
+                self._link.send({"id": number}, future.result(), done=place)
         except (TensignError, TypeError, ValueError, RecursionError, OSError) as failed:
             log.error("an answer cannot cross to its front end: %s", failed)
             self._link.send({"id": number, **told(EngineError(f"the answer cannot cross to its front end: {failed}"))})
 
-    def _settle(self, said: dict[str, Any], _: Arrays, __: int | None) -> None:
+    def _settle(self, said: dict[str, Any], _: Arrays, __: Place | None) -> None:
         held = self._held.get(_whole(said["id"]))
         if held is not None:
             held.model.batcher.settle(held.request, error_of(said) or EngineError("a front end failed"))
 
-    def _cancel(self, said: dict[str, Any], _: Arrays, __: int | None) -> None:
+    def _cancel(self, said: dict[str, Any], _: Arrays, __: Place | None) -> None:
         number = _whole(said["id"])
         if held := self._held.get(number):
             held.cancel()
         elif room := self._rooms.get(number):
             room.cancel()
 
-    def _room(self, said: dict[str, Any], _: Arrays, __: int | None) -> None:
+    def _room(self, said: dict[str, Any], _: Arrays, __: Place | None) -> None:
         number, room = _whole(said["id"]), self._model(said).batcher.room(_whole(said["rows"]))
         self._rooms[number] = room
 
@@ -152,7 +153,7 @@ class Reception:
 
         room.add_done_callback(made)
 
-    def _statistics(self, said: dict[str, Any], _: Arrays, __: int | None) -> None:
+    def _statistics(self, said: dict[str, Any], _: Arrays, __: Place | None) -> None:
         self._link.send({"id": _whole(said["id"]), "snapshot": asdict(self._model(said).statistics.snapshot())})
 
     def _model(self, said: dict[str, Any]) -> Model:

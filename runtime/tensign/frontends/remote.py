@@ -50,10 +50,10 @@ class Calls:
     def read(self, heard: Callable[[dict[str, Any]], None]) -> None:
         """Hands answers to those who wait, everything else to `heard`. Raises EOFError, BrokenFrame at its end."""
         while True:
-            header, arrays, at = self._link.receive()
-            if at is not None:
+            header, arrays, place = self._link.receive()
+            if place is not None:
                 arrays = {name: array if array.dtype == object else np.array(array) for name, array in arrays.items()}
-                self._link.release(at)
+                self._link.release(place)
             if "do" in header:
                 heard(header)
             elif (answered := self._waiting.pop(header.get("id", -1), None)) is not None:
