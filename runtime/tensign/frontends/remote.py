@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -43,6 +44,10 @@ class Calls:
         self._waiting[number] = answered
         return number
 
+    def waits(self, number: int) -> bool:
+        """Whether that answer is still to come."""
+        return number in self._waiting
+
     def forget(self, number: int) -> bool:
         """Nobody waits for that answer any more; False where it was there already."""
         return self._waiting.pop(number, None) is not None
@@ -60,6 +65,14 @@ class Calls:
                 answered(header, dict(arrays))
 
 
+@dataclass(slots=True, eq=False)
+class _Asked(Request):
+    """A request by the number of its call; whoever has that forgotten settles it. told: whether the server knows of it."""
+
+    number: int = -1
+    told: bool = False
+
+
 class RemoteBatcher:
     """The batcher of one model, which is in the server's process. Who is admitted is decided there: QueueFull comes by the
     future.
@@ -75,30 +88,29 @@ class RemoteBatcher:
         self.buckets = buckets
         self.statistics: Statistics = RemoteStatistics(calls, model)
         self._calls, self._model = calls, model
-        self._numbers: dict[Request, int] = {}  # whoever takes a request out of here settles it
-        self._told: set[int] = set()
 
     def reserve(self, rows: int, deadline: float | None = None) -> Request:
-        request = Request(rows, deadline, Future(), time.perf_counter_ns())
-        self._numbers[request] = self._calls.expect(partial(self._answered, request))
-        request.future.add_done_callback(partial(self._cancelled, request))
+        request = _Asked(rows, deadline, Future(), time.perf_counter_ns())
+        request.number = self._calls.expect(partial(self._answered, request))
+        request.future.add_done_callback(partial(self._cancelled, request.number))  # no circle, which would keep answers
         return request
 
     def dropped(self, request: Request) -> bool:
-        number = self._numbers.get(request)
-        if number is not None and number not in self._told:
-            self._told.add(number)
-            self._calls.send({"do": "reserve", **self._asked(request, number)})
-        return number is None
+        assert isinstance(request, _Asked)
+        waits = self._calls.waits(request.number)
+        if waits and not request.told:
+            request.told = True
+            self._calls.send({"do": "reserve", **self._named(request)})
+        return not waits
 
     def enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any] | None = None) -> None:
-        number = self._numbers.get(request)
-        if number is None:
+        assert isinstance(request, _Asked)
+        if not self._calls.waits(request.number):
             return
-        header = {"do": "enqueue", "reserved": number in self._told, "params": dict(params or {})}
-        self._told.add(number)
+        header = {"do": "enqueue", "reserved": request.told, "params": dict(params or {}), **self._named(request)}
+        request.told = True
         try:
-            self._calls.send({**header, **self._asked(request, number)}, arrays)
+            self._calls.send(header, arrays)
         except TensignError as error:
             self.settle(request, error)
         except (TypeError, ValueError, RecursionError, OSError) as error:
@@ -107,13 +119,11 @@ class RemoteBatcher:
 
     def settle(self, request: Request, result: Outputs | Exception) -> None:
         """Of a request that failed here; the server counts it."""
-        number = self._numbers.pop(request, None)
-        if number is None:
+        assert isinstance(request, _Asked)
+        if not self._calls.forget(request.number):
             return
-        self._calls.forget(number)
-        if number in self._told:
-            self._told.discard(number)
-            self._calls.send({"do": "settle", "id": number, **(told(result) if isinstance(result, Exception) else {})})
+        if request.told and isinstance(result, Exception):
+            self._calls.send({"do": "settle", "id": request.number, **told(result)})
         _finish(request.future, result)
 
     def room(self, rows: int) -> Future[None]:
@@ -126,20 +136,15 @@ class RemoteBatcher:
     def close(self, timeout_s: float = 0.0) -> None:
         """The server closes what it has."""
 
-    def _asked(self, request: Request, number: int) -> dict[str, Any]:
+    def _named(self, request: _Asked) -> dict[str, Any]:
         left_s = None if request.deadline is None else request.deadline - time.monotonic()
-        return {"id": number, "model": self._model, "rows": request.rows, "left_s": left_s}
+        return {"id": request.number, "model": self._model, "rows": request.rows, "left_s": left_s}
 
     def _answered(self, request: Request, header: dict[str, Any], outputs: Outputs) -> None:
-        number = self._numbers.pop(request, None)
-        if number is not None:
-            self._told.discard(number)
-            _finish(request.future, error_of(header) or outputs)
+        _finish(request.future, error_of(header) or outputs)
 
-    def _cancelled(self, request: Request, future: Future[Outputs]) -> None:
-        number = self._numbers.pop(request, None) if future.cancelled() else None
-        if number is not None:
-            self._told.discard(number)
+    def _cancelled(self, number: int, future: Future[Outputs]) -> None:
+        if future.cancelled():
             self._give_up(number)
 
     def _give_up(self, number: int) -> None:
