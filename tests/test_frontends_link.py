@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import random
 import socket
 import struct
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,6 +25,7 @@ from tensign.errors import QueueFull, TooLarge
 from tensign.frontends.link import Link
 from tensign.frontends.places import Places
 from tensign.frontends.reception import Reception
+from tensign.frontends.remote import Calls, RemoteBatcher
 from tensign.model import Model
 
 MIB = 1 << 20
@@ -297,6 +301,33 @@ def test_a_front_end_that_says_what_none_says_is_given_up_and_harms_nobody(
     assert np.allclose(model.infer(PIXELS["image"])["output-0"], PIXELS["image"].mean((1, 2)))
     until(lambda: not model.batcher._unsettled)  # type: ignore[attr-defined]
     assert model.statistics.snapshot().preprocess == before
+
+
+def test_an_answer_is_gone_with_who_asked_for_it(served: tuple[Pair, threading.Thread], model: Model) -> None:
+    """In no circle: the collector does not know how much memory an answer has."""
+    calls = Calls(served[0].front)
+    batcher = RemoteBatcher(calls, 0, model.buckets)
+
+    def read() -> None:
+        with contextlib.suppress(EOFError):
+            calls.read(lambda said: None)
+
+    threading.Thread(target=read, daemon=True).start()
+    kept = []
+    gc.disable()
+    try:
+        for number in range(5):
+            request = batcher.reserve(2)
+            if number % 2:
+                assert not batcher.dropped(request)
+            batcher.enqueue(request, PIXELS)
+            assert np.allclose(request.future.result(SOON)["output-0"], PIXELS["image"].mean((1, 2)))
+            kept.append(weakref.ref(request.future))
+        assert batcher.dropped(request)
+        del request
+        assert not any(ref() for ref in kept[:-1])  # of the last one the threads may still have a hand
+    finally:
+        gc.enable()
 
 
 def test_requests_of_one_number_are_no_message(served: tuple[Pair, threading.Thread]) -> None:
