@@ -21,7 +21,7 @@ from conftest import CPU, save_mean_model
 from fronted import SOON, until
 from tensign.engines.arena import BrokenFrame
 from tensign.engines.process import memory
-from tensign.errors import QueueFull, TooLarge
+from tensign.errors import DeadlineExceeded, QueueFull, TooLarge
 from tensign.frontends.link import Link
 from tensign.frontends.places import Places
 from tensign.frontends.reception import Reception
@@ -324,6 +324,8 @@ def test_an_answer_is_gone_with_who_asked_for_it(served: tuple[Pair, threading.T
             assert np.allclose(request.future.result(SOON)["output-0"], PIXELS["image"].mean((1, 2)))
             kept.append(weakref.ref(request.future))
         assert batcher.dropped(request)
+        late = batcher.reserve(2, deadline=0.0)
+        assert batcher.dropped(late) and isinstance(late.future.exception(), DeadlineExceeded)
         del request
         assert not any(ref() for ref in kept[:-1])  # of the last one the threads may still have a hand
     finally:

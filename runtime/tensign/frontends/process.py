@@ -25,6 +25,7 @@ from tensign.rpc.server import GrpcServer
 from tensign.tuning import tune
 
 _SET_PDEATHSIG = 1  # of prctl(2)
+_BAD_LUCK = "500"  # where memory runs out, the kernel shall take this process and not the one with the models
 _COUNTED_S = 0.5
 
 
@@ -33,6 +34,8 @@ def main(connection: int, writes: int, reads: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGTERM, signal.SIGINT):  # the server's to understand, who then has this one drain
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(_BAD_LUCK)
     for descriptor in (connection, writes, reads):
         os.set_inheritable(descriptor, False)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)

@@ -16,7 +16,7 @@ import numpy as np
 
 from tensign.buckets import Buckets
 from tensign.engines import Engine
-from tensign.errors import EngineError, TensignError
+from tensign.errors import DeadlineExceeded, EngineError, TensignError
 from tensign.frontends.failure import error_of, told
 from tensign.frontends.link import Link
 from tensign.metrics import Snapshot, Statistics
@@ -97,6 +97,9 @@ class RemoteBatcher:
 
     def dropped(self, request: Request) -> bool:
         assert isinstance(request, _Asked)
+        if request.deadline is not None and request.deadline <= time.monotonic():
+            waited_ms = (time.perf_counter_ns() - request.reserved_ns) / 1e6
+            self.settle(request, DeadlineExceeded(f"the deadline passed after {waited_ms:.0f} ms, before it was decoded"))
         waits = self._calls.waits(request.number)
         if waits and not request.told:
             request.told = True
