@@ -26,7 +26,6 @@ from tensign.client import Client
 from tensign.config import ServerConfig
 from tensign.errors import DeadlineExceeded, ModelNotReady, QueueFull, SignatureMismatch, TooLarge, UndecodableImage
 from tensign.frontends.keeper import FrontEnds
-from tensign.frontends.number import fitting
 from tensign.model import Model
 from tensign.rpc.codec import encode_request
 from tensign.server import Server
@@ -287,18 +286,3 @@ def test_the_end_of_the_command_is_that_of_its_front_ends(number: int, status: i
         server.kill()
         server.wait()
         server.stdout.close()
-
-
-@pytest.mark.parametrize(
-    ("devices", "cores", "number"),
-    [
-        (["cpu"], 16, 0),
-        (["cuda:0"], 16, 8),
-        (["cuda:0,1"], 64, 8),
-        (["cuda:0"], 4, 2),
-        (["cuda:0"], 2, 0),
-        (["cuda:0", "cpu"], 16, 0),
-    ],
-)
-def test_the_default_number(devices: list[str], cores: int, number: int) -> None:
-    assert fitting(devices, cores) == number

@@ -24,7 +24,7 @@ LAYERS = (
     {"signature"},
     {"choice", "request", "engines"},
     {"plan", "example", "savedexample", "binding"},
-    {"slots", "conversion", "inspection", "placement"},
+    {"slots", "batching", "conversion", "inspection", "placement"},
     {"lane"},
     {"batcher", "signing"},
     {"model"},

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 from tensign.buckets import Buckets
 from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TooLarge
@@ -23,22 +23,6 @@ from tensign.signature import Arrays
 _SWEEP_NS = 10_000_000
 _HANDING_OVER_S = 0.0002  # about what it costs to wake a lane, and whoever waits for its answer
 _UNREADY_S = 0.05  # between looks at a place whose engine is being started again, while others work
-
-
-class Batching(Protocol):
-    """What a model sees of its batcher, here or in another process."""
-
-    buckets: Buckets
-    statistics: Statistics
-
-    @property
-    def working(self) -> bool: ...
-    def reserve(self, rows: int, deadline: float | None = None) -> Request: ...
-    def enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any] | None = None) -> None: ...
-    def room(self, rows: int) -> Future[None]: ...
-    def dropped(self, request: Request) -> bool: ...
-    def settle(self, request: Request, result: Outputs | Exception) -> None: ...
-    def close(self, timeout_s: float = 30.0) -> None: ...
 
 
 class Batcher:

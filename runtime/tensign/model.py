@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tensign.batcher import Batcher, Batching
+from tensign.batcher import Batcher
+from tensign.batching import Batching
 from tensign.binding import bound
 from tensign.buckets import Buckets, measure, powers_of_two
 from tensign.ceiling import Ceiling
