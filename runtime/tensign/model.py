@@ -86,7 +86,7 @@ class Model:
             for engine in self._engines:
                 engine.close()
             raise
-        self.batcher: Batching = batcher or Batcher(
+        self._batcher: Batching = batcher or Batcher(
             [
                 Place(partial(self._run, engine), engine.lanes, engine.empty, partial(_ready, engine), engine.local)
                 for engine in self._engines
@@ -117,6 +117,11 @@ class Model:
         return self._engines
 
     @property
+    def batcher(self) -> Batching:
+        """Where its rows wait."""
+        return self._batcher
+
+    @property
     def device(self) -> str:
         """Where it really runs: "cpu", "cuda:N" or "cuda:N,M"."""
         first, *others = dict.fromkeys(engine.device for engine in self._engines)
@@ -125,7 +130,7 @@ class Model:
     @property
     def buckets(self) -> Buckets:
         """The batch sizes that it runs, fewer than were warmed where a device's memory ran out since."""
-        return self.batcher.buckets
+        return self._batcher.buckets
 
     @property
     def signature(self) -> Signature:
@@ -140,7 +145,7 @@ class Model:
     @property
     def ready(self) -> bool:
         """False while the processes that run it are being started again, and for good where that failed too often."""
-        return self.batcher.working and any(map(_ready, self._engines))
+        return self._batcher.working and any(map(_ready, self._engines))
 
     @property
     def largest_batch(self) -> int:
@@ -174,24 +179,24 @@ class Model:
         once. Callbacks of the future must not wait for anything.
         """
         enforced = inputs if isinstance(inputs, Enforced) else self.enforced(inputs, params)
-        request = self.batcher.reserve(enforced.rows, deadline)
+        request = self._batcher.reserve(enforced.rows, deadline)
         try:
             if self._needs_pixels(enforced):
-                self.batcher.dropped(request)  # one in another process learns of it here, before anything is spent
+                self._batcher.dropped(request)  # one in another process learns of it here, before anything is spent
                 self._pool.submit(self._preprocess, request, enforced)
             else:
                 self._enqueue(request, enforced, enforced.params)
         except RuntimeError as error:  # the pool was shut down meanwhile, or the system has no thread left
-            self.batcher.settle(request, ModelNotReady(f"cannot take the request up: {error}"))
+            self._batcher.settle(request, ModelNotReady(f"cannot take the request up: {error}"))
         return request.future
 
     def room(self, rows: int) -> Future[None]:
         """What to wait for after QueueFull, before submitting `rows` rows again."""
-        return self.batcher.room(rows)
+        return self._batcher.room(rows)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Finishes what was submitted, then gives threads and memory back."""
-        self.batcher.close(timeout_s)
+        self._batcher.close(timeout_s)
         self._pool.shutdown(wait=False, cancel_futures=True)
         for engine in self._engines:
             engine.close()
@@ -227,7 +232,7 @@ class Model:
 
     def _preprocess(self, request: Request, enforced: Enforced) -> None:
         """Decodes and resizes before the request can share a batch: a bad picture fails alone."""
-        if self.batcher.dropped(request):
+        if self._batcher.dropped(request):
             return
         started = time.perf_counter_ns()
         try:
@@ -236,7 +241,7 @@ class Model:
             self._decoded.hold(sum(map(_size, pixels.values())), request.future, left_s)
             self._enqueue(request, {**enforced, **pixels}, enforced.params)
         except Exception as error:
-            self.batcher.settle(request, error)
+            self._batcher.settle(request, error)
         self.statistics.preprocess(time.perf_counter_ns() - started)
 
     def _pixels(self, arrays: Arrays) -> Outputs:
@@ -251,7 +256,7 @@ class Model:
         return {image: preprocess.encoded(images, height=height, width=width, max_pixels=self.config.max_pixels)}
 
     def _enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any]) -> None:
-        self.batcher.enqueue(request, self._to_network(arrays), params)
+        self._batcher.enqueue(request, self._to_network(arrays), params)
 
     def _to_network(self, arrays: Arrays) -> Outputs:
         """By the network's names; a column as [n,1] where it wants that."""
