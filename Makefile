@@ -76,6 +76,7 @@ bench:  ## every figure of the README: footprint, fidelity, what serving costs, 
 	build/full/bin/python benchmarks/footprint.py
 	build/full/bin/python benchmarks/fidelity.py
 	build/full/bin/python benchmarks/served.py
+	build/full/bin/python benchmarks/frontends.py
 	build/full/bin/python benchmarks/client.py
 	build/full/bin/python benchmarks/generator.py
 	build/full/bin/python benchmarks/manifest.py

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from tensign._pb import open_inference_pb2 as pb
-from tensign.cli.tuning import tune
+from tensign.tuning import tune
 
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tensign.budget import Budget
 from tensign.errors import ModelNotReady
+
+Counts = tuple[int, int, int]
 
 
 class Admission:
@@ -17,8 +19,15 @@ class Admission:
         self.budget = Budget(max_inflight_bytes)
         self.ready = True
         self.active = 0
+        self.beside: Callable[[], Counts] = lambda: (0, 0, 0)  # of front ends, where there are any
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def counts(self) -> Counts:
+        """Calls on their way, bytes of requests, bytes of answers that nobody has read; in front ends too."""
+        active, held, kept = self.beside()
+        return self.active + active, self.budget.held + held, self.budget.kept + kept
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:

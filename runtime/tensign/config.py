@@ -20,6 +20,7 @@ ENGINE_VARIANTS = {
 ACCELERATORS = {"cuda-graphs": ("onnx", "torch"), "tensorrt": ("onnx",), "compile": ("torch",)}
 ENGINES = ("onnx", "torch", "fastai", "sklearn", "pyfunc")
 _ONE = r"(\d+|(GPU|MIG)-[0-9a-f][0-9a-f-]*)"  # of several devices: its number, or its name
+MAX_FRONT_ENDS = 64
 MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 89 million on
 
 
@@ -85,7 +86,8 @@ class ServerConfig:
     that are on their way, all together; max_connection_age_s: after so long a gRPC client has to connect again, so that a
     balancer can spread them; 0 is never. shared_memory: keys of the system's shared memory that clients may register, a star
     behind one for all that begin so; cuda_shared_memory: whether they may register a device's. device_memory_bytes: of each
-    GPU, for all models together, None for all of it but a reserve.
+    GPU, for all models together, None for all of it but a reserve. front_ends: processes that share the gRPC port and decode,
+    each with its part of max_inflight_bytes; 0 where this one does it all.
     """
 
     host: str = "127.0.0.1"
@@ -99,6 +101,7 @@ class ServerConfig:
     shared_memory: tuple[str, ...] = ()
     cuda_shared_memory: bool = False
     device_memory_bytes: int | None = None
+    front_ends: int = 0
 
     def __post_init__(self) -> None:
         for port in ("grpc_port", "http_port"):
@@ -111,9 +114,18 @@ class ServerConfig:
         for key in self.shared_memory:
             if not re.fullmatch(r"/?([^/*]+\*?|\*)", key):
                 raise InvalidConfig(f"shared_memory: wanted names, or how they begin and a star, got {key[:64]!a}")
+        if not 0 <= self.front_ends <= MAX_FRONT_ENDS:
+            raise InvalidConfig(f"front_ends: wanted 0 to {MAX_FRONT_ENDS}, got {self.front_ends}")
+        if self.front_ends and self.shares_memory:
+            raise InvalidConfig("front_ends: shared memory would be registered with one of them alone; wanted 0 beside it")
         for knob in ("timeout_s", "drain_s", "max_message_bytes", "max_inflight_bytes"):
             if not 0 < getattr(self, knob) < float("inf"):
                 raise InvalidConfig(f"{knob}: wanted more than 0, got {getattr(self, knob)}")
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether clients may leave tensors in memory that they share with the server."""
+        return bool(self.shared_memory) or self.cuda_shared_memory
 
     @property
     def bracketed_host(self) -> str:

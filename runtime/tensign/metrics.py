@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -43,6 +45,16 @@ class Snapshot:
     batches: dict[int, BatchTimes] = field(default_factory=dict)
     padded_rows: int = 0
     last_inference_ms: int = 0
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Snapshot:
+        """What `dataclasses.asdict` made of one, as JSON brought it here."""
+        durations = {stage: Duration(**document[stage]) for stage in ("success", "fail", "queue", "preprocess")}
+        batches = {
+            int(rows): BatchTimes(**{stage: Duration(**each) for stage, each in times.items()})
+            for rows, times in document["batches"].items()
+        }
+        return cls(**{**document, **durations, "batches": batches})
 
     @property
     def rows(self) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tensign.batcher import Batcher
+from tensign.batching import Batching
 from tensign.binding import Binding
 from tensign.buckets import Buckets
 from tensign.ceiling import Ceiling
@@ -24,7 +25,7 @@ from tensign.form import Form
 from tensign.gpudecoding import GpuDecoding, gpu_decoding
 from tensign.images import Images, size_of
 from tensign.lane import Place
-from tensign.ledger import Ledger
+from tensign.ledger import Holding, Ledger
 from tensign.metrics import Statistics
 from tensign.placement import engines_of
 from tensign.plan import ModelPlan
@@ -50,42 +51,31 @@ class Model:
         version: str,
         config: ModelConfig,
         ledger: Ledger | None = None,
+        batcher: Batching | None = None,
     ) -> None:
-        """Loads and warms the engines, one a device. Raises UnsupportedModel, ProviderUnavailable, EngineError."""
+        """Loads and warms the engines, one a device. Raises UnsupportedModel, ProviderUnavailable, EngineError.
+
+        batcher: of another process, which has done so; the engines then only tell what they are.
+        """
         self.plan = plan
         self.digest = plan.manifest.digest
         self.name, self.version, self.config = name, version, config
-        self.statistics = Statistics()
+        self.statistics = batcher.statistics if batcher else Statistics()
         self._engines = tuple(engines)
         self._images = Images(plan.image, plan.preprocess, config.max_pixels) if plan.image else None
-        self._ledger = ledger or Ledger()
+        self._ledger, self._holding = ledger or Ledger(), Holding(name)
+        self._places: list[Place] = []
+        self.gpu_decoding: GpuDecoding | None = None
         try:
-            with self._ledger.loading(name, self._engines) as self._holding:
-                buckets = self._load()
-            self.gpu_decoding: GpuDecoding | None = None
-            if config.gpu_decoding and self.plan.image:
-                self.gpu_decoding = gpu_decoding(self.device, threads=_THREADS, max_pixels=config.max_pixels)
+            if batcher is None:
+                batcher = self._loaded()
+            else:
+                self._bind()
         except BaseException:
             for engine in self._engines:
                 engine.close()
             raise
-        self._places = [
-            Place(
-                partial(self._binding.run, engine),
-                engine.lanes,
-                engine.empty,
-                partial(_ready, engine),
-                engine.local and self._binding.even,
-                Share(engine.lanes),
-            )
-            for engine in self._engines
-        ]
-        self._batcher = Batcher(
-            self._places,
-            buckets,
-            max_queue_rows=config.max_queue_rows,
-            statistics=self.statistics,
-        )
+        self._batcher = batcher
         self._decoded = Ceiling(config.max_decoded_bytes)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tensign-preprocess")
 
@@ -110,6 +100,16 @@ class Model:
         name = name or plan.manifest.name
         engines = engines_of(plan, config, name, ledger.headroom)
         return cls(plan, engines, name=name, version=version, config=config, ledger=ledger)
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """What runs it, one a device."""
+        return self._engines
+
+    @property
+    def batcher(self) -> Batching:
+        """Where its rows wait."""
+        return self._batcher
 
     @property
     def device(self) -> str:
@@ -138,7 +138,7 @@ class Model:
         model's own code may wait there for anything.
         """
         onnx = self.plan.choice.engine == "onnx"
-        devices = [(engine.device, place.share) for engine, place in zip(self._engines, self._places, strict=True)]
+        devices = [(engine.device, place.share) for engine, place in zip(self._engines, self._places, strict=False)]
         return [(device, share) for device, share in devices if device != "cpu" or onnx]
 
     @property
@@ -201,6 +201,7 @@ class Model:
         request = self._batcher.reserve(enforced.rows, deadline)
         try:
             if self._images and self._images.need_work(enforced):
+                self._batcher.dropped(request)  # one in another process learns of it here, before anything is spent
                 self._pool.submit(self._preprocess, request, enforced, self._images)
             else:
                 self._enqueue(request, enforced, enforced.params)
@@ -269,15 +270,36 @@ class Model:
     def _enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any]) -> None:
         self._batcher.enqueue(request, self._binding.to_network(arrays), params)
 
-    def _load(self) -> Buckets:
-        for engine in self._engines:
-            engine.load()
+    def _loaded(self) -> Batcher:
+        """The batcher of its engines, which it loads and warms."""
+        with self._ledger.loading(self.name, self._engines) as self._holding:
+            for engine in self._engines:
+                engine.load()
+            self._bind()
+            buckets = warm_up(self.name, self.plan, self._engines, self._binding, self.config)
+        if self.config.gpu_decoding and self.plan.image:
+            self.gpu_decoding = gpu_decoding(self.device, threads=_THREADS, max_pixels=self.config.max_pixels)
+        self._places = [
+            Place(
+                partial(self._binding.run, engine),
+                engine.lanes,
+                engine.empty,
+                partial(_ready, engine),
+                engine.local and self._binding.even,
+                Share(engine.lanes),
+            )
+            for engine in self._engines
+        ]
+        rows = self.config.max_queue_rows
+        return Batcher(self._places, buckets, max_queue_rows=rows, statistics=self.statistics)
+
+    def _bind(self) -> None:
+        """Learns from an engine that is loaded what the network takes and gives."""
         first = self._engines[0]
         if first.labels and not self.plan.labels:
             self.plan = replace(self.plan, labels=first.labels, threshold=first.threshold)
         inputs = self._images.becoming(self.signature.inputs) if self._images else self.signature.inputs
         self._binding = Binding.of(self.signature, inputs, first)
-        return warm_up(self.name, self.plan, self._engines, self._binding, self.config)
 
 
 def _ready(engine: Engine) -> bool:

@@ -9,6 +9,7 @@ import time
 
 from tensign.admission import Admission
 from tensign.config import ServerConfig
+from tensign.frontends.keeper import FrontEnds
 from tensign.repository import Repository
 from tensign.rpc.server import GrpcServer
 
@@ -24,7 +25,11 @@ class Server:
         self._repository = repository
         self._config = config
         self._admission = Admission(config.max_inflight_bytes)
-        self._grpc = GrpcServer(repository, config, self._admission)
+        self._grpc: GrpcServer | FrontEnds
+        if config.front_ends:
+            self._grpc = FrontEnds(repository, config, self._admission)
+        else:
+            self._grpc = GrpcServer(repository, config, self._admission)
         self._http = None
         if config.http_port is not None:
             from tensign.http.server import HttpServer  # a fifth of a second, which a server without it does not pay
@@ -53,8 +58,8 @@ class Server:
 
     async def stop(self) -> None:
         """Says not ready, refuses new requests, finishes those in flight, then closes the models."""
-        if self._admission.active:
-            log.info("draining %d calls, for at most %g s", self._admission.active, self._config.drain_s)
+        if active := self._admission.counts[0]:
+            log.info("draining %d calls, for at most %g s", active, self._config.drain_s)
         until = time.monotonic() + self._config.drain_s
         self._admission.close()
         await self._grpc.drain()

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from tensign.config import ModelConfig, ServerConfig
 from tensign.model import Model
@@ -36,7 +37,7 @@ def held(models: list[Model]) -> dict[str, int]:
     rollup = dict(line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
     kib = {field: int(value.removesuffix(" kB")) for field, value in rollup.items()}
     objects = gc.get_objects()
-    batchers = [model._batcher for model in models]
+    batchers: list[Any] = [model.batcher for model in models]
     return {
         "anonymous_kib": kib["Anonymous"],  # no file's pages: whether those are shared depends on other processes
         "resident_kib": kib["Rss"],

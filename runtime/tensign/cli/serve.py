@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, Variant, load
-from tensign.cli.tuning import tune
 from tensign.config import MIB, ModelConfig, ServerConfig
 from tensign.errors import InvalidConfig
+from tensign.frontends.number import fitting
 from tensign.ledger import Ledger
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
+from tensign.tuning import tune
 from tensign.version import __version__
 
 _HTTP_PORT = 8000  # as of Triton, whose 8001 gRPC's is
@@ -99,6 +101,15 @@ def serve(
             " wrong moment can take the GPU with it, for every model there, until the server is started again.",
         ),
     ] = False,
+    front_ends: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TENSIGN_FRONT_ENDS",
+            help="Processes that share the gRPC port, parse and decode; HTTP stays in the one that runs the models."
+            " 0 does all of it there, which is best where the CPU runs a model.",
+            show_default="where GPUs run all of them half of the cores, at most 8, else 0",
+        ),
+    ] = None,
     cache_dir: CacheDir = CACHE,
 ) -> None:
     """Serve models until SIGTERM or Ctrl-C, then drain."""
@@ -126,12 +137,17 @@ def serve(
         shared_memory=tuple(filter(None, (key.strip() for key in shared_memory.split(",")))),
         cuda_shared_memory=cuda_shared_memory,
         device_memory_bytes=None if device_memory is None else device_memory * MIB,
+        front_ends=front_ends or 0,
     )
     called = name or [read_mlmodel(path).name for path in models]
     if twice := {one for one in called if called.count(one) > 1}:
         raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
+    if front_ends and gpu_decoding:
+        raise InvalidConfig("--front-ends: pictures are then decoded in processes without a GPU; leave --gpu-decoding out")
     ledger = Ledger(server.device_memory_bytes)
     loaded = [load(path, one, config, cache=cache_dir, ledger=ledger) for path, one in zip(models, called, strict=True)]
+    if front_ends is None and not (gpu_decoding or server.shares_memory):
+        server = replace(server, front_ends=fitting((model.device for model in loaded), len(os.sched_getaffinity(0))))
     tune()
     asyncio.run(_serve(loaded, server))
 
@@ -153,7 +169,8 @@ async def _serve(models: list[Model], config: ServerConfig) -> None:
     await server.start()
     served = "; ".join(f"{model.name} {model.signature} on {model.device}{_taken(model)}" for model in models)
     also = f"; over HTTP too: http://{server.http_address}" if server.http_address else ""
-    print(f"tensign {__version__} ready: grpc://{server.grpc_address} serves {served}{also}", flush=True)
+    fronts = f" by {config.front_ends} front ends" if config.front_ends else ""
+    print(f"tensign {__version__} ready: grpc://{server.grpc_address}{fronts} serves {served}{also}", flush=True)
     await server.wait(stop)
 
 

@@ -11,10 +11,8 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tensign.engines.arena import Arena, BrokenFrame
-from tensign.engines.packing import MAX_JSON, from_json, put_together, taken_apart, to_json
+from tensign.engines.packing import fill, from_json, laid_out, put_together, to_json
 from tensign.errors import TooLarge
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_HEADER = 16 << 20
 _MAX_BYTES = 4 << 30  # of one message's arrays
-_ALIGNED = 64
 _SEND_S = 60.0  # the other side reads at once, or not at all
 _FRAME = struct.Struct("<I16s")  # bytes of the header, its mark
 
@@ -51,28 +48,13 @@ class Channel:
         """
         drawn = os.urandom(16)
         mark = drawn.hex()
-        table, end = [], 0
-        pieces = []
-        for name, array in arrays.items():
-            kind, blobs, array = taken_apart(array, mark)
-            if kind == "json" and blobs[0].nbytes > MAX_JSON:
-                raise TooLarge(f'"{name}": {blobs[0].nbytes} bytes of values, {MAX_JSON} may cross between server and worker')
-            places = []
-            for blob in blobs:
-                start = -(-end // _ALIGNED) * _ALIGNED
-                end = start + blob.nbytes
-                pieces.append((start, blob))
-                places.append([start, blob.dtype.str, list(blob.shape)])
-            table.append([name, kind, list(array.shape), places])
+        table, pieces, end = laid_out(arrays, mark)
         if end > _MAX_BYTES:
             raise TooLarge(f"arrays of {end} bytes, {_MAX_BYTES} may cross between server and worker")
         text = to_json({"header": header, "arrays": table, "bytes": end}, mark)
         if len(text) > MAX_HEADER:
             raise TooLarge(f"params and shapes of {len(text)} bytes, {MAX_HEADER} may cross between server and worker")
-        memory = self._writes.room(end) if end else b""
-        for start, blob in pieces:
-            if blob.size:
-                np.frombuffer(memory, blob.dtype, blob.size, start).reshape(blob.shape)[...] = blob
+        fill(self._writes.room(end) if end else b"", pieces)
         return _FRAME.pack(len(text), drawn) + text
 
     def transmit(self, packed: bytes) -> None:

@@ -17,18 +17,49 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensign.engines.arena import BrokenFrame
+from tensign.errors import TooLarge
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
 
+_ALIGNED = 64
 MAX_JSON = 64 << 20  # bytes of one array's cells
 _MAX_CELLS = 1 << 24  # of text or bytes in one array
 _MAX_RANK = 32  # numpy's own, until 2.0
 _KINDS = "biufcM"  # numpy's: numbers, truth values, times
 _DTYPE = re.compile(r"[<>|][biufcM]\d{1,2}(\[\d{0,9}[A-Za-z]{1,2}\])?")
 _NONE = -1  # in place of a length
+
+
+def laid_out(arrays: Mapping[str, Array], mark: str) -> tuple[list[Any], list[tuple[int, Array]], int]:
+    """The table that tells of arrays, the buffers that hold them, each with its place, and the bytes of all.
+
+    Raises TooLarge, TypeError, ValueError.
+    """
+    table, pieces, end = [], [], 0
+    for name, array in arrays.items():
+        kind, blobs, array = taken_apart(array, mark)
+        if kind == "json" and blobs[0].nbytes > MAX_JSON:
+            raise TooLarge(f'"{name}": {blobs[0].nbytes} bytes of values, {MAX_JSON} may cross between processes')
+        places = []
+        for blob in blobs:
+            start = -(-end // _ALIGNED) * _ALIGNED
+            end = start + blob.nbytes
+            pieces.append((start, blob))
+            places.append([start, blob.dtype.str, list(blob.shape)])
+        table.append([name, kind, list(array.shape), places])
+    return table, pieces, end
+
+
+def fill(memory: Any, pieces: list[tuple[int, Array]], at: int = 0) -> None:
+    """Writes each buffer at its place, counted from `at`."""
+    for start, blob in pieces:
+        if blob.size:
+            np.frombuffer(memory, blob.dtype, blob.size, at + start).reshape(blob.shape)[...] = blob
 
 
 def taken_apart(array: Array, mark: str) -> tuple[str, list[Array], Array]:
@@ -76,6 +107,8 @@ def to_json(value: Any, mark: str) -> bytes:
 
 
 def from_json(text: bytes, mark: str) -> Any:
+    if mark.encode() not in text:  # without a hook, which costs more than all the rest of a short text
+        return json.loads(text)
     return json.loads(text, object_hook=lambda found: _unplain(found[mark]) if mark in found else found)
 
 

@@ -62,7 +62,7 @@ class Process:
     def __init__(self, python: str, *, trust: bool, more: Mapping[str, str] | None = None, called: str = ONLY) -> None:
         """more: of its environment; called: what others call its cuda:0. Raises UnsupportedModel where that is no Python."""
         ours, its = socket.socketpair()
-        there, back = _memory("tensign-to-worker"), _memory("tensign-from-worker")
+        there, back = memory("tensign-to-worker"), memory("tensign-from-worker")
         package = str(Path(errors.__file__).parent)
         try:
             self._popen = subprocess.Popen(
@@ -153,8 +153,8 @@ def _form(said: Mapping[str, Any]) -> Form | None:
     return Form(str(form[0]), tuple(map(str, form[1]))) if form else None
 
 
-def _memory(name: str) -> int:
-    """A file in memory that can grow. The seal keeps a worker from making it smaller, which would kill whoever reads it."""
+def memory(name: str) -> int:
+    """A file in memory that can grow. The seal keeps anybody from making it smaller, which would kill whoever reads it."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     return descriptor

@@ -38,8 +38,8 @@ class _Counts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("tensign_ready", "1 while the server takes requests.", float(self._admission.ready))
-        yield GaugeMetricFamily("tensign_active_calls", "Unary calls and streams on their way.", self._admission.active)
-        held, kept = self._admission.budget.held, self._admission.budget.kept
+        active, held, kept = self._admission.counts
+        yield GaugeMetricFamily("tensign_active_calls", "Unary calls and streams on their way.", active)
         yield GaugeMetricFamily("tensign_request_bytes", "Of requests on their way.", held)
         yield GaugeMetricFamily("tensign_unread_answer_bytes", "Of answers on streams that nobody has read yet.", kept)
         yield from self._of_models()

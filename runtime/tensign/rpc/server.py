@@ -31,9 +31,13 @@ _LAST_ANSWERS_S = 1.0  # for what is written, but not yet sent
 class GrpcServer:
     """One gRPC server over one Repository. `port` is the port it really listens on, once started."""
 
-    def __init__(self, repository: Repository, config: ServerConfig, admission: Admission) -> None:
+    def __init__(
+        self, repository: Repository, config: ServerConfig, admission: Admission, *, shares_port: bool = False
+    ) -> None:
+        """shares_port: with other processes of this server, whose own keeps it."""
         self._repository = repository
         self._config = config
+        self._shares_port = shares_port
         self._service = InferenceService(repository, config, admission)
         self._health = _Health(self._look)
         self._server: grpc.aio.Server | None = None
@@ -42,8 +46,9 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Raises OSError when the port is taken, or the host is not one of this machine."""
-        _check_free(self._config)
-        self._server = grpc.aio.server(options=_options(self._config))
+        if not self._shares_port:
+            check_free(self._config)
+        self._server = grpc.aio.server(options=_options(self._config, self._shares_port))
         self._server.add_generic_rpc_handlers((self._service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -115,11 +120,11 @@ class _Health(health_pb2_grpc.HealthServicer):
                 await changed.wait()
 
 
-def _options(config: ServerConfig) -> list[tuple[str, int]]:
+def _options(config: ServerConfig, shares_port: bool) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
-        ("grpc.so_reuseport", 0),  # two servers on one port by accident would share its requests
+        ("grpc.so_reuseport", int(shares_port)),  # two servers on one port by accident would share its requests
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -137,8 +142,8 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
     return options
 
 
-def _check_free(config: ServerConfig) -> None:
-    """grpc says neither why it cannot listen, nor says it quietly."""
+def check_free(config: ServerConfig) -> None:
+    """Raises OSError where nobody can listen there; grpc says neither why, nor says it quietly."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             config.host, config.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -128,7 +128,8 @@ class InferenceService:
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
         models = [self._repository.get(request.name, request.version)] if request.name else list(self._repository)
-        return pb.ModelStatisticsResponse(model_stats=[statistics(model) for model in models])
+        told = [await asyncio.to_thread(statistics, model) for model in models]  # which may ask another process
+        return pb.ModelStatisticsResponse(model_stats=told)
 
     async def _respond(self, context: Context, message: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """The answers to one request of a stream; an error is one of them, so that the stream lives on."""

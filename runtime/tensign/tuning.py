@@ -1,4 +1,4 @@
-"""What `serve` asks of its own process: descriptors, the interpreter's lock, the allocator."""
+"""What `serve` asks of each of its processes: descriptors, the interpreter's lock, the allocator."""
 
 from __future__ import annotations
 
