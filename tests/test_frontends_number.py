@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from tensign.config import ServerConfig
+from tensign.errors import InvalidConfig
 from tensign.frontends.number import fitting
 
 
@@ -20,3 +24,9 @@ from tensign.frontends.number import fitting
 )
 def test_the_default_number(devices: list[str], cores: int, number: int) -> None:
     assert fitting(devices, cores) == number
+
+
+@pytest.mark.parametrize("shared", [{"shared_memory": ("a",)}, {"cuda_shared_memory": True}], ids=["system", "cuda"])
+def test_memory_that_clients_share_goes_with_none(shared: dict[str, Any]) -> None:
+    with pytest.raises(InvalidConfig, match="front_ends: shared memory would be registered with one of them alone"):
+        ServerConfig(front_ends=1, **shared)
