@@ -207,15 +207,22 @@ class Model:
                 piece.cancel()  # when one failed; it does nothing to what is answered
         return joined(answers)
 
-    def submit(self, inputs: Any, *, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> Future[Outputs]:
+    def submit(
+        self,
+        inputs: Any,
+        *,
+        params: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+        client: str = "",
+    ) -> Future[Outputs]:
         """Starts an inference; the future gives {output: [n,...]}, or raises InvalidInput, EngineError and the like.
 
         inputs: what `enforced` gave, or what it takes, params included, to be enforced strictly now. deadline: on
-        time.monotonic(), in seconds. Raises SignatureMismatch, QueueFull, TooLarge, ModelNotReady or DeadlineExceeded at
-        once. Callbacks of the future must not wait for anything.
+        time.monotonic(), in seconds; client: one of those that the queue is fair to. Raises SignatureMismatch, QueueFull,
+        TooLarge, ModelNotReady or DeadlineExceeded at once. Callbacks of the future must not wait for anything.
         """
         enforced = inputs if isinstance(inputs, Enforced) else self.enforced(inputs, params)
-        request = self._batcher.reserve(enforced.rows, deadline)
+        request = self._batcher.reserve(enforced.rows, deadline, client)
         try:
             if self._needs_pixels(enforced):
                 self._pool.submit(self._preprocess, request, enforced)
@@ -225,9 +232,9 @@ class Model:
             self._batcher.settle(request, ModelNotReady(f"cannot take the request up: {error}"))
         return request.future
 
-    def room(self, rows: int) -> Future[None]:
+    def room(self, rows: int, client: str = "") -> Future[None]:
         """What to wait for after QueueFull, before submitting `rows` rows again."""
-        return self._batcher.room(rows)
+        return self._batcher.room(rows, client)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Finishes what was submitted, then gives threads and memory back."""
@@ -376,7 +383,8 @@ class Model:
                     self.name,
                     error,
                 )
-                return Buckets((self.config.max_queue_rows,) if whole else candidates, tuple(map(float, candidates)), whole)
+                sizes = (self.config.max_queue_rows,) if whole else candidates
+                return Buckets(sizes, tuple(map(float, candidates)), whole, measured=False)
             raise
         except TensignError:
             raise

@@ -65,6 +65,7 @@ class Request:
     deadline: on the batcher's clock, in seconds; None is never. arrays: {name: [rows,...]}. kind: requests of one kind
     may share a batch, having equal dtypes, equal axes behind the rows and equal params. again: it was in a batch whose worker
     died, or whose device was lost, and is run once more. answered: by the first row of each part that ran; ran: rows of them.
+    client: whoever it is that the queue is fair to; number: of its place in the queue, 0 outside.
     """
 
     rows: int
@@ -79,6 +80,8 @@ class Request:
     again: bool = False
     answered: dict[int, Outputs] = field(default_factory=dict)
     ran: int = 0
+    client: str = ""
+    number: int = 0
 
     @classmethod
     def of(cls, arrays: Arrays, deadline: float | None = None) -> Request:
@@ -89,6 +92,9 @@ class Request:
     @property
     def remaining(self) -> int:
         return self.rows - self.taken
+
+    def expired(self, now: float) -> bool:
+        return self.deadline is not None and self.deadline <= now
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class Inference:
     placed: dict[str, Target]
     timeout_s: float
     deadline: float
+    client: str = ""
 
     @classmethod
     async def of(
@@ -61,9 +62,10 @@ class Inference:
         limit: int,
         default_s: float,
         limit_s: float | None,
+        client: str = "",
     ) -> Inference:
         """limit: bytes of regions that one request may take; default_s: the deadline where it brings none; limit_s: what is
-        left of the call's. Raises InvalidInput.
+        left of the call's; client: who the queue is fair to. Raises InvalidInput.
         """
         request = message.request
         model = repository.get(request.model_name, request.model_version)
@@ -74,11 +76,11 @@ class Inference:
         placed = targets(request, regions)
         read = partial(_enforced, message, model, regions, limit)
         inputs = await asyncio.to_thread(read) if model.signature.columnar or _is_slow(message) else read()
-        return cls(request, model, inputs, any(wanted.values()), placed, timeout_s, deadline)
+        return cls(request, model, inputs, any(wanted.values()), placed, timeout_s, deadline, client)
 
     async def whole(self) -> pb.ModelInferResponse:
         """The one answer to all rows. Raises QueueFull at once, for the caller can try another server."""
-        future = self.model.submit(self.inputs, deadline=self.deadline)
+        future = self.model.submit(self.inputs, deadline=self.deadline, client=self.client)
         return await self._encoded(future.result() if future.done() else await self._in_time(asyncio.wrap_future(future)))
 
     async def parts(self) -> AsyncGenerator[pb.ModelInferResponse, None]:
@@ -118,10 +120,10 @@ class Inference:
     async def _patiently(self, inputs: Enforced) -> Outputs:
         while True:
             try:
-                future = self.model.submit(inputs, deadline=self.deadline)
+                future = self.model.submit(inputs, deadline=self.deadline, client=self.client)
                 return future.result() if future.done() else await asyncio.wrap_future(future)
             except QueueFull:
-                await asyncio.wrap_future(self.model.room(inputs.rows))
+                await asyncio.wrap_future(self.model.room(inputs.rows, self.client))
 
     async def _encoded(self, outputs: Outputs) -> pb.ModelInferResponse:
         labels, specs = self.model.plan.labels, self.model.signature.outputs

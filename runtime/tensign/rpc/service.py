@@ -159,7 +159,13 @@ class InferenceService:
     async def _inference(self, message: Received, context: Context) -> Inference:
         limit, left_s = self._config.max_message_bytes, context.time_remaining()
         return await Inference.of(
-            message, self._repository, self._regions, limit=limit, default_s=self._config.timeout_s, limit_s=left_s
+            message,
+            self._repository,
+            self._regions,
+            limit=limit,
+            default_s=self._config.timeout_s,
+            limit_s=left_s,
+            client=context.peer(),  # a connection: behind a proxy many clients share an address
         )
 
 
