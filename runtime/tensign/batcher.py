@@ -86,10 +86,10 @@ class Batcher:
             queue = self._queue
             if rows > queue.max_rows:
                 raise TooLarge(f"{rows} rows in one request are more than the queue's {queue.max_rows}; send fewer at once")
-            if not queue.admits(rows, client) and time.perf_counter_ns() - self._swept_ns > _SWEEP_NS:
-                self._sweep()
             if not queue.admits(rows, client):
-                raise QueueFull(queue.refusal(rows, client))
+                self._sweep()
+                if not queue.admits(rows, client):
+                    raise QueueFull(queue.refusal(rows, client))
             request = Request(rows, deadline, Future(), time.perf_counter_ns(), client=client)
             queue.reserve(rows, client)
             self._unsettled.add(request)
@@ -106,14 +106,15 @@ class Batcher:
         with self._changed:
             if request not in self._unsettled:
                 return
-            self._queue.add(request)
-            parts = self._parts([request], request.rows) if self._is_better_here(request) else []
-            if parts:
+            if better_here := self._is_better_here(request):
                 self._idle = False
+                self._queue.pass_by(request)
+                self._room.made()
             else:
+                self._queue.add(request)
                 self._changed.notify()
-        if parts:
-            self._lanes[0].take(parts)
+        if better_here:
+            self._lanes[0].take([Part(request, 0, request.rows)])
             with self._changed:
                 self._idle = True
                 if self._queue or self._closing:
@@ -269,7 +270,7 @@ class Batcher:
         self._idle = False
 
     def _is_better_here(self, request: Request) -> bool:
-        alone = self._idle and len(self._queue) == 1 and request.rows <= self.buckets.largest and self._places[0].share.alone
+        alone = self._idle and not self._queue and request.rows <= self.buckets.largest and self._places[0].share.alone
         return alone and self.buckets.time(request.rows) <= _HANDING_OVER_S and not self.dropped(request)
 
     def _take(self) -> list[Part]:
@@ -287,7 +288,9 @@ class Batcher:
             for request, error in late.items():
                 self.settle(request, error)
             if not late:
-                return self._parts(alike, rows)
+                parts = self._queue.take(alike, rows)
+                self._room.made()
+                return parts
 
     def _is_over(self, request: Request) -> bool:
         return request.future.cancelled() or request.expired(self._clock())
@@ -297,11 +300,8 @@ class Batcher:
 
         Not more often than every few milliseconds: it looks at the whole queue, and under overload everybody asks.
         """
+        if time.perf_counter_ns() - self._swept_ns < _SWEEP_NS:
+            return
         self._swept_ns = time.perf_counter_ns()
         for request in self._queue.sweep(self._is_over):
             self.dropped(request)
-
-    def _parts(self, alike: list[Request], rows: int) -> list[Part]:
-        parts = self._queue.take(alike, rows)
-        self._room.made()
-        return parts

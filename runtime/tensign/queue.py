@@ -55,7 +55,7 @@ class Queue:
         return self._length
 
     def rows_of(self, client: str) -> int:
-        return self._lines[client].rows if client in self._lines else 0
+        return line.rows if (line := self._lines.get(client)) else 0
 
     def admits(self, rows: int, client: str, *, own: int = 0, all_: int = 0) -> bool:
         """Whether so many rows more may come; own, all_: those promised beside, to that client and to everybody."""
@@ -72,7 +72,10 @@ class Queue:
         )
 
     def reserve(self, rows: int, client: str) -> None:
-        self._lines.setdefault(client, _Line(self._now)).rows += rows
+        line = self._lines.get(client)
+        if line is None:
+            line = self._lines[client] = _Line(self._now)
+        line.rows += rows
         self.rows += rows
 
     def give_back(self, rows: int, client: str) -> None:
@@ -96,6 +99,11 @@ class Queue:
             line.start = max(line.start, self._now)
             self._busy += 1
             self._place(line)
+
+    def pass_by(self, request: Request) -> None:
+        """Takes a request whole, where nobody is in line."""
+        request.taken = request.rows
+        self.give_back(request.rows, request.client)
 
     def remove(self, request: Request) -> None:
         """Takes it out of its line, if it is in one; its rows stay reserved."""
@@ -188,8 +196,12 @@ class Queue:
 
     def _rest(self) -> None:
         """Everybody is level where nobody waits."""
-        self._lines.clear()
         self._heap.clear()
+        if len(self._lines) == 1:
+            for line in self._lines.values():
+                line.start = 0.0
+        else:
+            self._lines.clear()
         self._now, self._enough = 0.0, _FEW
 
     def _forget(self) -> None:
