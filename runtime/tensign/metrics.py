@@ -33,13 +33,16 @@ class BatchTimes:
 class Snapshot:
     """What has happened since the model was loaded.
 
-    success, fail and queue count requests; rows counts answered rows; batches is keyed by the rows that a batch held.
+    success, fail and queue count requests; receive, reading and checking them, and preprocess too; send counts what was
+    encoded, answers or parts of them; rows counts answered rows; batches is keyed by the rows that a batch held.
     """
 
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
+    receive: Duration = field(default_factory=Duration)
     preprocess: Duration = field(default_factory=Duration)
+    send: Duration = field(default_factory=Duration)
     batches: dict[int, BatchTimes] = field(default_factory=dict)
     padded_rows: int = 0
     last_inference_ms: int = 0
@@ -67,6 +70,13 @@ class Statistics:
     def request(self, ns: int, *, succeeded: bool) -> None:
         with self._lock:
             (self._seen.success if succeeded else self._seen.fail).add(ns)
+
+    def exchanged(self, receive_ns: int | None, send_ns: int) -> None:
+        """One answer was encoded; receive_ns: None where it is not the first one to its request."""
+        with self._lock:
+            if receive_ns is not None:
+                self._seen.receive.add(receive_ns)
+            self._seen.send.add(send_ns)
 
     def preprocess(self, ns: int) -> None:
         with self._lock:

@@ -111,10 +111,15 @@ class Exchange:
     async def _predicted(
         self, model: Model, body: bytes, reading: Reading, write: Write, deadline: float, client: str
     ) -> bytes:
+        began = time.perf_counter_ns()
         quick = reading.quick and len(body) < _FEW_BYTES
         inputs = reading.read(model, body) if quick else await self._in_thread(reading.read, model, body)
+        read = time.perf_counter_ns()
         outputs = await answered(model, inputs, deadline, client)
-        return write(model, outputs) if is_short(outputs) else await self._in_thread(write, model, outputs)
+        ran = time.perf_counter_ns()
+        answer = write(model, outputs) if is_short(outputs) else await self._in_thread(write, model, outputs)
+        model.statistics.exchanged(read - began, time.perf_counter_ns() - ran)
+        return answer
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.threads, partial(work, *arguments))

@@ -7,7 +7,7 @@ import contextlib
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -15,7 +15,7 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.admission import Admission
 from tensign.config import ServerConfig
 from tensign.engines import cuda
-from tensign.errors import ModelNotFound, ModelNotReady
+from tensign.errors import InvalidInput, ModelNotFound, ModelNotReady
 from tensign.regions import Regions
 from tensign.repository import Repository
 from tensign.rpc.codec import MAX_ID
@@ -24,7 +24,7 @@ from tensign.rpc.inference import Inference
 from tensign.rpc.regionfields import shared_bytes
 from tensign.rpc.sharing import Sharing
 from tensign.rpc.status import failed_answer, status_of, trailer_of
-from tensign.rpc.stream import Stream
+from tensign.rpc.stream import ORDER, Stream
 from tensign.rpc.wire import Received, parse, received
 from tensign.version import __version__
 
@@ -108,7 +108,18 @@ class InferenceService:
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         respond = partial(self._respond, context)
         patience_s = self._config.timeout_s
-        stream = Stream(respond, self._admission.budget, patience_s=patience_s, expect=self._expected, beside=self._shared)
+        try:
+            ordered = _is_ordered(context)
+        except InvalidInput as error:
+            await _refuse(context, error)
+        stream = Stream(
+            respond,
+            self._admission.budget,
+            patience_s=patience_s,
+            expect=self._expected,
+            beside=self._shared,
+            ordered=ordered,
+        )
         self._streams.add(stream)
         age_s = self._config.max_connection_age_s
         reason = ModelNotReady(f"the connection is {age_s:g} s old; connect again, perhaps to another server")
@@ -181,7 +192,15 @@ def _guarded(read: Callable[[bytes], object], behaviour: Any) -> Any:
     return call
 
 
-async def _refuse(context: Context, error: Exception) -> None:
+def _is_ordered(context: Context) -> bool:
+    """Raises InvalidInput."""
+    asked = dict(context.invocation_metadata() or ()).get(ORDER, "request")
+    if asked not in ("request", "completed"):
+        raise InvalidInput(f'metadata {ORDER}: wanted "request" or "completed", got {str(asked)[:64]!a}')
+    return asked == "request"
+
+
+async def _refuse(context: Context, error: Exception) -> NoReturn:
     """Ends a call with the status of an error, unless its deadline has ended it already."""
     code, text = status_of(error)
     try:
