@@ -100,13 +100,15 @@ class InferenceService:
         return pb.ModelConfigResponse(config=configuration(self._repository.get(request.name, request.version)))
 
     async def ModelInfer(self, message: Received, context: Context) -> pb.ModelInferResponse:
+        client = context.peer()
         with self._admission.admitted(), self._admission.budget.holding(message.size + self._shared(message.request)):
-            return await (await self._inference(message, context)).whole()
+            return await (await self._inference(message, context, client)).whole()
 
     async def ModelStreamInfer(
         self, messages: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        respond = partial(self._respond, context)
+        # A connection, for behind a proxy many clients share an address. Asked for here: after the call that would crash.
+        respond = partial(self._respond, context, context.peer())
         patience_s = self._config.timeout_s
         try:
             ordered = _is_ordered(context)
@@ -141,10 +143,12 @@ class InferenceService:
         models = [self._repository.get(request.name, request.version)] if request.name else list(self._repository)
         return pb.ModelStatisticsResponse(model_stats=[statistics(model) for model in models])
 
-    async def _respond(self, context: Context, message: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def _respond(
+        self, context: Context, client: str, message: Received
+    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """The answers to one request of a stream; an error is one of them, so that the stream lives on."""
         try:
-            async for part in (await self._inference(message, context)).parts():
+            async for part in (await self._inference(message, context, client)).parts():
                 yield pb.ModelStreamInferResponse(infer_response=part)
         except Exception as error:
             request = message.request
@@ -167,7 +171,7 @@ class InferenceService:
         """Bytes of regions that are read for a request."""
         return shared_bytes(request, self._config.max_message_bytes)
 
-    async def _inference(self, message: Received, context: Context) -> Inference:
+    async def _inference(self, message: Received, context: Context, client: str) -> Inference:
         limit, left_s = self._config.max_message_bytes, context.time_remaining()
         return await Inference.of(
             message,
@@ -176,7 +180,7 @@ class InferenceService:
             limit=limit,
             default_s=self._config.timeout_s,
             limit_s=left_s,
-            client=context.peer(),  # a connection: behind a proxy many clients share an address
+            client=client,
         )
 
 
