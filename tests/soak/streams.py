@@ -19,7 +19,7 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.rpc.codec import decode_response, encode_request
 
 from .client import SERVICE, Stream
-from .flatness import Sample, Server, probed
+from .flatness import Server, probed
 from .identity import answer_to, rows_of
 from .models import WORK
 
@@ -27,13 +27,16 @@ P99_FACTOR = 1.5  # of ten streams' p99, that a thousand may take
 GROWTH = 0.05  # of the server's memory after the first third
 FEW = 10
 SAMPLED_EVERY_S = 0.5
+OPENED_PER_SECOND = 500.0  # streams; nobody sends before all are open
 ROWS, WIDTH = 2, 8
 _PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """per_second: requests of all streams together, each stream's at even intervals, whether or not it has its answers."""
+    """per_second: requests of all streams together, at even intervals however many streams they are on, whether or not the
+    ones before are answered.
+    """
 
     seed: int
     streams: int = 1000
@@ -102,8 +105,9 @@ async def _run(plan: Plan, server: Server) -> Report:
     ]
     watching = asyncio.create_task(_watch(server, report))
     interval = plan.streams / plan.per_second
-    begins = time.perf_counter() + interval * random.random(plan.streams)
-    async with asyncio.timeout(plan.seconds + interval + _PATIENCE_S), asyncio.TaskGroup() as group:
+    opened_s = plan.streams / OPENED_PER_SECOND
+    begins = time.perf_counter() + opened_s + random.permutation(plan.streams) / plan.per_second
+    async with asyncio.timeout(opened_s + plan.seconds + interval + _PATIENCE_S), asyncio.TaskGroup() as group:
         for number in range(plan.streams):
             talk = _Talk(number, report, float(begins[number]), interval, max(round(plan.seconds / interval), 1))
             group.create_task(talk.hold(calls[number % plan.connections]))
@@ -116,8 +120,7 @@ async def _run(plan: Plan, server: Server) -> Report:
 
 async def _watch(server: Server, report: Report) -> None:
     while True:
-        sample: Sample = await server.held(rest=False)
-        report.memory_kib.append(sample["resident_kib"])
+        report.memory_kib.append(server.resident_kib())
         await asyncio.sleep(SAMPLED_EVERY_S)
 
 
