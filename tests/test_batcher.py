@@ -79,8 +79,8 @@ def batcher(engine: GatedEngine, clock: Clock, statistics: Statistics) -> Iterat
     made.close(SOON)
 
 
-def submit(batcher: Batcher, *rows: float, deadline: float | None = None, width: int = 1) -> Future[Outputs]:
-    request = batcher.reserve(len(rows), deadline)
+def submit(batcher: Batcher, *rows: float, deadline: float | None = None, width: int = 1, client: str = "") -> Future[Outputs]:
+    request = batcher.reserve(len(rows), deadline, client)
     batcher.enqueue(request, {"x": np.array(rows, np.float32)[:, None].repeat(width, axis=1)})
     return request.future
 
@@ -176,10 +176,59 @@ def test_a_request_that_arrives_too_late_is_refused(batcher: Batcher, clock: Clo
         batcher.reserve(1, deadline=5.0)
 
 
+def test_what_cannot_meet_its_deadline_is_refused_on_arrival(batcher: Batcher, engine: GatedEngine) -> None:
+    with pytest.raises(DeadlineExceeded, match=r"a request of 2 rows needs about 1000\.0 ms and the request has 900\.0 left"):
+        batcher.reserve(2, deadline=0.9)
+    assert not batcher.waiting and batcher.room(20).done()
+
+
+def test_what_cannot_meet_its_deadline_any_more_is_not_taken(batcher: Batcher, engine: GatedEngine, clock: Clock) -> None:
+    first = submit(batcher, 1)
+    engine.wait_until_busy()
+    late, soon = submit(batcher, 2, deadline=2.4), submit(batcher, 3, deadline=2.6)
+    clock.now = 1.5
+    engine.open()
+    with pytest.raises(DeadlineExceeded, match=r"a batch of 2 rows needs about 1000\.0 ms and the request has 900\.0 left"):
+        late.result(SOON)
+    assert answer(soon) == [6]
+    wait([first], SOON)
+    assert [rows_of(batch) for batch in engine.batches] == [[1], [3]]
+
+
+def test_times_that_were_made_up_refuse_nobody(engine: GatedEngine, clock: Clock, statistics: Statistics) -> None:
+    buckets = Buckets((1, 2), (1.0, 2.0), measured=False)
+    batcher = Batcher([Place(engine.run)], buckets, max_queue_rows=20, statistics=statistics, clock=clock)
+    engine.open()
+    assert answer(submit(batcher, 1, deadline=0.1)) == [2]
+    batcher.close(SOON)
+
+
+def test_the_earliest_deadline_leads_the_next_batch(batcher: Batcher, engine: GatedEngine) -> None:
+    first = submit(batcher, 0)
+    engine.wait_until_busy()
+    others = [submit(batcher, n, deadline=deadline) for n, deadline in enumerate([None, 90.0, 30.0, None, 60.0], start=1)]
+    others += [submit(batcher, *range(10, 16), deadline=20.0)]
+    engine.open()
+    wait([first, *others], SOON)
+    assert [rows_of(batch)[:8] for batch in engine.batches[1:]] == [[*range(10, 16), 3, 5], [2, 1, 4, 4]]
+
+
+def test_a_flood_of_one_client_lets_another_in(batcher: Batcher, engine: GatedEngine) -> None:
+    first = submit(batcher, 0, client="flood")
+    engine.wait_until_busy()
+    flood = [submit(batcher, n, client="flood") for n in range(1, 17)]
+    with pytest.raises(QueueFull, match="16 rows are waiting, 20 may, and 16 of them are this client's"):
+        batcher.reserve(1, client="flood")
+    trickle = [submit(batcher, 100, client="trickle"), submit(batcher, 200, client="third")]
+    engine.open()
+    wait([first, *flood, *trickle], SOON)
+    assert {100, 200} < set(rows_of(engine.batches[1]))
+
+
 def test_a_full_queue_refuses_at_once_and_takes_again_when_it_has_room(batcher: Batcher, engine: GatedEngine) -> None:
     first = submit(batcher, 0)
     engine.wait_until_busy()
-    waiting = [submit(batcher, *range(10)), submit(batcher, *range(10))]
+    waiting = [submit(batcher, *range(10), client="a"), submit(batcher, *range(10), client="b")]
     with pytest.raises(QueueFull, match="20 rows are waiting and 20 may"):
         batcher.reserve(1)
     engine.open()
@@ -255,7 +304,7 @@ def test_an_output_that_no_split_can_take_apart_leaves_the_thread_alive(statisti
 def test_cancelled_requests_keep_no_room_from_others(batcher: Batcher, engine: GatedEngine) -> None:
     first = submit(batcher, 0)
     engine.wait_until_busy()
-    for future in [submit(batcher, *range(10)), submit(batcher, *range(10))]:
+    for future in [submit(batcher, *range(10), client="a"), submit(batcher, *range(10), client="b")]:
         future.cancel()
     kept = submit(batcher, 1)  # no QueueFull
     engine.open()
@@ -268,8 +317,8 @@ def test_whoever_waits_for_room_is_told(batcher: Batcher, engine: GatedEngine) -
     assert batcher.room(20).done()
     first = submit(batcher, 0)
     engine.wait_until_busy()
-    queued = submit(batcher, *range(20))
-    left, large, small = batcher.room(1), batcher.room(8), batcher.room(1)
+    queued = submit(batcher, *range(20), client="flood")
+    left, large, small = batcher.room(1, "a"), batcher.room(8, "b"), batcher.room(1, "c")
     left.cancel()
     engine.open(1)
     engine.wait_until_busy()  # 8 of the 20 rows are taken: room for the large one, which came first, and no more

@@ -63,6 +63,8 @@ def test_what_was_counted(samples: Samples) -> None:
     assert value("tensign_request_seconds_count", outcome="success") == 1
     assert value("tensign_request_seconds_count", outcome="fail") == 0
     assert 0 < value("tensign_request_seconds_sum", outcome="success") < 60
+    assert value("tensign_receive_seconds_count") == value("tensign_send_seconds_count") == 1
+    assert value("tensign_receive_seconds_sum") > 0 and value("tensign_send_seconds_sum") > 0
     assert value("tensign_queue_seconds_count") == 1 and value("tensign_preprocess_seconds_count") == 0
     batches = value("tensign_batch_rows_count")
     assert value("tensign_batch_rows_sum") == 3 and 1 <= batches <= 3

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from soak import core, flatness, load, models
+from soak import core, flatness, load, models, streams
 from soak.halfopen import half_open, reset
 from soak.identity import answer_to
 from soak.ledger import CANCELLED, EXPIRED, LOST, REFUSED, Entry, Ledger
@@ -186,3 +186,13 @@ def test_a_server_that_holds_on_to_streams_is_not_flat(tmp_path: Path) -> None:
     grown = flatness.grown(asyncio.run(sampled()))
     assert any(told.startswith("tasks grew") for told in grown)
     assert any(told.startswith("descriptors grew") for told in grown)
+
+
+def test_a_thousand_streams_are_answered_right_and_in_order(tmp_path: Path) -> None:
+    (report,) = streams.run([streams.Plan(SEED, seconds=4)], models.identity(tmp_path))
+    assert report.troubles() == [] and report.sent >= 1000
+
+
+def test_streams_of_wrong_answers_are_noticed(tmp_path: Path) -> None:
+    (report,) = streams.run([streams.Plan(SEED, streams=5, seconds=0.2)], models.identity(tmp_path, reverse=True))
+    assert any("wrong answers" in trouble for trouble in report.troubles())

@@ -140,3 +140,81 @@ def test_what_a_request_makes_us_hold_beside_its_message_counts() -> None:
 
     asyncio.run(check())
     assert held == [MIB + pb.ModelInferRequest(id="x").ByteSize()]
+
+
+@pytest.mark.parametrize("ordered", [True, False], ids=["by request", "as completed"])
+def test_answers_come_in_the_order_that_was_asked_for_and_parts_in_theirs(ordered: bool) -> None:
+    """The first request waits until the second is answered, between its two parts until the third is."""
+
+    async def check() -> None:
+        done = {name: asyncio.Event() for name in "abc"}
+        after: dict[str, tuple[str, ...]] = {"a": ("b", "c"), "b": ("",), "c": ("",)}
+
+        async def respond(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+            name = request.request.id
+            for part, other in enumerate(after[name]):
+                if other:
+                    await done[other].wait()
+                yield pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse(id=name, model_name=str(part)))
+            done[name].set()
+
+        async def three() -> AsyncIterator[bytes]:
+            for name in "abc":
+                yield pb.ModelInferRequest(id=name).SerializeToString()
+
+        budget = Budget(MIB)
+        stream = Stream(respond, budget, patience_s=30, expect=lambda _: 10, ordered=ordered)
+        got = [answer.infer_response async for answer in stream.answers(three())]
+        said = [f"{answer.id}{answer.model_name}" for answer in got]
+        assert sorted(said) == ["a0", "a1", "b0", "c0"] and said.index("a0") < said.index("a1")
+        assert (said == ["a0", "a1", "b0", "c0"]) == ordered and (said[0] == "b0") != ordered
+        await asyncio.sleep(0)
+        assert budget.held == budget.kept == 0
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("ordered", [True, False], ids=["by request", "as completed"])
+def test_a_stream_that_is_left_cancels_what_runs(ordered: bool) -> None:
+    cancelled = 0
+
+    async def respond(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        nonlocal cancelled
+        yield answer(1)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+
+    async def check() -> None:
+        budget = Budget(MIB)
+        answers = Stream(respond, budget, patience_s=30, expect=lambda _: 10, ordered=ordered).answers(endless())
+        await anext(answers)
+        for _ in range(500):
+            await asyncio.sleep(0)
+        await answers.aclose()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert budget.held == budget.kept == 0
+
+    asyncio.run(check())
+    assert cancelled == WINDOW
+
+
+def test_a_stream_as_completed_that_is_ended_answers_what_was_read() -> None:
+    async def respond(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        yield answer(1)
+
+    async def check() -> None:
+        stream = Stream(respond, Budget(MIB), patience_s=30, expect=lambda _: 10, ordered=False)
+        answers, got = stream.answers(endless()), 0
+        with pytest.raises(ModelNotReady, match="enough"):
+            async for _ in answers:
+                got += 1
+                stream.end(ModelNotReady("enough"))
+        assert got > 1
+
+    asyncio.run(check())

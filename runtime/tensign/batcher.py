@@ -6,10 +6,11 @@ thread is run by whoever brings it. Everything is counted in rows.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -17,7 +18,10 @@ from tensign.buckets import Buckets
 from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TooLarge
 from tensign.lane import Lane, Place
 from tensign.metrics import Statistics
+from tensign.pace import Pace
+from tensign.queue import Queue
 from tensign.request import Outputs, Part, Request, joined, kind_of
+from tensign.room import Room
 from tensign.signature import Arrays
 from tensign.turns import Turn
 
@@ -45,17 +49,16 @@ class Batcher:
         self.buckets = buckets
         self.statistics = statistics
         self._places = tuple(places)
-        self._max_queue_rows = max_queue_rows
         self._clock = clock
+        self._pace = Pace(buckets, clock())
         lock = threading.RLock()
         self._changed = threading.Condition(lock)  # what lanes that could run wait for
         self._resting = threading.Condition(lock)  # the others, so that no call goes to who cannot answer it
-        self._queue: deque[Request] = deque()
+        self._queue = Queue(max_queue_rows)
+        self._room = Room(self._queue)
         self._returned: deque[list[Part]] = deque()  # batches that a lost device left
         self._unsettled: set[Request] = set()
-        self._waiting_rows = 0  # reserved or enqueued, not yet taken
         self._closing = False
-        self._room: deque[tuple[int, Future[None]]] = deque()  # who waits for it, with how many rows
         self._swept_ns = 0
         self._lanes = [Lane(self, place) for place in self._places for _ in range(place.lanes)]
         self._working = len(self._lanes)
@@ -70,26 +73,27 @@ class Batcher:
         """False where every device is lost."""
         return self._working > 0
 
-    def reserve(self, rows: int, deadline: float | None = None) -> Request:
-        """Admits a request before anything is spent on it. Raises QueueFull, TooLarge, ModelNotReady or DeadlineExceeded."""
+    def reserve(self, rows: int, deadline: float | None = None, client: str = "") -> Request:
+        """Admits a request before anything is spent on it; client: one of those that the queue is fair to.
+
+        Raises QueueFull, TooLarge, ModelNotReady, and DeadlineExceeded where it can have no answer in time.
+        """
         with self._changed:
             if self._closing:
                 raise ModelNotReady("the model is draining and takes no new requests")
             if not self._working:
                 raise ModelNotReady("the model has no device left to run on")
-            if deadline is not None and deadline <= self._clock():
-                raise DeadlineExceeded("the deadline had passed when the request arrived")
-            if rows > self._max_queue_rows:
-                raise TooLarge(
-                    f"{rows} rows in one request are more than the queue's {self._max_queue_rows}; send fewer at once"
-                )
-            full = self._waiting_rows + rows > self._max_queue_rows
-            if full and not self._calling and time.perf_counter_ns() - self._swept_ns > _SWEEP_NS:
+            if deadline is not None:
+                self._pace.check(rows, deadline, self._clock(), self._working)
+            queue = self._queue
+            if rows > queue.max_rows:
+                raise TooLarge(f"{rows} rows in one request are more than the queue's {queue.max_rows}; send fewer at once")
+            if not queue.admits(rows, client):
                 self._sweep()
-            if self._waiting_rows + rows > self._max_queue_rows:
-                raise QueueFull(f"{self._waiting_rows} rows are waiting and {self._max_queue_rows} may; try again later")
-            request = Request(rows, deadline, Future(), time.perf_counter_ns())
-            self._waiting_rows += rows
+                if not queue.admits(rows, client):
+                    raise QueueFull(queue.refusal(rows, client))
+            request = Request(rows, deadline, Future(), time.perf_counter_ns(), client=client)
+            queue.reserve(rows, client)
             self._unsettled.add(request)
         return request
 
@@ -102,34 +106,32 @@ class Batcher:
         request.kind = kind_of(arrays, params)
         request.enqueued_ns = time.perf_counter_ns()
         with self._changed:
-            self._queue.append(request)
-            parts = self._take([request]) if self._is_better_here(request) else []
-            if parts:
+            if request not in self._unsettled:
+                return
+            if better_here := self._is_better_here(request):
                 self._idle = False
+                self._queue.pass_by(request)
+                self._made_room()
             else:
+                self._queue.add(request)
                 self._changed.notify()
-        if parts:
+        if better_here:
             try:
-                self._lanes[0].take(parts)
+                self._lanes[0].take([Part(request, 0, request.rows)])
             finally:  # a Ctrl-C ends this call, not the lane
                 with self._changed:
                     self._idle = True
                     if self._queue or self._closing:
                         self._changed.notify_all()
 
-    def room(self, rows: int) -> Future[None]:
-        """Done as soon as `rows` more may fit, oldest waiter first: what to wait for after QueueFull, before trying again."""
-        room: Future[None] = Future()
+    def room(self, rows: int, client: str = "") -> Future[None]:
+        """Done as soon as that client may have `rows` more: what to wait for after QueueFull, before trying again."""
         with self._changed:
-            if self._waiting_rows + rows <= self._max_queue_rows:
-                room.set_result(None)
-            else:
-                self._room.append((rows, room))
-        return room
+            return self._room.wait(rows, client)
 
     def dropped(self, request: Request) -> bool:
         """True where nothing more should be spent on a request: it was cancelled, failed, or its deadline has passed."""
-        if request.deadline is not None and request.deadline <= self._clock():
+        if request.expired(self._clock()):
             waited_ms = (time.perf_counter_ns() - request.reserved_ns) / 1e6
             self.settle(request, DeadlineExceeded(f"the deadline passed after {waited_ms:.0f} ms in the queue"))
         elif request.future.cancelled():
@@ -145,9 +147,11 @@ class Batcher:
             if request not in self._unsettled:
                 return
             self._unsettled.remove(request)
-            self._waiting_rows -= request.remaining
-            request.taken = request.rows
-            self._made_room()
+            self._queue.remove(request)
+            if request.remaining:
+                self._queue.give_back(request.remaining, request.client)
+                request.taken = request.rows
+                self._made_room()
             wanted = request.future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
             took_ns = time.perf_counter_ns() - request.reserved_ns
             self.statistics.request(took_ns, succeeded=wanted and not isinstance(result, Exception))
@@ -203,8 +207,7 @@ class Batcher:
                     if parts := [part for part in self._returned.popleft() if not self._drop(part.request)]:
                         return parts
                     continue
-                if alike := self._alike():
-                    parts = self._take(alike)
+                if parts := self._take():
                     if self._queue:
                         self._changed.notify()  # another lane may take what is left
                     return parts
@@ -240,6 +243,10 @@ class Batcher:
             self.buckets = self.buckets.below(bucket)
         return True
 
+    def ran(self, bucket: int, seconds: float) -> None:
+        """How long the engine took for one batch."""
+        self._pace.ran(bucket, seconds, self._clock())
+
     def answer(self, part: Part, outcome: Outputs) -> None:
         """Some rows of a request, which is settled with the last of them."""
         request = part.request
@@ -267,69 +274,58 @@ class Batcher:
         self._idle = False
 
     def _is_better_here(self, request: Request) -> bool:
-        alone = self._idle and len(self._queue) == 1 and request.rows <= self.buckets.largest and self._places[0].share.alone
-        free = alone and not self._calling
-        return free and self.buckets.time(request.rows) <= _HANDING_OVER_S and not self._drop(request)
+        idle = self._idle and not self._queue and not self._calling
+        alone = idle and request.rows <= self.buckets.largest and self._places[0].share.alone
+        return alone and self.buckets.time(request.rows) <= _HANDING_OVER_S and not self._drop(request)
 
     def _drop(self, request: Request) -> bool:
+        with self._calling_back():
+            return self.dropped(request)
+
+    @contextlib.contextmanager
+    def _calling_back(self) -> Iterator[None]:
+        """While callbacks run under the lock, none of which may have rows run here or the queue swept."""
         self._calling += 1
         try:
-            return self.dropped(request)
+            yield
         finally:
             self._calling -= 1
 
-    def _alike(self) -> list[Request]:
-        """The oldest request and those of its kind behind it, one largest bucket of rows at most.
+    def _made_room(self) -> None:
+        if len(self._room):
+            with self._calling_back():
+                self._room.made()
 
-        Cancelled and expired requests met on the way are dropped: they never reach the engine.
+    def _take(self) -> list[Part]:
+        """The best batch of one kind, led by who is next; none where nobody waits.
+
+        Met on the way and dropped, so that the engine never sees it: what was cancelled, what is too late already, and what
+        would be when this batch has run.
         """
-        alike: list[Request] = []
-        rows = 0
-        for request in tuple(self._queue):
-            if rows >= self.buckets.largest or (alike and self.buckets.whole):
-                break
-            if self._drop(request):
-                self._queue.remove(request)
-            elif not alike or request.kind == alike[0].kind:
-                alike.append(request)
-                rows += request.remaining
-        return alike
+        while True:
+            alike, over = self._queue.alike(self.buckets.largest, self._is_over, single=self.buckets.whole)
+            rows, bucket = self.buckets.plan(sum(request.remaining for request in alike)) if alike else (0, 0)
+            late = self._pace.late(alike, bucket, self._clock())
+            with self._calling_back():
+                for request in over:
+                    self.dropped(request)
+                for request, error in late.items():
+                    self.settle(request, error)
+            if not late:
+                parts = self._queue.take(alike, rows)
+                self._made_room()
+                return parts
+
+    def _is_over(self, request: Request) -> bool:
+        return request.future.cancelled() or request.expired(self._clock())
 
     def _sweep(self) -> None:
         """Drops cancelled and expired requests wherever they wait, so that they keep no room from others.
 
         Not more often than every few milliseconds: it looks at the whole queue, and under overload everybody asks.
         """
+        if self._calling or time.perf_counter_ns() - self._swept_ns < _SWEEP_NS:
+            return
         self._swept_ns = time.perf_counter_ns()
-        for request in tuple(self._queue):
-            if self._drop(request):
-                self._queue.remove(request)
-
-    def _take(self, alike: list[Request]) -> list[Part]:
-        wanted, _ = self.buckets.plan(sum(request.remaining for request in alike))
-        parts: list[Part] = []
-        for request in alike:
-            if not wanted:
-                break
-            part = Part(request, request.taken, request.taken + min(wanted, request.remaining))
-            parts.append(part)
-            wanted -= part.rows
-            request.taken = part.stop
-            self._waiting_rows -= part.rows
-            if part.stop == request.rows:
-                self._queue.remove(request)
-        self._made_room()
-        return parts
-
-    def _made_room(self) -> None:
-        """Wakes those who wait for room, as many as fit; all where nothing is left that would wake them later."""
-        free, idle = self._max_queue_rows - self._waiting_rows, not self._waiting_rows
-        while self._room and (idle or self._room[0][0] <= free):
-            rows, room = self._room.popleft()
-            if room.set_running_or_notify_cancel():
-                free -= rows
-                self._calling += 1
-                try:
-                    room.set_result(None)
-                finally:
-                    self._calling -= 1
+        for request in self._queue.sweep(self._is_over):
+            self._drop(request)

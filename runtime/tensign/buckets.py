@@ -20,12 +20,14 @@ _ENOUGH_RUNS, _ENOUGH_SECONDS = 5, 0.1
 class Buckets:
     """Warmed batch sizes, ascending, and the seconds that one run of each takes.
 
-    whole: a request is a batch of its own, of its own rows, as long as the one bucket holds them.
+    whole: a request is a batch of its own, of its own rows, as long as the one bucket holds them; its seconds are those of one
+    row. measured: False where the seconds are made up.
     """
 
     rows: tuple[int, ...]
     seconds: tuple[float, ...]
     whole: bool = False
+    measured: bool = True
 
     @property
     def largest(self) -> int:

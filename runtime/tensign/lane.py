@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tensign.buckets import Buckets
 from tensign.errors import DeadlineExceeded, DeviceLost, EngineError, ModelNotReady, OutOfMemory, TensignError, WorkerDied
 from tensign.metrics import Statistics
-from tensign.request import Formed, Outputs, Part, Request
+from tensign.request import Formed, Outputs, Part, Ran, Request
 from tensign.signature import Arrays
 from tensign.slots import Slots
 from tensign.turns import Share, Turn
@@ -54,6 +54,7 @@ class Work(Protocol):
     def give_back(self, parts: list[Part]) -> None: ...
     def lose(self, error: ModelNotReady) -> None: ...
     def shrink(self, bucket: int) -> bool: ...
+    def ran(self, bucket: int, seconds: float) -> None: ...
     def dropped(self, request: Request) -> bool: ...
     def answer(self, part: Part, outcome: Outputs) -> None: ...
     def settle(self, request: Request, result: Outputs | Exception) -> None: ...
@@ -112,6 +113,7 @@ class Lane(threading.Thread):
             finally:
                 self._turn.leave(again=self._work.waiting)
             answers = _split(outputs, parts)
+            split = time.perf_counter_ns()
         except OutOfMemory as error:
             if not self._work.shrink(bucket):
                 self._run_apart(parts, error)
@@ -124,6 +126,7 @@ class Lane(threading.Thread):
         except Exception as error:
             self._run_apart(parts, error)
             return
+        self._work.ran(bucket, (ran - gathered) / 1e9)
         begun = [part.request for part in parts if part.start == 0]
         self._work.statistics.batch(  # before anyone has an answer, so that whoever has one finds it counted
             rows,
@@ -132,9 +135,12 @@ class Lane(threading.Thread):
             begun=len(begun),
             input_ns=gathered - began,
             infer_ns=ran - gathered,
-            output_ns=time.perf_counter_ns() - ran,
+            output_ns=split - ran,
         )
+        batch_ran = (Ran(rows, bucket, began, gathered, ran, split),)
         for part, answer in zip(parts, answers, strict=True):
+            answer.ran = batch_ran
+            answer.reserved_ns, answer.enqueued_ns = part.request.reserved_ns, part.request.enqueued_ns
             self._work.answer(part, answer)
 
     def _run_apart(self, parts: list[Part], error: Exception) -> None:
@@ -200,8 +206,8 @@ def _latest_deadline(parts: list[Part]) -> float | None:
     return None if None in deadlines else max(deadline for deadline in deadlines if deadline is not None)
 
 
-def _split(outputs: Outputs, parts: list[Part]) -> list[Outputs]:
-    split: list[Outputs] = []
+def _split(outputs: Outputs, parts: list[Part]) -> list[Formed]:
+    split: list[Formed] = []
     row, form = 0, outputs.form if isinstance(outputs, Formed) else None
     for part in parts:
         split.append(Formed({name: array[row : row + part.rows] for name, array in outputs.items()}, form))

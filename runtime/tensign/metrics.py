@@ -35,13 +35,16 @@ class BatchTimes:
 class Snapshot:
     """What has happened since the model was loaded.
 
-    success, fail and queue count requests; rows counts answered rows; batches is keyed by the rows that a batch held.
+    success, fail and queue count requests; receive, reading and checking them, and preprocess too; send counts what was
+    encoded, answers or parts of them; rows counts answered rows; batches is keyed by the rows that a batch held.
     """
 
     success: Duration = field(default_factory=Duration)
     fail: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
+    receive: Duration = field(default_factory=Duration)
     preprocess: Duration = field(default_factory=Duration)
+    send: Duration = field(default_factory=Duration)
     batches: dict[int, BatchTimes] = field(default_factory=dict)
     padded_rows: int = 0
     last_inference_ms: int = 0
@@ -49,7 +52,8 @@ class Snapshot:
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Snapshot:
         """What `dataclasses.asdict` made of one, as JSON brought it here."""
-        durations = {stage: Duration(**document[stage]) for stage in ("success", "fail", "queue", "preprocess")}
+        stages = ("success", "fail", "receive", "preprocess", "queue", "send")
+        durations = {stage: Duration(**document[stage]) for stage in stages}
         batches = {
             int(rows): BatchTimes(**{stage: Duration(**each) for stage, each in times.items()})
             for rows, times in document["batches"].items()
@@ -79,6 +83,13 @@ class Statistics:
     def request(self, ns: int, *, succeeded: bool) -> None:
         with self._lock:
             (self._seen.success if succeeded else self._seen.fail).add(ns)
+
+    def exchanged(self, receive_ns: int | None, send_ns: int) -> None:
+        """One answer was encoded; receive_ns: None where it is not the first one to its request."""
+        with self._lock:
+            if receive_ns is not None:
+                self._seen.receive.add(receive_ns)
+            self._seen.send.add(send_ns)
 
     def preprocess(self, ns: int) -> None:
         with self._lock:

@@ -190,15 +190,22 @@ class Model:
                 piece.cancel()  # when one failed; it does nothing to what is answered
         return joined(answers)
 
-    def submit(self, inputs: Any, *, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> Future[Outputs]:
+    def submit(
+        self,
+        inputs: Any,
+        *,
+        params: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+        client: str = "",
+    ) -> Future[Outputs]:
         """Starts an inference; the future gives {output: [n,...]}, or raises InvalidInput, EngineError and the like.
 
         inputs: what `enforced` gave, or what it takes, params included, to be enforced strictly now. deadline: on
-        time.monotonic(), in seconds. Raises SignatureMismatch, QueueFull, TooLarge, ModelNotReady or DeadlineExceeded at
-        once. Callbacks of the future must not wait for anything.
+        time.monotonic(), in seconds; client: one of those that the queue is fair to. Raises SignatureMismatch, QueueFull,
+        TooLarge, ModelNotReady or DeadlineExceeded at once. Callbacks of the future must not wait for anything.
         """
         enforced = inputs if isinstance(inputs, Enforced) else self.enforced(inputs, params)
-        request = self._batcher.reserve(enforced.rows, deadline)
+        request = self._batcher.reserve(enforced.rows, deadline, client)
         try:
             if self._images and self._images.need_work(enforced):
                 self._batcher.dropped(request)  # one in another process learns of it here, before anything is spent
@@ -209,9 +216,9 @@ class Model:
             self._batcher.settle(request, ModelNotReady(f"cannot take the request up: {error}"))
         return request.future
 
-    def room(self, rows: int) -> Future[None]:
+    def room(self, rows: int, client: str = "") -> Future[None]:
         """What to wait for after QueueFull, before submitting `rows` rows again."""
-        return self._batcher.room(rows)
+        return self._batcher.room(rows, client)
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Finishes what was submitted, then gives threads and memory back."""

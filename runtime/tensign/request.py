@@ -20,8 +20,26 @@ from tensign.signature import Arrays
 Outputs = dict[str, npt.NDArray[Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One batch: its rows and the bucket they filled; when it began, when its input was gathered, computed, and split again."""
+
+    rows: int
+    bucket: int
+    began_ns: int
+    gathered_ns: int
+    computed_ns: int
+    split_ns: int
+
+
 class Formed(dict[str, npt.NDArray[Any]]):
-    """{output: [n,...]}, and the form in which the model itself returned them, None where nobody knows."""
+    """{output: [n,...]}, and the form in which the model itself returned them, None where nobody knows.
+
+    ran: the batches that it comes from; reserved_ns, enqueued_ns: of its request.
+    """
+
+    ran: tuple[Ran, ...] = ()
+    reserved_ns = enqueued_ns = 0
 
     def __init__(self, arrays: Arrays, form: Form | None) -> None:
         super().__init__(arrays)
@@ -55,7 +73,12 @@ def joined(pieces: Sequence[Outputs]) -> Outputs:
         if any(piece[name].shape[1:] != first.shape[1:] for piece in pieces):
             raise EngineError(f'output "{name}": its shape differs from batch to batch, so a split request has no one answer')
     arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-    return Formed(arrays, pieces[0].form) if isinstance(pieces[0], Formed) else arrays
+    if not isinstance(pieces[0], Formed):
+        return arrays
+    whole = Formed(arrays, pieces[0].form)
+    whole.reserved_ns, whole.enqueued_ns = pieces[0].reserved_ns, pieces[0].enqueued_ns
+    whole.ran = tuple(ran for piece in pieces if isinstance(piece, Formed) for ran in piece.ran)
+    return whole
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +88,7 @@ class Request:
     deadline: on the batcher's clock, in seconds; None is never. arrays: {name: [rows,...]}. kind: requests of one kind
     may share a batch, having equal dtypes, equal axes behind the rows and equal params. again: it was in a batch whose worker
     died, or whose device was lost, and is run once more. answered: by the first row of each part that ran; ran: rows of them.
+    client: whoever it is that the queue is fair to; number: of its place in the queue, 0 outside.
     """
 
     rows: int
@@ -79,6 +103,8 @@ class Request:
     again: bool = False
     answered: dict[int, Outputs] = field(default_factory=dict)
     ran: int = 0
+    client: str = ""
+    number: int = 0
 
     @classmethod
     def of(cls, arrays: Arrays, deadline: float | None = None) -> Request:
@@ -89,6 +115,9 @@ class Request:
     @property
     def remaining(self) -> int:
         return self.rows - self.taken
+
+    def expired(self, now: float) -> bool:
+        return self.deadline is not None and self.deadline <= now
 
 
 @dataclass(frozen=True, slots=True)

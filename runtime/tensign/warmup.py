@@ -55,7 +55,8 @@ def warm_up(name: str, plan: ModelPlan, engines: Sequence[Engine], binding: Bind
             log.warning(
                 "%s: fails on made-up rows, so its batches are not measured; log it with input_example= (%s)", name, error
             )
-            return Buckets((config.max_queue_rows,) if whole else candidates, tuple(map(float, candidates)), whole)
+            sizes = (config.max_queue_rows,) if whole else candidates
+            return Buckets(sizes, tuple(map(float, candidates)), whole, measured=False)
         raise
     except TensignError:
         raise

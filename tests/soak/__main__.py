@@ -1,10 +1,11 @@
 """Every row accounted for, and a server that holds no more after an hour than before.
 
-    python -m tests.soak [identity|core|flatness ...] [--seed N]   # three minutes; the parts that were run are renewed in
-                                                                   # benchmarks/results/soak.json
+    python -m tests.soak [identity|core|flatness|streams ...] [--seed N]   # four and a half minutes; the parts that were
+                                                                           # run are renewed in benchmarks/results/soak.json
 
 identity: a million rows from 32 clients over gRPC, split, cancelled, expired, streamed, with bad requests in between.
 core: the same into the batcher alone, from 32 threads. flatness: an hour's requests, good and bad, compressed.
+streams: a thousand streams for a minute beside ten at the same rate, their answers, p99 and the server's memory.
 The seed fixes what is sent, not when: give it again to see a failure again.
 """
 
@@ -22,10 +23,10 @@ from typing import Any
 
 from tensign.child import served
 
-from . import core, flatness, hour, load, models
+from . import core, flatness, hour, load, models, streams
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "soak.json"
-PARTS = ("identity", "core", "flatness")
+PARTS = ("identity", "core", "flatness", "streams")
 
 
 def identity(seed: int, rows: int) -> tuple[dict[str, Any], list[str]]:
@@ -73,12 +74,24 @@ def flat(seed: int, requests: int) -> tuple[dict[str, Any], list[str]]:
     return figures, report.troubles()
 
 
+def thousand(seed: int, seconds: int) -> tuple[dict[str, Any], list[str]]:
+    plans = [streams.Plan(seed, streams=streams.FEW, seconds=seconds / 2), streams.Plan(seed, seconds=seconds)]
+    with tempfile.TemporaryDirectory() as folder:
+        few, many = streams.run(plans, models.identity(Path(folder)))
+    figures: dict[str, Any] = {"seed": seed, "seconds": seconds, "per_second": plans[0].per_second}
+    for plan, report in zip(plans, (few, many), strict=True):
+        percentiles = {f"p{percent}_ms": report.percentile_ms(percent) for percent in (50, 99)}
+        figures[f"{plan.streams} streams"] = {"answers": len(report.latencies_s)} | percentiles
+    return figures | {"growth": many.growth(), "resident_kib": many.memory_kib[-1]}, streams.judged(few, many)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.soak")
     parser.add_argument("parts", nargs="*", metavar="|".join(PARTS))
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
     parser.add_argument("--rows", type=int, default=1_000_000, help="right answers that identity and core wait for")
     parser.add_argument("--requests", type=int, default=hour.REQUESTS, help=f"of flatness; an hour of {hour.PER_SECOND}/s")
+    parser.add_argument("--seconds", type=int, default=60, help="of streams")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"unknown: {', '.join(unknown)}")
@@ -90,7 +103,12 @@ def main() -> None:
     }
     failed = False
     for part in asked.parts or PARTS:
-        runs = {"identity": (identity, asked.rows), "core": (straight, asked.rows), "flatness": (flat, asked.requests)}
+        runs = {
+            "identity": (identity, asked.rows),
+            "core": (straight, asked.rows),
+            "flatness": (flat, asked.requests),
+            "streams": (thousand, asked.seconds),
+        }
         run, amount = runs[part]
         print(f"{part}: seed {asked.seed}", flush=True)
         figures, troubles = run(asked.seed, amount)

@@ -22,6 +22,7 @@ from .identity import WIDTHS, answer_to
 from .ledger import CANCELLED, EXPIRED, FAILED, LOST, REFUSED, Entry, Ledger
 
 LARGEST, QUEUE = 16, 256  # rows; both small, so that most requests share or split batches and the queue is often full
+CLIENTS = 3  # of whom each has many threads
 LANES = 2  # batches of them at once, as on a GPU
 PATIENCE_S = 30.0  # who has no answer by then has lost it
 SWITCH_S = 1e-5  # the interpreter's default of 5 ms lets most races pass by
@@ -30,7 +31,7 @@ SWITCH_S = 1e-5  # the interpreter's default of 5 ms lets most races pass by
 def run(seed: int, rows: int, *, threads: int = 32, batcher: type[Batcher] = Batcher, patience_s: float = PATIENCE_S) -> Ledger:
     """Until `rows` rows have been answered right, or something is wrong. What the batcher keeps afterwards is a fault."""
     sizes = powers_of_two(LARGEST)
-    buckets = Buckets(sizes, tuple(1.0 for _ in sizes))
+    buckets = Buckets(sizes, tuple(1e-5 * size for size in sizes))
     under_soak = batcher([Place(_engine, lanes=LANES)], buckets, max_queue_rows=QUEUE, statistics=Statistics())
     book = Ledger(work=0)
     with _often_switching(), ThreadPoolExecutor(threads) as pool:
@@ -39,7 +40,7 @@ def run(seed: int, rows: int, *, threads: int = 32, batcher: type[Batcher] = Bat
         ):
             book.add(ledger)
     under_soak.close(patience_s)
-    if kept := under_soak._unsettled or under_soak._queue or under_soak._room or under_soak._waiting_rows:
+    if kept := under_soak._unsettled or len(under_soak._queue) or len(under_soak._room) or under_soak._queue.rows:
         book.stray(1, f"the idle batcher still holds {kept}")
     return book
 
@@ -50,7 +51,7 @@ def _engine(batch: Arrays, *_: object) -> Outputs:
 
 def _client(batcher: Batcher, number: int, seed: int, rows: int, patience_s: float) -> Ledger:
     """Some requests at once, some of them cancelled or with a deadline that passes; then all are waited for."""
-    ledger = Ledger(work=0)
+    ledger, client = Ledger(work=0), str(number % CLIENTS)
     random = np.random.default_rng([seed, number])
     requests = 0
     while ledger.rows["right"] < rows and not ledger.faulty:
@@ -63,9 +64,9 @@ def _client(batcher: Batcher, number: int, seed: int, rows: int, patience_s: flo
             fate = CANCELLED if drawn < 0.1 else EXPIRED if drawn < 0.2 else ""
             deadline = time.monotonic() + float(random.uniform(0, 0.02)) if fate == EXPIRED else None
             try:
-                request = batcher.reserve(size, deadline)
+                request = batcher.reserve(size, deadline, client)
             except QueueFull:
-                _refused(ledger, entry, batcher.room(size), patience_s)
+                _refused(ledger, entry, batcher.room(size, client), patience_s)
                 continue
             except DeadlineExceeded:
                 ledger.settle(entry, EXPIRED)

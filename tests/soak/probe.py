@@ -48,7 +48,7 @@ def held(models: list[Model]) -> dict[str, int]:
         "threads": len(os.listdir("/proc/self/task")),
         "python_threads": threading.active_count(),
         "requests": sum(len(batcher._unsettled) + len(batcher._room) for batcher in batchers),
-        "rows": sum(batcher._waiting_rows for batcher in batchers),
+        "rows": sum(batcher._queue.rows for batcher in batchers),
     }
 
 

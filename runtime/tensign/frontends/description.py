@@ -67,4 +67,4 @@ def follow(model: Model, said: dict[str, Any]) -> None:
 
 def _buckets(said: dict[str, Any]) -> Buckets:
     rows, seconds = (tuple(said["buckets"][each]) for each in ("rows", "seconds"))
-    return Buckets(rows, seconds, said["buckets"]["whole"])
+    return Buckets(**{**said["buckets"], "rows": rows, "seconds": seconds})

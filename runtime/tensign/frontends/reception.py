@@ -23,6 +23,7 @@ from tensign.signature import Arrays
 log = logging.getLogger(__name__)
 
 _MALFORMED = (BrokenFrame, KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+_MAX_CLIENT = 256  # letters
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ class Reception:
             raise BrokenFrame("no time")
         deadline = None if left_s is None else time.monotonic() + left_s
         try:
-            request = model.batcher.reserve(_whole(said["rows"]), deadline)
+            request = model.batcher.reserve(_whole(said["rows"]), deadline, _client(said))
         except TensignError as error:
             self._link.send({"id": number, **told(error)})
             return
@@ -144,7 +145,7 @@ class Reception:
             room.cancel()
 
     def _room(self, said: dict[str, Any], _: Arrays, __: Place | None) -> None:
-        number, room = _whole(said["id"]), self._model(said).batcher.room(_whole(said["rows"]))
+        number, room = _whole(said["id"]), self._model(said).batcher.room(_whole(said["rows"]), _client(said))
         self._rooms[number] = room
 
         def made(_: Future[None]) -> None:
@@ -165,3 +166,11 @@ def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"wanted a whole number, got a {type(value).__name__}")
     return value
+
+
+def _client(said: dict[str, Any]) -> str:
+    """Raises ValueError for what names none."""
+    client = said["client"]
+    if not isinstance(client, str) or len(client) > _MAX_CLIENT:
+        raise ValueError(f"wanted a client's name, got a {type(client).__name__}")
+    return client

@@ -89,8 +89,8 @@ class RemoteBatcher:
         self.statistics: Statistics = RemoteStatistics(calls, model)
         self._calls, self._model = calls, model
 
-    def reserve(self, rows: int, deadline: float | None = None) -> Request:
-        request = _Asked(rows, deadline, Future(), time.perf_counter_ns())
+    def reserve(self, rows: int, deadline: float | None = None, client: str = "") -> Request:
+        request = _Asked(rows, deadline, Future(), time.perf_counter_ns(), client=client)
         request.number = self._calls.expect(partial(self._answered, request))
         request.future.add_done_callback(partial(self._cancelled, request.number))  # no circle, which would keep answers
         return request
@@ -129,11 +129,11 @@ class RemoteBatcher:
             self._calls.send({"do": "settle", "id": request.number, **told(result)})
         _finish(request.future, result)
 
-    def room(self, rows: int) -> Future[None]:
+    def room(self, rows: int, client: str = "") -> Future[None]:
         room: Future[None] = Future()
         number = self._calls.expect(lambda header, _: _finish(room, error_of(header)))
         room.add_done_callback(lambda room: self._give_up(number) if room.cancelled() else None)
-        self._calls.send({"do": "room", "id": number, "model": self._model, "rows": rows})
+        self._calls.send({"do": "room", "id": number, "model": self._model, "rows": rows, "client": client})
         return room
 
     def close(self, timeout_s: float = 0.0) -> None:
@@ -141,7 +141,7 @@ class RemoteBatcher:
 
     def _named(self, request: _Asked) -> dict[str, Any]:
         left_s = None if request.deadline is None else request.deadline - time.monotonic()
-        return {"id": request.number, "model": self._model, "rows": request.rows, "left_s": left_s}
+        return {"id": request.number, "model": self._model, "rows": request.rows, "left_s": left_s, "client": request.client}
 
     def _answered(self, request: Request, header: dict[str, Any], outputs: Outputs) -> None:
         _finish(request.future, error_of(header) or outputs)

@@ -102,15 +102,24 @@ class Exchange:
             async with asyncio.timeout(timeout_s):
                 with self.admission.admitted():
                     async with received(request, self.admission.budget, self.config.max_message_bytes) as body:
-                        return await _unless_gone(request, self._predicted(model, body, reading, write, deadline))
+                        return await _unless_gone(
+                            request, self._predicted(model, body, reading, write, deadline, _client(request))
+                        )
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {timeout_s:.3g} s of the request's first byte") from None
 
-    async def _predicted(self, model: Model, body: bytes, reading: Reading, write: Write, deadline: float) -> bytes:
+    async def _predicted(
+        self, model: Model, body: bytes, reading: Reading, write: Write, deadline: float, client: str
+    ) -> bytes:
+        began = time.perf_counter_ns()
         quick = reading.quick and len(body) < _FEW_BYTES
         inputs = reading.read(model, body) if quick else await self._in_thread(reading.read, model, body)
-        outputs = await answered(model, inputs, deadline)
-        return write(model, outputs) if is_short(outputs) else await self._in_thread(write, model, outputs)
+        read = time.perf_counter_ns()
+        outputs = await answered(model, inputs, deadline, client)
+        ran = time.perf_counter_ns()
+        answer = write(model, outputs) if is_short(outputs) else await self._in_thread(write, model, outputs)
+        model.statistics.exchanged(read - began, time.perf_counter_ns() - ran)
+        return answer
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.threads, partial(work, *arguments))
@@ -134,6 +143,10 @@ class Answer(Response):
 def is_short(outputs: Outputs) -> bool:
     """True where nothing of it can be long: an object may be a text of any length."""
     return all(array.dtype.kind != "O" for array in outputs.values()) and sum(a.nbytes for a in outputs.values()) < _FEW_BYTES
+
+
+def _client(request: Request) -> str:
+    return f"{request.client.host}:{request.client.port}" if request.client else ""
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -49,6 +49,10 @@ class _Counts(Collector):
         ready = GaugeMetricFamily("tensign_model_ready", "1 while the model can answer.", labels=_LABELS)
         requests = SummaryMetricFamily("tensign_request_seconds", "From the queue to the answer.", labels=(*_LABELS, "outcome"))
         queue = SummaryMetricFamily("tensign_queue_seconds", "Requests waiting for the engine.", labels=_LABELS)
+        receive = SummaryMetricFamily(
+            "tensign_receive_seconds", "Reading and checking requests that were answered.", labels=_LABELS
+        )
+        send = SummaryMetricFamily("tensign_send_seconds", "Encoding answers, or parts of them.", labels=_LABELS)
         preprocess = SummaryMetricFamily("tensign_preprocess_seconds", "Decoding and resizing, by request.", labels=_LABELS)
         stages = SummaryMetricFamily("tensign_batch_seconds", "Stages of a batch.", labels=(*_LABELS, "stage"))
         batches = HistogramMetricFamily("tensign_batch_rows", "Rows that batches held; the sum is rows.", labels=_LABELS)
@@ -71,12 +75,14 @@ class _Counts(Collector):
             for outcome in ("success", "fail"):
                 _add(requests, (*labels, outcome), getattr(seen, outcome))
             _add(queue, labels, seen.queue)
+            _add(receive, labels, seen.receive)
             _add(preprocess, labels, seen.preprocess)
+            _add(send, labels, seen.send)
             for stage in ("input", "infer", "output"):
                 _add(stages, (*labels, stage), _total(seen, f"compute_{stage}"))
             batches.add_metric(labels, _cumulative(seen, model.buckets), seen.rows)
             padding.add_metric(labels, seen.padded_rows)
-        yield from (ready, memory, requests, queue, preprocess, stages, batches, padding, large, apart)
+        yield from (ready, memory, requests, receive, preprocess, queue, stages, send, batches, padding, large, apart)
 
 
 def _add(family: SummaryMetricFamily, labels: tuple[str, ...], duration: Duration) -> None:

@@ -32,10 +32,17 @@ FINAL = "triton_final_response"
 SHA256 = "sha256"  # of an answer: the first letters of the digest of the model that gave it, as its metadata tell it
 SHA256_LETTERS = 12
 
+# A parameter of a request: bool true asks for the times of its stages, which come as int64 parameters of each of its answers.
+# receive_us: reading and checking the request; decode_us: decoding and resizing pictures, and waiting to be; queue_us: from
+# there until its first row was taken for a batch; input_us: gathering the batch; compute_us: the engine; output_us: taking
+# the batch's answer apart and encoding this one, but for its last serialisation; batch_rows: rows in the batch; batch_bucket:
+# rows that it was run as. Of an answer from several batches: sums, and rows and bucket of the largest.
+TIMINGS = "timings"
+
 # Parameters of a request that are the protocol's, here or in Triton, and never a model's.
 WIRE_PARAMETERS = frozenset(
     "timeout priority sequence_id sequence_start sequence_end headers content_type classification binary_data_output"
-    f" triton_enable_empty_final_response ensemble_response_type {FIRST_ROW} {FINAL}".split()
+    f" triton_enable_empty_final_response ensemble_response_type {FIRST_ROW} {FINAL} {TIMINGS}".split()
 )
 
 MAX_ID = 1024  # letters of a request's id, which comes back with its answer

@@ -27,6 +27,7 @@ from tensign.rpc.codec import (
     requested_outputs,
 )
 from tensign.rpc.regionfields import Target, raw_contents, shared_bytes, targets
+from tensign.rpc.timings import put_timings, wants_timings
 from tensign.rpc.wire import Received
 from tensign.signature import MAX_RANK
 
@@ -40,7 +41,8 @@ class Inference:
     """A request that was checked against the signature; its arrays are views into its message where they can be.
 
     placed: outputs that go to shared memory; timeout_s: what is left of its deadline now; deadline: the same on
-    time.monotonic().
+    time.monotonic(); client: who the queue is fair to; timed: whether the answers tell their times; receive_ns: what reading
+    and checking took.
     """
 
     request: pb.ModelInferRequest
@@ -50,6 +52,9 @@ class Inference:
     placed: dict[str, Target]
     timeout_s: float
     deadline: float
+    client: str
+    timed: bool
+    receive_ns: int
 
     @classmethod
     async def of(
@@ -61,24 +66,28 @@ class Inference:
         limit: int,
         default_s: float,
         limit_s: float | None,
+        client: str = "",
     ) -> Inference:
         """limit: bytes of regions that one request may take; default_s: the deadline where it brings none; limit_s: what is
-        left of the call's. Raises InvalidInput.
+        left of the call's; client: who the queue is fair to. Raises InvalidInput.
         """
+        began = time.perf_counter_ns()
         request = message.request
         model = repository.get(request.model_name, request.model_version)
         wanted = requested_outputs(request, (spec.name for spec in model.signature.outputs))
         asked_s = _timeout_s(request) or (default_s if limit_s is None else limit_s)
         timeout_s = asked_s if limit_s is None else min(asked_s, limit_s)
         deadline = time.monotonic() + timeout_s
+        timed = wants_timings(request)
         placed = targets(request, regions)
         read = partial(_enforced, message, model, regions, limit)
         inputs = await asyncio.to_thread(read) if model.signature.columnar or _is_slow(message) else read()
-        return cls(request, model, inputs, any(wanted.values()), placed, timeout_s, deadline)
+        received = message.took_ns + time.perf_counter_ns() - began
+        return cls(request, model, inputs, any(wanted.values()), placed, timeout_s, deadline, client, timed, received)
 
     async def whole(self) -> pb.ModelInferResponse:
         """The one answer to all rows. Raises QueueFull at once, for the caller can try another server."""
-        future = self.model.submit(self.inputs, deadline=self.deadline)
+        future = self.model.submit(self.inputs, deadline=self.deadline, client=self.client)
         return await self._encoded(future.result() if future.done() else await self._in_time(asyncio.wrap_future(future)))
 
     async def parts(self) -> AsyncGenerator[pb.ModelInferResponse, None]:
@@ -99,7 +108,7 @@ class Inference:
                     piece = inputs.part(first, first + step)
                     running.append((first, asyncio.create_task(self._patiently(piece))))
                 first, task = running[0]
-                response = await self._encoded(await self._in_time(task))
+                response = await self._encoded(await self._in_time(task), first=first == 0)
                 running.popleft()
                 response.parameters[FIRST_ROW].int64_param = first
                 response.parameters[FINAL].bool_param = not (starts or running)
@@ -118,12 +127,13 @@ class Inference:
     async def _patiently(self, inputs: Enforced) -> Outputs:
         while True:
             try:
-                future = self.model.submit(inputs, deadline=self.deadline)
+                future = self.model.submit(inputs, deadline=self.deadline, client=self.client)
                 return future.result() if future.done() else await asyncio.wrap_future(future)
             except QueueFull:
-                await asyncio.wrap_future(self.model.room(inputs.rows))
+                await asyncio.wrap_future(self.model.room(inputs.rows, self.client))
 
-    async def _encoded(self, outputs: Outputs) -> pb.ModelInferResponse:
+    async def _encoded(self, outputs: Outputs, *, first: bool = True) -> pb.ModelInferResponse:
+        began = time.perf_counter_ns()
         labels, specs = self.model.plan.labels, self.model.signature.outputs
         encode = partial(encode_response, self.request, self.model.version, outputs, labels, specs, self.placed)
         slow = self.classifies or any(array.dtype.kind in "OM" for array in outputs.values())  # written one by one
@@ -131,6 +141,10 @@ class Inference:
         response = await asyncio.to_thread(encode) if slow else encode()
         if self.model.digest:
             response.parameters[SHA256].string_param = self.model.digest[:SHA256_LETTERS]
+        took = time.perf_counter_ns() - began
+        self.model.statistics.exchanged(self.receive_ns if first else None, took)
+        if self.timed:
+            put_timings(response, outputs, self.receive_ns, took)
         return response
 
 

@@ -7,7 +7,7 @@ import contextlib
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -15,7 +15,7 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.admission import Admission
 from tensign.config import ServerConfig
 from tensign.engines import cuda
-from tensign.errors import ModelNotFound, ModelNotReady
+from tensign.errors import InvalidInput, ModelNotFound, ModelNotReady
 from tensign.regions import Regions
 from tensign.repository import Repository
 from tensign.rpc.codec import MAX_ID
@@ -24,7 +24,7 @@ from tensign.rpc.inference import Inference
 from tensign.rpc.regionfields import shared_bytes
 from tensign.rpc.sharing import Sharing
 from tensign.rpc.status import failed_answer, status_of, trailer_of
-from tensign.rpc.stream import Stream
+from tensign.rpc.stream import ORDER, Stream
 from tensign.rpc.wire import Received, parse, received
 from tensign.version import __version__
 
@@ -100,15 +100,28 @@ class InferenceService:
         return pb.ModelConfigResponse(config=configuration(self._repository.get(request.name, request.version)))
 
     async def ModelInfer(self, message: Received, context: Context) -> pb.ModelInferResponse:
+        client = context.peer()
         with self._admission.admitted(), self._admission.budget.holding(message.size + self._shared(message.request)):
-            return await (await self._inference(message, context)).whole()
+            return await (await self._inference(message, context, client)).whole()
 
     async def ModelStreamInfer(
         self, messages: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        respond = partial(self._respond, context)
+        # A connection, for behind a proxy many clients share an address. Asked for here: after the call that would crash.
+        respond = partial(self._respond, context, context.peer())
         patience_s = self._config.timeout_s
-        stream = Stream(respond, self._admission.budget, patience_s=patience_s, expect=self._expected, beside=self._shared)
+        try:
+            ordered = _is_ordered(context)
+        except InvalidInput as error:
+            await _refuse(context, error)
+        stream = Stream(
+            respond,
+            self._admission.budget,
+            patience_s=patience_s,
+            expect=self._expected,
+            beside=self._shared,
+            ordered=ordered,
+        )
         self._streams.add(stream)
         age_s = self._config.max_connection_age_s
         reason = ModelNotReady(f"the connection is {age_s:g} s old; connect again, perhaps to another server")
@@ -131,10 +144,12 @@ class InferenceService:
         told = [await asyncio.to_thread(statistics, model) for model in models]  # which may ask another process
         return pb.ModelStatisticsResponse(model_stats=told)
 
-    async def _respond(self, context: Context, message: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def _respond(
+        self, context: Context, client: str, message: Received
+    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """The answers to one request of a stream; an error is one of them, so that the stream lives on."""
         try:
-            async for part in (await self._inference(message, context)).parts():
+            async for part in (await self._inference(message, context, client)).parts():
                 yield pb.ModelStreamInferResponse(infer_response=part)
         except Exception as error:
             request = message.request
@@ -157,10 +172,16 @@ class InferenceService:
         """Bytes of regions that are read for a request."""
         return shared_bytes(request, self._config.max_message_bytes)
 
-    async def _inference(self, message: Received, context: Context) -> Inference:
+    async def _inference(self, message: Received, context: Context, client: str) -> Inference:
         limit, left_s = self._config.max_message_bytes, context.time_remaining()
         return await Inference.of(
-            message, self._repository, self._regions, limit=limit, default_s=self._config.timeout_s, limit_s=left_s
+            message,
+            self._repository,
+            self._regions,
+            limit=limit,
+            default_s=self._config.timeout_s,
+            limit_s=left_s,
+            client=client,
         )
 
 
@@ -176,7 +197,15 @@ def _guarded(read: Callable[[bytes], object], behaviour: Any) -> Any:
     return call
 
 
-async def _refuse(context: Context, error: Exception) -> None:
+def _is_ordered(context: Context) -> bool:
+    """Raises InvalidInput."""
+    asked = dict(context.invocation_metadata() or ()).get(ORDER, "request")
+    if asked not in ("request", "completed"):
+        raise InvalidInput(f'metadata {ORDER}: wanted "request" or "completed", got {str(asked)[:64]!a}')
+    return asked == "request"
+
+
+async def _refuse(context: Context, error: Exception) -> NoReturn:
     """Ends a call with the status of an error, unless its deadline has ended it already."""
     code, text = status_of(error)
     try:

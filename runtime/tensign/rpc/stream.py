@@ -1,4 +1,4 @@
-"""One stream of requests and their answers, in order."""
+"""One stream of requests and their answers, in the order of the requests or as they are there."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from tensign.rpc.wire import Received, received
 WINDOW = 64
 WINDOW_BYTES = 64 << 20
 
+# Metadata of a call: "request", which is the default, or "completed", for answers as they are there, told apart by the ids of
+# their requests; the parts of one answer stay in order.
+ORDER = "tensign-order"
+
 Expect = Callable[[pb.ModelInferRequest], int]
 Respond = Callable[[Received], AsyncGenerator[pb.ModelStreamInferResponse, None]]
 
@@ -38,7 +42,7 @@ class Stream:
     respond: gives the answers to one request, errors among them; it never raises. patience_s: how long a request that is
     answered in parts waits for somebody to read them, holding what it came with. expect: how many bytes the answers to a
     request will have, 0 where that is not known before: then as many as the largest so far. beside: how many bytes a request
-    makes us hold beside its message.
+    makes us hold beside its message. ordered: answers go by the order of the requests.
     """
 
     def __init__(
@@ -49,11 +53,14 @@ class Stream:
         patience_s: float,
         expect: Expect = lambda _: 0,
         beside: Expect = lambda _: 0,
+        ordered: bool = True,
     ) -> None:
         self._respond, self._expect, self._beside = respond, expect, beside
         self._budget = budget
         self._patience_s = patience_s
-        self._owed: asyncio.Queue[_Owed | None] = asyncio.Queue()
+        self._ordered = ordered
+        self._owed: asyncio.Queue[_Owed | None] = asyncio.Queue()  # ordered: each once, else once for each of its answers
+        self._running: set[_Owed] = set()  # and those that were not read to the end
         self._count = 0
         self._held = 0  # bytes of requests that run
         self._kept = 0  # bytes of answers, made or expected, that were not read
@@ -73,14 +80,21 @@ class Stream:
         """Raises what reading raised, InvalidInput for a message that is none, and the reason given to `end`."""
         self._reader = asyncio.create_task(self._read(messages))
         self._reader.add_done_callback(lambda _: self._owed.put_nowait(None))
-        owed: _Owed | None = None
+        reading = True
         try:
-            while (owed := await self._owed.get()) is not None:
+            while reading or self._running:
+                if (owed := await self._owed.get()) is None:
+                    reading = False
+                    continue
                 while (answer := await owed.answers.get()) is not None:
                     yield answer
                     self._keep(-answer.ByteSize())
-                self._count -= 1
-                self._freed.set()
+                    if not self._ordered:
+                        break
+                else:
+                    self._running.remove(owed)
+                    self._count -= 1
+                    self._freed.set()
             if self._reason is not None:
                 raise self._reason
             self._reader.result()  # raises what reading raised
@@ -88,10 +102,9 @@ class Stream:
             self._reader.cancel()
             self._keep(-self._kept)
             self._ended = True
-            while owed is not None:
+            for owed in self._running:
                 if owed.task is not None:
                     owed.task.cancel()
-                owed = None if self._owed.empty() else self._owed.get_nowait()
 
     async def _read(self, messages: AsyncIterator[bytes]) -> None:
         while True:
@@ -112,7 +125,9 @@ class Stream:
             self._keep(owed.expected)
             await self._budget.take(size)
             self._held += size
-            self._owed.put_nowait(owed)
+            self._running.add(owed)
+            if self._ordered:
+                self._owed.put_nowait(owed)
             owed.task = asyncio.create_task(self._answer(request, owed))
             owed.task.add_done_callback(partial(self._answered, owed, size))
 
@@ -140,13 +155,18 @@ class Stream:
                     late = DeadlineExceeded(f"the answers were not read within {self._patience_s:g} s")
                     answer = failed_answer(late)
                     self._keep(answer.ByteSize())
-                    owed.answers.put_nowait(answer)
+                    self._put(owed, answer)
                     break
                 self._answer_bytes = max(self._answer_bytes, size)
                 self._keep(size - min(size, owed.expected))
                 owed.expected -= min(size, owed.expected)
-                owed.answers.put_nowait(answer)
-        owed.answers.put_nowait(None)
+                self._put(owed, answer)
+        self._put(owed, None)
+
+    def _put(self, owed: _Owed, answer: pb.ModelStreamInferResponse | None) -> None:
+        owed.answers.put_nowait(answer)
+        if not self._ordered:
+            self._owed.put_nowait(owed)
 
     async def _may_wait(self, owed: _Owed, size: int) -> bool:
         """True where that was expected, or once the parts before this one were read or there is room again.
