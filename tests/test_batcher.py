@@ -195,6 +195,27 @@ def test_what_cannot_meet_its_deadline_any_more_is_not_taken(batcher: Batcher, e
     assert [rows_of(batch) for batch in engine.batches] == [[1], [3]]
 
 
+@pytest.mark.parametrize("fate", ["expired", "cancelled", "settled"])
+@pytest.mark.parametrize("local", [True, False])
+def test_what_is_over_before_it_is_enqueued_is_not(
+    engine: GatedEngine, clock: Clock, statistics: Statistics, fate: str, local: bool
+) -> None:
+    buckets = Buckets((1,), (1e-5,))
+    batcher = Batcher([Place(engine.run, local=local)], buckets, max_queue_rows=20, statistics=statistics, clock=clock)
+    request = batcher.reserve(1, deadline=5.0)
+    if fate == "expired":
+        clock.now = 6.0
+    elif fate == "cancelled":
+        request.future.cancel()
+    else:
+        batcher.settle(request, EngineError("a bad picture"))
+    batcher.enqueue(request, {"x": np.zeros((1, 1), np.float32)})
+    assert request.future.done() and not batcher.waiting and batcher.room(20).done()
+    engine.open()
+    assert answer(submit(batcher, 3)) == [6]
+    batcher.close(SOON)
+
+
 def test_times_that_were_made_up_refuse_nobody(engine: GatedEngine, clock: Clock, statistics: Statistics) -> None:
     buckets = Buckets((1, 2), (1.0, 2.0), measured=False)
     batcher = Batcher([Place(engine.run)], buckets, max_queue_rows=20, statistics=statistics, clock=clock)
@@ -333,19 +354,19 @@ def test_who_is_told_that_his_deadline_passed_may_ask_again(batcher: Batcher, en
     """Of a full queue, too: it is looked through already."""
     first = submit(batcher, 1)
     engine.wait_until_busy()
-    expired, queued = submit(batcher, *range(10), deadline=1.0), submit(batcher, *range(10))
+    expired, queued = submit(batcher, *range(8), deadline=1.0), submit(batcher, *range(8))
     refused: list[QueueFull] = []
 
     def again(_: Future[Outputs]) -> None:
         try:
-            submit(batcher, *range(11))
+            submit(batcher, *range(13))
         except QueueFull as error:
             refused.append(error)
 
     expired.add_done_callback(again)
     clock.now = 2.0
     engine.open()
-    assert answer(queued) == [2.0 * row for row in range(10)]
+    assert answer(queued) == [2.0 * row for row in range(8)]
     assert len(refused) == 1 and answer(first) == [2]
 
 

@@ -106,7 +106,7 @@ class Batcher:
         request.kind = kind_of(arrays, params)
         request.enqueued_ns = time.perf_counter_ns()
         with self._changed:
-            if request not in self._unsettled:
+            if self._drop(request):
                 return
             if better_here := self._is_better_here(request):
                 self._idle = False
@@ -244,7 +244,6 @@ class Batcher:
         return True
 
     def ran(self, bucket: int, seconds: float) -> None:
-        """How long the engine took for one batch."""
         self._pace.ran(bucket, seconds, self._clock())
 
     def answer(self, part: Part, outcome: Outputs) -> None:
@@ -276,7 +275,7 @@ class Batcher:
     def _is_better_here(self, request: Request) -> bool:
         idle = self._idle and not self._queue and not self._calling
         alone = idle and request.rows <= self.buckets.largest and self._places[0].share.alone
-        return alone and self.buckets.time(request.rows) <= _HANDING_OVER_S and not self._drop(request)
+        return alone and self.buckets.time(request.rows) <= _HANDING_OVER_S
 
     def _drop(self, request: Request) -> bool:
         with self._calling_back():
@@ -297,11 +296,7 @@ class Batcher:
                 self._room.made()
 
     def _take(self) -> list[Part]:
-        """The best batch of one kind, led by who is next; none where nobody waits.
-
-        Met on the way and dropped, so that the engine never sees it: what was cancelled, what is too late already, and what
-        would be when this batch has run.
-        """
+        """The best batch of one kind, led by who is next, if anybody; who is cancelled, or late, or would be, is dropped."""
         while True:
             alike, over = self._queue.alike(self.buckets.largest, self._is_over, single=self.buckets.whole)
             rows, bucket = self.buckets.plan(sum(request.remaining for request in alike)) if alike else (0, 0)
@@ -320,10 +315,7 @@ class Batcher:
         return request.future.cancelled() or request.expired(self._clock())
 
     def _sweep(self) -> None:
-        """Drops cancelled and expired requests wherever they wait, so that they keep no room from others.
-
-        Not more often than every few milliseconds: it looks at the whole queue, and under overload everybody asks.
-        """
+        """Drops who is over wherever he waits, not more often than every few milliseconds: under overload everybody asks."""
         if self._calling or time.perf_counter_ns() - self._swept_ns < _SWEEP_NS:
             return
         self._swept_ns = time.perf_counter_ns()

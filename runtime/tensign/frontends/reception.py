@@ -170,7 +170,7 @@ def _whole(value: Any) -> int:
 
 def _client(said: dict[str, Any]) -> str:
     """Raises ValueError for what names none."""
-    client = said["client"]
+    client = said.get("client", "")
     if not isinstance(client, str) or len(client) > _MAX_CLIENT:
         raise ValueError(f"wanted a client's name, got a {type(client).__name__}")
     return client
