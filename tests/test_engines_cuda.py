@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 from conftest import save_onnx
 from tensign.config import ModelConfig
 from tensign.devicememory import Copy
+from tensign.doctor.lookup import Lookup
 from tensign.engines import cuda
 from tensign.engines.onnx import OnnxEngine
 from tensign.errors import DeviceLost, EngineError, InvalidConfig, InvalidInput, OutOfMemory, ProviderUnavailable
@@ -354,6 +355,12 @@ def test_what_is_asked_for_on_top(
 def test_on_a_cpu_it_is_refused(doubler: Path, options: Mapping[str, Any]) -> None:
     with pytest.raises(ProviderUnavailable, match="runs on CUDA alone"):
         OnnxEngine(doubler, "cpu", **options).load()
+
+
+@pytest.mark.skipif(Lookup().finds("libnvinfer.so.10"), reason="TensorRT is installed")
+def test_an_installation_without_tensorrt_says_how_to_get_it(doubler: Path) -> None:
+    with pytest.raises(ProviderUnavailable, match=r"Tensorrt.* is missing \(libnvinfer.so.10.*apt repository.*tensorrt image"):
+        OnnxEngine(doubler, "cuda", accelerator="tensorrt").load()
 
 
 def test_tensorrt_builds_for_each_batch_size_alone(doubler: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from tensign.cli.options import CACHE, CacheDir, Device
 from tensign.config import MIB, ModelConfig
 from tensign.doctor.facts import examine
+from tensign.doctor.runtime import FROM
 
 
 def doctor(
@@ -40,7 +41,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for gpu in facts["named"]:
         yield "by name", f"--device {gpu['device']} is {_gpu(gpu)}"
     absent = [name for name, place in facts["tensorrt"].items() if place is None]
-    yield "TensorRT", f"not installed ({', '.join(absent)})" if absent else "installed; --accelerator tensorrt uses it"
+    yield "TensorRT", f"not installed ({', '.join(absent)}); {FROM}" if absent else "installed; --accelerator tensorrt uses it"
     absent = [package for package, version in facts["gpu_decoding"].items() if version is None]
     brought = f"pip install 'tensign[gpu-decode]' brings {', '.join(absent)}"
     yield "GPU decoding", brought if absent else "installed; --gpu-decoding uses it"
