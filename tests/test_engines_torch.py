@@ -182,7 +182,10 @@ def test_compiling_that_changes_the_answers_is_refused(tmp_path: Path, monkeypat
 
 
 REFUSED = {  # (accelerator, variant, engine): what is said
-    ("", "fp16", "torch"): (ProviderUnavailable, "variant fp16: torch runs it on CUDA alone; on a CPU bf16 does"),
+    ("", "fp16", "torch"): (
+        ProviderUnavailable,
+        r"variant fp16: torch runs it on CUDA alone \(--device cuda\); on a CPU bf16 does",
+    ),
     ("", "tf32", "torch"): (ProviderUnavailable, "variant tf32: torch runs it on CUDA alone"),
     ("cuda-graphs", "fp32", "torch"): (
         ProviderUnavailable,
@@ -199,7 +202,7 @@ REFUSED = {  # (accelerator, variant, engine): what is said
     ("compile", "fp32", "fastai"): (InvalidConfig, "is of engine torch, and this model runs on fastai, which knows none"),
     ("", "bf16", "onnx"): (UnsupportedModel, "variant bf16: is of engine torch, fastai, and this model runs on onnx"),
     ("", "bf16", "sklearn"): (UnsupportedModel, "variant bf16: is of engine torch, fastai, and this model runs on sklearn"),
-    ("", "int8", "torch"): (UnsupportedModel, "there is fp32; tensign convert SRC DST --variant writes others"),
+    ("", "int8", "torch"): (UnsupportedModel, "of --engine torch bf16, .*; tensign convert SRC DST --variant int8 writes it"),
 }
 OF_ENGINE = {"torch": "digits-pytorch-mlflow2", "onnx": "digits-onnx", "fastai": "faces-fastai-2.8", "sklearn": "heart-sklearn"}
 

@@ -75,7 +75,9 @@ class OnnxEngine(Engine):
         kind, _, index = self.device.partition(":")
         if kind == "cpu":
             if self._tf32 or self._accelerator:
-                raise ProviderUnavailable(f"{'variant tf32' if self._tf32 else self._accelerator}: runs on CUDA alone")
+                raise ProviderUnavailable(
+                    f"{'variant tf32' if self._tf32 else self._accelerator}: runs on CUDA alone (--device cuda)"
+                )
             self._open_plain = partial(self._open, [_CPU])
             self._session, self.local = self._open_plain(), True
         else:

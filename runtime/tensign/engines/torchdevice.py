@@ -134,7 +134,7 @@ def opened(wanted: str, variant: str = "fp32", accelerator: str = "") -> tuple[s
         if accelerator == "cuda-graphs":
             raise ProviderUnavailable("accelerator cuda-graphs: runs on CUDA alone; on a CPU compile does")
         if variant in ("fp16", "tf32"):
-            raise ProviderUnavailable(f"variant {variant}: torch runs it on CUDA alone; on a CPU bf16 does")
+            raise ProviderUnavailable(f"variant {variant}: torch runs it on CUDA alone (--device cuda); on a CPU bf16 does")
         return name, Host()
     if variant in ("bf16", "tf32"):
         capability = torch.cuda.get_device_capability(name)
