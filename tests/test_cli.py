@@ -281,6 +281,13 @@ def test_sigterm_while_loading_ends_it_at_once(tmp_path: Path) -> None:
         assert server.wait(10) == 143
 
 
+@pytest.mark.parametrize("given", ["-1", "0", "1GiB"])
+def test_a_budget_of_memory_is_a_number_of_mib(given: str) -> None:
+    done = tensign("serve", str(MODEL), "--device-memory", given)
+    assert done.returncode == 2 and "--device-memory" in done.stderr
+    assert "--device-memory MIB" in " ".join(tensign("serve", "--help").stdout.split())
+
+
 def test_an_accelerator_of_another_engine_is_refused_before_anything_is_converted(
     fixture_dir: Callable[[str], Path], tmp_path: Path
 ) -> None:

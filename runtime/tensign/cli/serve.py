@@ -66,6 +66,8 @@ def serve(
         int | None,
         typer.Option(
             envvar="TENSIGN_DEVICE_MEMORY",
+            min=1,
+            metavar="MIB",
             help="MiB of each GPU that all models together may take, where other processes want some of it.",
             show_default="all but a reserve",
         ),
