@@ -252,7 +252,10 @@ def test_here_what_cannot_run_ends_with_2_and_says_why(device: str) -> None:
     facts = json.loads(done.stdout)
     assert (done.returncode, done.stderr, facts["asked"], facts["runs"]) == (2, "", device, None)
     assert any("libcuda.so.1" in lack["what"] for lack in facts["missing"])
-    assert run("--device", device).stdout.endswith(f"{device} cannot run here\n")
+    told = run("--device", device).stdout
+    assert told.endswith(f"{device} cannot run here\n") and "(only of use on a GPU)" in told
+    names = [line[:16].strip() for line in told.splitlines()]
+    assert names.count("experimental") == 1 and names.index("missing") < names.index("experimental")
 
 
 def test_a_device_of_another_kind_is_an_error() -> None:
