@@ -421,7 +421,7 @@ NO_NAMES = ["cuda:GPU-", "cuda:MIG-../x", "cuda:GPU-0 ", "cuda:TPU-0", "GPU-0", 
 
 @pytest.mark.parametrize("device", ["cuda:", "cuda:0,", "cuda:a", "gpu", "cpu:1", *NO_NAMES])
 def test_devices_that_are_none(device: str) -> None:
-    with pytest.raises(InvalidConfig, match="device: (wanted|GPU-a is named twice)"):
+    with pytest.raises(InvalidConfig, match=r"device: (wanted|GPU-a is named twice)"):
         ModelConfig(device=device)
 
 
