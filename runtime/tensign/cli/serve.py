@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, Variant, load
+from tensign.cli.remarks import remarks
 from tensign.cli.tuning import tune
 from tensign.config import MIB, ModelConfig, ServerConfig
 from tensign.errors import InvalidConfig
@@ -133,6 +135,8 @@ def serve(
         raise InvalidConfig(f'two models are called "{min(twice)}"; give one another --name')
     ledger = Ledger(server.device_memory_bytes)
     loaded = [load(path, one, config, cache=cache_dir, ledger=ledger) for path, one in zip(models, called, strict=True)]
+    for remark in remarks(loaded, config, server):
+        print(f"remark: {remark}", file=sys.stderr)
     tune()
     asyncio.run(_serve(loaded, server))
 
@@ -152,10 +156,17 @@ async def _serve(models: list[Model], config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, drain)
     await server.start()
-    served = "; ".join(f"{model.name} {model.signature} on {model.device}{_taken(model)}" for model in models)
+    served = "; ".join(f"{model.name} {model.signature} on {model.device}{_way(model)}{_taken(model)}" for model in models)
     also = f"; over HTTP too: http://{server.http_address}" if server.http_address else ""
     print(f"tensign {__version__} ready: grpc://{server.grpc_address} serves {served}{also}", flush=True)
     await server.wait(stop)
+
+
+def _way(model: Model) -> str:
+    """ " with engine torch, variant bf16", what is not the default."""
+    said = {"engine": model.plan.choice.engine, "variant": model.config.variant, "accelerator": model.config.accelerator}
+    told = [f"{what} {which}" for what, which in said.items() if which not in ("onnx", "fp32", "")]
+    return f" with {', '.join(told)}" if told else ""
 
 
 def _taken(model: Model) -> str:
