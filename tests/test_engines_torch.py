@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from tensign.cli.serve import _way
 from tensign.config import ModelConfig
 from tensign.engines import torch as engine_module
 from tensign.engines import torchdevice, ways
@@ -78,8 +81,9 @@ def logged(path: Path, network: Any) -> Path:
     return path
 
 
-def test_bf16_is_bf16_and_answers_in_fp32(tmp_path: Path) -> None:
+def test_bf16_is_bf16_and_answers_in_fp32(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """In a worker, on a CPU; batches of a kind that nobody warmed too."""
+    caplog.set_level(logging.INFO)
     network = convolutions()
     model = Model.load(logged(tmp_path / "model", network), replace(NATIVE, variant="bf16"))
     for count in (1, 2, 5):
@@ -87,6 +91,9 @@ def test_bf16_is_bf16_and_answers_in_fp32(tmp_path: Path) -> None:
         (answers,) = model.infer(rows(count)).values()
         assert answers.dtype == np.float32
         assert 1e-6 < np.abs(answers - wanted).max() < 0.04 * np.abs(wanted).max()
+    found = re.search(r"on cpu: at warm-up off plain fp32 by (\S+) of the largest value", caplog.text)
+    assert found and 1e-6 < float(found[1]) < 0.04
+    assert _way(model) == " with engine torch, variant bf16"
     model.close()
 
 
