@@ -139,3 +139,22 @@ def test_only_trusted_code_of_the_directory_is_found(model_of: Callable[..., Pat
     monkeypatch.chdir(path)
     with pytest.raises(UnsupportedModel, match=r"model.pkl: a float64 has no predict\(\)"):
         Model.load(path, ModelConfig(device="cpu", trust=True))
+
+
+@pytest.mark.parametrize(
+    ("flavor", "says"),
+    [
+        ("onnx", "there is fp32, with --device cuda tf32$"),
+        ("sklearn", "there is fp32$"),
+        (
+            "pytorch",
+            "there is fp32, with --device cuda tf32; of --engine torch bf16, with --device cuda tf32 and fp16$",
+        ),
+    ],
+)
+@pytest.mark.parametrize("variant", ["bogus", "BF16"])
+def test_a_variant_that_nobody_makes_is_told_those_that_there_are(
+    model_of: Callable[..., Path], flavor: str, says: str, variant: str
+) -> None:
+    with pytest.raises(UnsupportedModel, match=f"variant '{variant}': {says}"):
+        ModelPlan.of(model_of(flavor), variant=variant)

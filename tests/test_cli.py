@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,23 @@ def test_sigterm_while_loading_ends_it_at_once(tmp_path: Path) -> None:
     with (tmp_path / "MLmodel").open("w"):  # waits until it is opened for reading, and never writes
         server.send_signal(signal.SIGTERM)
         assert server.wait(10) == 143
+
+
+@pytest.mark.parametrize("given", ["-1", "0", "1GiB"])
+def test_a_budget_of_memory_is_a_number_of_mib(given: str) -> None:
+    done = tensign("serve", str(MODEL), "--device-memory", given)
+    assert done.returncode == 2 and "--device-memory" in done.stderr
+    assert "--device-memory MIB" in " ".join(tensign("serve", "--help").stdout.split())
+
+
+def test_an_accelerator_of_another_engine_is_refused_before_anything_is_converted(
+    fixture_dir: Callable[[str], Path], tmp_path: Path
+) -> None:
+    command = ("serve", fixture_dir("digits-pytorch-mlflow2"), "--trust", "--accelerator", "compile", "--grpc-port", "0")
+    done = tensign(*command, TENSIGN_CACHE_DIR=str(tmp_path / "cache"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "--accelerator compile is of engine torch: add --engine torch (and --trust" in done.stderr
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_module_in_the_current_directory_is_not_run(tmp_path: Path) -> None:

@@ -205,6 +205,18 @@ def test_a_target_is_what_its_comment_says(target: str) -> None:
     assert ("--gpus all" in line) == (target == "gpu")
 
 
+def test_its_comment_names_what_an_operator_needs_besides() -> None:
+    for option in (
+        "--health-start-period",
+        "--stop-timeout 30",
+        "--gpus device=",
+        "--ipc=host",
+        "-v /path/to/cache:/tmp/tensign",
+    ):
+        assert f"#   {option}" in FILE.text
+    assert "neither torch" in FILE.text and "gpu-decode" in FILE.text
+
+
 def test_the_default_target_is_gpu_and_the_base_is_one_exact_tag() -> None:
     assert list(FILE.stages)[-1] == "gpu"
     (base,) = {stage.base for stage in FILE.stages.values()} - set(FILE.stages)

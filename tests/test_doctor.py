@@ -191,6 +191,14 @@ def test_everything_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_tensorrt_is_told_where_it_is_wanted(tmp_path: Path) -> None:
+    lookup = Machine(tmp_path).lookup()
+    said = explained("cuda", "it fell back", lookup, tensorrt=True)
+    assert said.startswith("cuda: it fell back - TensorRT is missing (libnvinfer.so.10, libnvonnxparser.so.10): ")
+    assert "no extra of tensign brings" in said and "nvcr.io/nvidia/tensorrt" in said and "--device cpu" not in said
+    assert "TensorRT" not in explained("cuda", "it fell back", lookup)
+
+
 def test_control_groups_of_both_versions_bind(tmp_path: Path) -> None:
     def write(name: str, text: str) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -231,6 +239,7 @@ def test_here_it_tells_a_fact_a_line_and_ends_with_0() -> None:
     facts = {line[:16].strip(): line[16:] for line in done.stdout.splitlines()}
     assert facts["device"] == "cpu runs on cpu"
     assert {"tensign", "python", "numpy", "onnxruntime", "torch", "cores", "memory", "cache", "experimental"} <= set(facts)
+    assert "no extra of tensign brings" in facts["TensorRT"] or "installed" in facts["TensorRT"]
     assert "nvidia-nvimgcodec-cu13" in facts["GPU decoding"] or "installed" in facts["GPU decoding"]
     assert onnxruntime.__version__ in facts["onnxruntime"]
     assert spent < 4  # seconds of a core, on a machine that others use too; one is usual
@@ -243,7 +252,10 @@ def test_here_what_cannot_run_ends_with_2_and_says_why(device: str) -> None:
     facts = json.loads(done.stdout)
     assert (done.returncode, done.stderr, facts["asked"], facts["runs"]) == (2, "", device, None)
     assert any("libcuda.so.1" in lack["what"] for lack in facts["missing"])
-    assert run("--device", device).stdout.endswith(f"{device} cannot run here\n")
+    told = run("--device", device).stdout
+    assert told.endswith(f"{device} cannot run here\n") and "(only of use on a GPU)" in told
+    names = [line[:16].strip() for line in told.splitlines()]
+    assert names.count("experimental") == 1 and names.index("missing") < names.index("experimental")
 
 
 def test_a_device_of_another_kind_is_an_error() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import re
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from onnx import TensorProto, helper
 from conftest import save_onnx
 from tensign.config import ModelConfig
 from tensign.devicememory import Copy
+from tensign.doctor.lookup import Lookup
 from tensign.engines import cuda
 from tensign.engines.onnx import OnnxEngine
 from tensign.errors import DeviceLost, EngineError, InvalidConfig, InvalidInput, OutOfMemory, ProviderUnavailable
@@ -391,6 +393,12 @@ def test_on_a_cpu_it_is_refused(doubler: Path, options: Mapping[str, Any]) -> No
         OnnxEngine(doubler, "cpu", **options).load()
 
 
+@pytest.mark.skipif(Lookup().finds("libnvinfer.so.10"), reason="TensorRT is installed")
+def test_an_installation_without_tensorrt_says_how_to_get_it(doubler: Path) -> None:
+    with pytest.raises(ProviderUnavailable, match=r"Tensorrt.* is missing \(libnvinfer.so.10.*apt repository.*tensorrt image"):
+        OnnxEngine(doubler, "cuda", accelerator="tensorrt").load()
+
+
 def test_tensorrt_builds_for_each_batch_size_alone(doubler: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[list[Any]] = []
     as_on_cuda(monkeypatch, asked)
@@ -446,9 +454,26 @@ def test_a_lost_device_makes_the_model_not_ready_and_memory_halves_the_batch(
 NO_NAMES = ["cuda:GPU-", "cuda:MIG-../x", "cuda:GPU-0 ", "cuda:TPU-0", "GPU-0", "cuda:GPU-a,GPU-a"]
 
 
-@pytest.mark.parametrize("device", ["cuda:", "cuda:0,", "cuda:0,0", "cuda:a", "gpu", "cpu:1", "cuda:0,1,0", *NO_NAMES])
+@pytest.mark.parametrize("device", ["cuda:", "cuda:0,", "cuda:a", "gpu", "cpu:1", *NO_NAMES])
 def test_devices_that_are_none(device: str) -> None:
-    with pytest.raises(InvalidConfig, match="device: wanted"):
+    with pytest.raises(InvalidConfig, match=r"device: (wanted|GPU-a is named twice)"):
+        ModelConfig(device=device)
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ("cuda:0,0", 'device: 0 is named twice in "cuda:0,0"'),
+        ("cuda:1,0,01", "device: 1 is named twice"),
+        ("MIG-abc", "did you mean cuda:MIG-abc?"),
+        ("GPU-abc", "did you mean cuda:GPU-abc?"),
+        ("1", "did you mean cuda:1?"),
+        ("cuda:0, 1", "did you mean cuda:0,1?"),
+        ("cuda:0,", "several are written without blanks: cuda:0,1"),
+    ],
+)
+def test_a_device_that_was_nearly_named_is_told(device: str, says: str) -> None:
+    with pytest.raises(InvalidConfig, match=re.escape(says)):
         ModelConfig(device=device)
 
 

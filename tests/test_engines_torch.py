@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from tensign.cli.serve import _way
 from tensign.config import ModelConfig
 from tensign.engines import torch as engine_module
 from tensign.engines import torchdevice, ways
@@ -78,8 +81,9 @@ def logged(path: Path, network: Any) -> Path:
     return path
 
 
-def test_bf16_is_bf16_and_answers_in_fp32(tmp_path: Path) -> None:
+def test_bf16_is_bf16_and_answers_in_fp32(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """In a worker, on a CPU; batches of a kind that nobody warmed too."""
+    caplog.set_level(logging.INFO)
     network = convolutions()
     model = Model.load(logged(tmp_path / "model", network), replace(NATIVE, variant="bf16"))
     for count in (1, 2, 5):
@@ -87,6 +91,9 @@ def test_bf16_is_bf16_and_answers_in_fp32(tmp_path: Path) -> None:
         (answers,) = model.infer(rows(count)).values()
         assert answers.dtype == np.float32
         assert 1e-6 < np.abs(answers - wanted).max() < 0.04 * np.abs(wanted).max()
+    found = re.search(r"on cpu: at warm-up off plain fp32 by (\S+) of the largest value", caplog.text)
+    assert found and 1e-6 < float(found[1]) < 0.04
+    assert _way(model) == " with engine torch, variant bf16"
     model.close()
 
 
@@ -182,7 +189,10 @@ def test_compiling_that_changes_the_answers_is_refused(tmp_path: Path, monkeypat
 
 
 REFUSED = {  # (accelerator, variant, engine): what is said
-    ("", "fp16", "torch"): (ProviderUnavailable, "variant fp16: torch runs it on CUDA alone; on a CPU bf16 does"),
+    ("", "fp16", "torch"): (
+        ProviderUnavailable,
+        r"variant fp16: torch runs it on CUDA alone \(--device cuda\); on a CPU bf16 does",
+    ),
     ("", "tf32", "torch"): (ProviderUnavailable, "variant tf32: torch runs it on CUDA alone"),
     ("cuda-graphs", "fp32", "torch"): (
         ProviderUnavailable,
@@ -199,7 +209,7 @@ REFUSED = {  # (accelerator, variant, engine): what is said
     ("compile", "fp32", "fastai"): (InvalidConfig, "is of engine torch, and this model runs on fastai, which knows none"),
     ("", "bf16", "onnx"): (UnsupportedModel, "variant bf16: is of engine torch, fastai, and this model runs on onnx"),
     ("", "bf16", "sklearn"): (UnsupportedModel, "variant bf16: is of engine torch, fastai, and this model runs on sklearn"),
-    ("", "int8", "torch"): (UnsupportedModel, "there is fp32; tensign convert SRC DST --variant writes others"),
+    ("", "int8", "torch"): (UnsupportedModel, "of --engine torch bf16, .*; tensign convert SRC DST --variant int8 writes it"),
 }
 OF_ENGINE = {"torch": "digits-pytorch-mlflow2", "onnx": "digits-onnx", "fastai": "faces-fastai-2.8", "sklearn": "heart-sklearn"}
 

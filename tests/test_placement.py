@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from machines import NAMES, Machine
 from tensign import placement
 from tensign.config import ModelConfig
 from tensign.doctor.driver import find_driver
+from tensign.doctor.lacks import explained, without_gpu
 from tensign.doctor.lookup import Lookup
 from tensign.engines import Engine
 from tensign.engines.onnx import OnnxEngine
@@ -37,7 +39,8 @@ def with_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The machine of machines.py."""
     lookup = Machine(tmp_path).lookup()
     monkeypatch.setattr(placement, "find_driver", lambda _: find_driver(lookup))
-    monkeypatch.setattr(placement, "without_gpu", lambda device: "no such thing")
+    monkeypatch.setattr(placement, "without_gpu", lambda device: without_gpu(device, lookup))
+    monkeypatch.setattr(placement, "explained", lambda device: explained(device, lookup=lookup))
 
 
 def seen(engines: list[Engine]) -> list[tuple[str, str]]:
@@ -64,10 +67,41 @@ def test_one_device_by_number_is_run_here_and_every_other_by_a_process_that_sees
 
 @pytest.mark.usefixtures("with_gpus")
 def test_a_name_of_nothing_and_two_of_the_same_are_refused(plan: ModelPlan) -> None:
-    with pytest.raises(ProviderUnavailable, match="cuda:MIG-ffff: no such thing"):
+    with pytest.raises(
+        ProviderUnavailable, match=r"cuda:MIG-ffff: there is no cuda:MIG-ffff, .*--device cpu \(`tensign doctor`"
+    ):
         placement.engines_of(plan, ModelConfig(device="cuda:MIG-ffff"), "mean", lambda _: None)
     with pytest.raises(InvalidConfig, match="two of cuda:MIG-c788,MIG-c7885 are the same GPU"):
         placement.engines_of(plan, ModelConfig(device="cuda:MIG-c788,MIG-c7885"), "mean", lambda _: None)
+
+
+def run_by(plan: ModelPlan, engine: str, device: str) -> list[Engine]:
+    plan = replace(plan, choice=replace(plan.choice, engine=engine))
+    return placement.engines_of(plan, ModelConfig(device=device), "mean", lambda _: None)
+
+
+@pytest.mark.usefixtures("with_gpus")
+@pytest.mark.parametrize(
+    ("engine", "says"),
+    [
+        ("sklearn", "cuda:1: engine sklearn runs on the CPU alone; choose --device cpu"),
+        ("pyfunc", "cuda:1: engine pyfunc runs where its own code decides; leave --device out"),
+    ],
+)
+def test_an_engine_that_no_gpu_makes_faster_is_given_none(plan: ModelPlan, engine: str, says: str) -> None:
+    with pytest.raises(ProviderUnavailable, match=says):
+        run_by(plan, engine, "cuda:1")
+    assert [one.device for device in ("auto", "cpu") for one in run_by(plan, engine, device)] == ["auto", "cpu"]
+
+
+@pytest.mark.usefixtures("with_gpus")
+@pytest.mark.parametrize("engine", ["torch", "fastai"])
+def test_a_gpu_that_is_not_there_is_told_before_any_process_is_started(plan: ModelPlan, engine: str) -> None:
+    assert [one.device for one in run_by(plan, engine, "cuda:0,1")] == ["cuda:0", "cuda:1"]
+    with pytest.raises(
+        ProviderUnavailable, match=r"cuda:2: there is no cuda:2, this process sees cuda:0, cuda:1: --device cuda:1"
+    ):
+        run_by(plan, engine, "cuda:0,2")
 
 
 @pytest.mark.parametrize(("variant", "apart"), [("fp32", True), ("int8", True), ("tf32", False), ("fp16", False)])
@@ -134,6 +168,10 @@ def test_what_a_process_says_of_its_gpu_is_said_of_the_one_it_was_given() -> Non
 def test_here_a_gpu_by_name_is_missing_under_its_name(plan: ModelPlan) -> None:
     with pytest.raises(ProviderUnavailable, match=f"{FIRST}: .*no NVIDIA driver"):
         placement.engines_of(plan, ModelConfig(device=FIRST), "mean", lambda _: None)
+    with pytest.raises(ProviderUnavailable, match=f"{FIRST}: .*pip install 'tensign\\[gpu\\]'.*`tensign doctor` tells more"):
+        run_by(plan, "onnx", FIRST)
+    with pytest.raises(ProviderUnavailable, match=r"cuda: .*no NVIDIA driver \(libcuda.so.1\).*`tensign doctor` tells more"):
+        run_by(plan, "torch", "cuda")
     settings = {"file": str(plan.file), "device": FIRST}
     with closing(Worker(ENGINE_CLASSES["onnx"], settings, more={"CUDA_VISIBLE_DEVICES": NAMES[200]})) as worker:
         with pytest.raises(ProviderUnavailable, match=f"{FIRST}: CUDAExecutionProvider is asked for"):

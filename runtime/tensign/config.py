@@ -21,6 +21,7 @@ ACCELERATORS = {"cuda-graphs": ("onnx", "torch"), "tensorrt": ("onnx",), "compil
 ENGINES = ("onnx", "torch", "fastai", "sklearn", "pyfunc")
 _ONE = r"(\d+|(GPU|MIG)-[0-9a-f][0-9a-f-]*)"  # of several devices: its number, or its name
 MAX_FRONT_ENDS = 64
+_DEVICE = f"auto|cpu|cuda(:{_ONE}(,{_ONE})*)?"
 MAX_PIXELS = 64_000_000  # of one picture, decoded or padded; Pillow warns from 89 million on
 
 
@@ -59,11 +60,14 @@ class ModelConfig:
             raise InvalidConfig(f'engine: wanted auto or one of {", ".join(ENGINES)}, got "{self.engine}"')
         if self.accelerator not in ("", *ACCELERATORS):
             raise InvalidConfig(f'accelerator: wanted one of {", ".join(ACCELERATORS)}, got "{self.accelerator}"')
-        if not re.fullmatch(f"auto|cpu|cuda(:{_ONE}(,{_ONE})*)?", self.device) or len(set(self.devices)) < len(self.devices):
+        if not re.fullmatch(_DEVICE, self.device):
             raise InvalidConfig(
                 f'device: wanted "auto", "cpu", "cuda", "cuda:N" or "cuda:N,M", each N a number or the name of a GPU (GPU-...)'
-                f' or of a MIG instance (MIG-...), got "{self.device}"'
+                f' or of a MIG instance (MIG-...), got "{self.device}"{_meant(self.device)}'
             )
+        for one in self.devices:
+            if self.devices.count(one) > 1:
+                raise InvalidConfig(f'device: {one.partition(":")[2]} is named twice in "{self.device}"; name each GPU once')
         for knob in ("max_batch_size", "max_queue_rows", "max_pixels", "max_decoded_bytes", "max_growth_bytes"):
             if getattr(self, knob) < 1:
                 raise InvalidConfig(f"{knob}: wanted at least 1, got {getattr(self, knob)}")
@@ -74,6 +78,15 @@ class ModelConfig:
         kind, _, several = self.device.partition(":")
         each = (str(int(one)) if one.isdigit() else one for one in several.split(","))
         return tuple(f"{kind}:{one}" for one in each) if several else (self.device,)
+
+
+def _meant(device: str) -> str:
+    """The device that was nearly named, as the end of an error."""
+    if device.endswith(","):  # the shell took the rest for another word
+        return "; several are written without blanks: cuda:0,1"
+    together = "".join(device.split())
+    found = next((one for one in (together, f"cuda:{together}") if re.fullmatch(_DEVICE, one)), "")
+    return f"; did you mean {found}?" if found else ""
 
 
 @dataclass(frozen=True, slots=True)

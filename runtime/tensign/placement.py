@@ -9,7 +9,7 @@ from typing import Any
 
 from tensign.config import ACCELERATORS, TF32, ModelConfig
 from tensign.doctor.driver import find_driver
-from tensign.doctor.lacks import without_gpu
+from tensign.doctor.lacks import explained, without_gpu
 from tensign.doctor.lookup import Lookup
 from tensign.engines import Engine
 from tensign.engines.environment import VISIBLE
@@ -19,6 +19,11 @@ from tensign.errors import InvalidConfig, ProviderUnavailable
 from tensign.plan import ModelPlan
 from tensign.specs import described
 
+_NATIVE = ("torch", "fastai")
+_ON_CPU = {
+    "sklearn": "runs on the CPU alone; choose --device cpu",
+    "pyfunc": "runs where its own code decides; leave --device out",
+}
 _ANY = ("auto", "cpu", "cuda")  # devices that a process finds by itself
 
 
@@ -26,10 +31,12 @@ def engines_of(plan: ModelPlan, config: ModelConfig, name: str, headroom: Callab
     """One a device. Several are processes of their own: what a lost one leaves behind is its own, and it may come back.
 
     headroom: bytes of a device that have to stay free, None where nothing tells. Raises ProviderUnavailable for a name that no
-    GPU has, InvalidConfig for two of the same, and for an accelerator that the model's engine does not know.
+    GPU has and for a GPU that the engine cannot use, InvalidConfig for two of the same, and for an accelerator that the
+    engine does not know.
     """
     choice = plan.choice
     _check_accelerator(config.accelerator, choice.engine)
+    _check_devices(config.devices, choice.engine)
     cuda: dict[str, Any] = {
         "tf32": config.variant == TF32,
         "half": config.variant == "fp16",
@@ -71,6 +78,15 @@ def engines_of(plan: ModelPlan, config: ModelConfig, name: str, headroom: Callab
     ]
 
 
+def _check_devices(devices: tuple[str, ...], engine: str) -> None:
+    """Before a process is started that could not use them, or would quietly compute on the CPU."""
+    for device in (device for device in devices if device.startswith("cuda")):
+        if engine in _ON_CPU:
+            raise ProviderUnavailable(f"{device}: engine {engine} {_ON_CPU[engine]}")
+        if engine in _NATIVE and (lack := without_gpu(device)):
+            raise ProviderUnavailable(f"{device}: {lack}; or choose --device cpu (`tensign doctor` tells more)")
+
+
 def _alone(device: str) -> dict[str, str]:
     """What makes one GPU the only one that a process sees: no other way leads to a second MIG instance."""
     if device in _ANY:
@@ -80,7 +96,7 @@ def _alone(device: str) -> dict[str, str]:
         return {VISIBLE: gpu.uuid}
     if device.partition(":")[2].isdigit():
         return {}  # the engine tells, which knows what else it lacks
-    raise ProviderUnavailable(f"{device}: {without_gpu(device)}")
+    raise ProviderUnavailable(explained(device))
 
 
 def _exact(config: ModelConfig) -> dict[str, str]:

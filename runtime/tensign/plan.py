@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tensign.choice import Choice, chosen, inside, variant_files
-from tensign.config import ENGINE_VARIANTS, VARIANTS
+from tensign.choice import FIRST_CONVERTED, Choice, choices, chosen, inside, variant_files
+from tensign.config import ENGINE_VARIANTS, TF32, VARIANTS
 from tensign.errors import UnsupportedModel
 from tensign.form import Form
 from tensign.mlmodel import ModelManifest, read_mlmodel
@@ -100,18 +100,30 @@ def _converted(manifest: ModelManifest, name: str, engine: str) -> Path:
     """The file of a variant that this engine does not make itself, but a conversion may."""
     if name in VARIANTS:
         return _variant(manifest, name)
-    makers = [maker for maker, made in ENGINE_VARIANTS.items() if name in made]
-    raise UnsupportedModel(f"variant {name}: is of engine {', '.join(makers)}, and this model runs on {engine}")
+    makers = ", ".join(maker for maker, made in ENGINE_VARIANTS.items() if name in made)
+    raise UnsupportedModel(
+        f"variant {name}: is of engine {makers}, and this model runs on {engine}; there is {_there(manifest)}"
+    )
 
 
 def _variant(manifest: ModelManifest, name: str) -> Path:
     files = variant_files(manifest)
     if name not in files:
-        there = ", ".join(["fp32", *files])
-        raise UnsupportedModel(
-            f"{manifest.path}: variant {name[:32]!a}: there is {there}; tensign convert SRC DST --variant writes others"
-        )
+        mend = f"; tensign convert SRC DST --variant {name} writes it" if name in VARIANTS else ""
+        raise UnsupportedModel(f"{manifest.path}: variant {name[:32]!a}: there is {_there(manifest)}{mend}")
     return files[name]
+
+
+def _there(manifest: ModelManifest) -> str:
+    """Every variant that a model has, and what to type for it."""
+    engines = {choice.engine for choice in choices(manifest) if not choice.refused}
+    if any(flavor in manifest.flavors for flavor in FIRST_CONVERTED):
+        engines.add("onnx")
+    told = ", ".join(["fp32", *variant_files(manifest)])
+    if "onnx" in engines:
+        told += f", with --device cuda {TF32}"
+    natives = [engine for engine in ENGINE_VARIANTS if engine in engines and engine != "onnx"]
+    return "; ".join([told, *(f"of --engine {engine} bf16, with --device cuda {TF32} and fp16" for engine in natives)])
 
 
 def _is_number(value: Any) -> bool:

@@ -19,6 +19,11 @@ log = logging.getLogger(__name__)
 
 _ANY_CODE = "pyfunc"  # whose answer to a row may depend on the others: it gets the rows of one request, and no more
 _CHOOSY = ("sklearn", "pyfunc")  # engines of models that may well refuse a made-up row
+_BUILDS = {
+    "compile": "%s: compiling for each batch size, which may take minutes the first time",
+    "tensorrt": "%s: TensorRT builds an engine for each batch size, which may take minutes the first time",
+    "cuda-graphs": "%s: capturing a CUDA graph for each batch size",
+}
 
 
 def warm_up(name: str, plan: ModelPlan, engines: Sequence[Engine], binding: Binding, config: ModelConfig) -> Buckets:
@@ -35,6 +40,8 @@ def warm_up(name: str, plan: ModelPlan, engines: Sequence[Engine], binding: Bind
     made_up = {spec.name: made_up_row(spec, inputs[spec.name].shape) for spec in signature.inputs}
     row = Request.of(binding.to_network(saved or made_up))
     first, *others = engines
+    if config.accelerator:
+        log.info(_BUILDS[config.accelerator], name)
     slots = Slots(first.empty)
 
     def gathered(rows: int) -> Outputs:
@@ -49,6 +56,9 @@ def warm_up(name: str, plan: ModelPlan, engines: Sequence[Engine], binding: Bind
         for engine in others:
             for rows in measured.rows:
                 engine.warmup(gathered(rows), params)
+        for engine in engines:
+            if engine.apart is not None:
+                log.info("%s on %s: at warm-up off plain fp32 by %.2g of the largest value", name, engine.device, engine.apart)
         return Buckets((config.max_queue_rows,), measured.seconds, whole) if whole else measured
     except EngineError as error:
         if saved is None and plan.choice.engine in _CHOOSY:

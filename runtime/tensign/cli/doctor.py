@@ -12,6 +12,7 @@ from rich.console import Console
 from tensign.cli.options import CACHE, CacheDir, Device
 from tensign.config import MIB, ModelConfig
 from tensign.doctor.facts import examine
+from tensign.doctor.runtime import FROM
 
 
 def doctor(
@@ -40,10 +41,11 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for gpu in facts["named"]:
         yield "by name", f"--device {gpu['device']} is {_gpu(gpu)}"
     absent = [name for name, place in facts["tensorrt"].items() if place is None]
-    yield "TensorRT", f"not installed ({', '.join(absent)})" if absent else "installed; --accelerator tensorrt uses it"
+    yield "TensorRT", f"not installed ({', '.join(absent)}); {FROM}" if absent else "installed; --accelerator tensorrt uses it"
     absent = [package for package, version in facts["gpu_decoding"].items() if version is None]
     brought = f"pip install 'tensign[gpu-decode]' brings {', '.join(absent)}"
-    yield "GPU decoding", brought if absent else "installed; --gpu-decoding uses it"
+    useless = "" if facts["gpus"] else " (only of use on a GPU)"
+    yield "GPU decoding", f"{brought}{useless}" if absent else "installed; --gpu-decoding uses it"
     torch = facts["torch"]
     yield "torch", f"{torch['version']}, {_built(torch['cuda'])}" if torch else "not installed"
     for name in ("fastai", "mlflow"):
@@ -58,12 +60,12 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "/dev/shm", _size(facts["shared_memory_bytes"])
     cache = facts["cache"]
     yield "cache", f"{cache['folder']}, {'writable' if cache['writable'] else 'not writable'}"
-    for option in facts["experimental"]:
-        yield "experimental", f"{option}: has never run on a GPU"
-    for remark in facts["remarks"]:
-        yield "remark", f"{remark['what']}: {remark['mend']}"
     for lack in facts["missing"]:
         yield "missing", f"{lack['what']}: {lack['mend']}"
+    for remark in facts["remarks"]:
+        yield "remark", f"{remark['what']}: {remark['mend']}"
+    if facts["experimental"]:
+        yield "experimental", f"never run on a GPU yet: {'; '.join(facts['experimental'])}"
     yield "device", f"{facts['asked']} runs on {facts['runs']}" if facts["runs"] else f"{facts['asked']} cannot run here"
 
 

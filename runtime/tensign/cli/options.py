@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from tensign import conversion
-from tensign.config import ENGINES, TF32, ModelConfig
-from tensign.errors import TensignError
+from tensign.config import ACCELERATORS, ENGINES, TF32, ModelConfig
+from tensign.errors import InvalidConfig, TensignError
 from tensign.ledger import Ledger
 from tensign.mlmodel import read_mlmodel
 from tensign.model import Model
@@ -73,6 +73,7 @@ CACHE = _cache()
 def load(path: Path, name: str, config: ModelConfig, *, cache: Path, ledger: Ledger | None = None) -> Model:
     """A fastai model is converted first, unless an engine or a variant, which converting needs pictures for, was asked for."""
     try:
+        _check_accelerator(config)
         directory = (
             conversion.servable(path, trust=config.trust, cache=cache)
             if config.engine == "auto" and config.variant in ("fp32", TF32)
@@ -81,3 +82,11 @@ def load(path: Path, name: str, config: ModelConfig, *, cache: Path, ledger: Led
         return Model.load(directory, config, name=name or read_mlmodel(path).name, ledger=ledger)
     except TensignError as error:
         raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from None
+
+
+def _check_accelerator(config: ModelConfig) -> None:
+    """Before a conversion, which takes minutes, to what runs on engine onnx alone."""
+    engines = ACCELERATORS[config.accelerator] if config.accelerator else ("onnx",)
+    if config.engine == "auto" and "onnx" not in engines:
+        asked = f"--accelerator {config.accelerator} is of engine {engines[0]}"
+        raise InvalidConfig(f"{asked}: add --engine {engines[0]} (and --trust, for it runs the model's own code)")

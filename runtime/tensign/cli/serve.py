@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 
 from tensign.cli.options import CACHE, CacheDir, Device, EngineName, MaxBatch, Python, Trust, Variant, load
+from tensign.cli.remarks import remarks
 from tensign.config import MIB, ModelConfig, ServerConfig
 from tensign.errors import InvalidConfig
 from tensign.frontends.number import fitting
@@ -68,6 +70,8 @@ def serve(
         int | None,
         typer.Option(
             envvar="TENSIGN_DEVICE_MEMORY",
+            min=1,
+            metavar="MIB",
             help="MiB of each GPU that all models together may take, where other processes want some of it.",
             show_default="all but a reserve",
         ),
@@ -146,6 +150,8 @@ def serve(
         raise InvalidConfig("--front-ends: pictures are then decoded in processes without a GPU; leave --gpu-decoding out")
     ledger = Ledger(server.device_memory_bytes)
     loaded = [load(path, one, config, cache=cache_dir, ledger=ledger) for path, one in zip(models, called, strict=True)]
+    for remark in remarks(loaded, config, server):
+        print(f"remark: {remark}", file=sys.stderr)
     if front_ends is None and not (gpu_decoding or server.shares_memory):
         server = replace(server, front_ends=fitting((model.device for model in loaded), len(os.sched_getaffinity(0))))
     tune()
@@ -167,11 +173,18 @@ async def _serve(models: list[Model], config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, drain)
     await server.start()
-    served = "; ".join(f"{model.name} {model.signature} on {model.device}{_taken(model)}" for model in models)
+    served = "; ".join(f"{model.name} {model.signature} on {model.device}{_way(model)}{_taken(model)}" for model in models)
     also = f"; over HTTP too: http://{server.http_address}" if server.http_address else ""
     fronts = f" by {config.front_ends} front ends" if config.front_ends else ""
     print(f"tensign {__version__} ready: grpc://{server.grpc_address}{fronts} serves {served}{also}", flush=True)
     await server.wait(stop)
+
+
+def _way(model: Model) -> str:
+    """ " with engine torch, variant bf16", what is not the default."""
+    said = {"engine": model.plan.choice.engine, "variant": model.config.variant, "accelerator": model.config.accelerator}
+    told = [f"{what} {which}" for what, which in said.items() if which not in ("onnx", "fp32", "")]
+    return f" with {', '.join(told)}" if told else ""
 
 
 def _taken(model: Model) -> str:

@@ -18,7 +18,7 @@ from tensign.doctor.runtime import cuda_libraries, find_runtime, tensorrt_librar
 from tensign.version import __version__
 
 NEVER_RUN = (  # options there are that no GPU has seen; a committed report takes one out
-    "buffers bound to the device, pinned memory and the choice of layout at warm-up (0.1.0 has them on every GPU)",
+    "buffers bound to the device, pinned memory and the choice of layout at warm-up, which every GPU gets unasked",
     "--device cuda:0,1 and cuda:1 (several GPUs), and what follows the loss of one",
     "--device cuda:GPU-... and cuda:MIG-... (GPUs and MIG instances by name)",
     "--accelerator cuda-graphs and --accelerator tensorrt",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tensign.doctor.driver import Driver, find_driver
 from tensign.doctor.lookup import Lookup
-from tensign.doctor.runtime import CUDA, OnnxRuntime, cuda_libraries, find_runtime
+from tensign.doctor.runtime import CUDA, FROM, OnnxRuntime, cuda_libraries, find_runtime, tensorrt_libraries
 
 _DRIVERS = {12: "525", 13: "580"}  # the oldest for each CUDA
 _OLDEST_OF_13 = (7, 5)  # Turing; CUDA 13 has no code for older ones
@@ -24,11 +24,16 @@ class Lack:
         return f"{self.what}: {self.mend}"
 
 
-def explained(device: str, saw: str = "", lookup: Lookup | None = None) -> str:
-    """One line on why `device` cannot run: what was seen, then everything that is missing, with the way to get it."""
-    found = "; ".join(map(str, lacks(device, lookup))) or "nothing that is known to be needed is missing"
-    cpu = "" if device == "cpu" else "; or choose --device cpu"
-    return f"{device}: {' - '.join(filter(None, (saw, found)))}{cpu} (`tensign doctor` tells more)"
+def explained(device: str, saw: str = "", lookup: Lookup | None = None, *, tensorrt: bool = False) -> str:
+    """One line on why `device` cannot run: what was seen, then everything that is missing, with the way to get it.
+
+    tensorrt: whether TensorRT is wanted besides.
+    """
+    lookup = lookup or Lookup()
+    missing = [*lacks(device, lookup), *(_of_tensorrt(lookup) if tensorrt else ())]
+    found = "; ".join(map(str, missing)) or "nothing that is known to be needed is missing"
+    other = "leave --accelerator tensorrt out" if tensorrt else "" if device == "cpu" else "choose --device cpu"
+    return f"{device}: {' - '.join(filter(None, (saw, found)))}{'; or ' if other else ''}{other} (`tensign doctor` tells more)"
 
 
 def lacks(device: str, lookup: Lookup | None = None) -> list[Lack]:
@@ -89,6 +94,11 @@ def _of_driver(driver: Driver | None, device: str, lookup: Lookup) -> Iterator[L
         seen, known = ", ".join(gpu.device for gpu in driver.gpus), {gpu.uuid for gpu in driver.gpus}
         named = "".join(f" or {gpu.device}" for gpu in driver.named if gpu.uuid not in known)
         yield Lack(f"there is no {device}, this process sees {seen}", f"--device {driver.gpus[-1].device}{named}")
+
+
+def _of_tensorrt(lookup: Lookup) -> Iterator[Lack]:
+    if missing := [name for name, place in tensorrt_libraries(lookup).items() if place is None]:
+        yield Lack(f"TensorRT is missing ({', '.join(missing)})", FROM)
 
 
 def _of_cuda(runtime: OnnxRuntime, driver: Driver | None, device: str, lookup: Lookup) -> Iterator[Lack]:

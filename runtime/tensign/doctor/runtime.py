@@ -14,6 +14,10 @@ CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 _PROVIDERS = {TENSORRT: "libonnxruntime_providers_tensorrt.so", CUDA: "libonnxruntime_providers_cuda.so"}
 _TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")
+FROM = (  # no extra of tensign brings it: tensorrt-cu13 of the package index holds no library
+    "they are of NVIDIA's TensorRT 10 for CUDA 13, which no extra of tensign brings: install libnvinfer10 and"
+    " libnvonnxparsers10 from NVIDIA's apt repository, or start from an nvcr.io/nvidia/tensorrt image"
+)
 _SYSTEM = "the system's"
 
 

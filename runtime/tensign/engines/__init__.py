@@ -23,7 +23,8 @@ class Engine(Protocol):
     knows none. lanes: from so many threads at once `run` may be called; local: it computes on the thread that calls, not in a
     process or on a device of its own; device_rows: whether it takes rows that lie in its device's memory, as DeviceArrays. An
     engine that inherits from this says only what is
-    otherwise.
+    otherwise. apart: how far the answers of warm-up were from plain fp32, relative to the largest value, None where it was not
+    measured.
     """
 
     device: str = "cpu"
@@ -36,6 +37,7 @@ class Engine(Protocol):
     local: bool = False
     device_rows: bool = False
     lost: bool = False
+    apart: float | None = None
 
     @property
     def ready(self) -> bool:

@@ -84,6 +84,7 @@ class FastaiEngine(Engine):
             with translated(self._place):
                 makers = [partial(partial, self._predicted, network) for network in self._tried]
                 self._ways.warm(batch, params, partial(self._predicted, self._network), makers)
+                self.apart = self._ways.apart
         self.run(batch, params)
 
     def run(self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> dict[str, Any]:

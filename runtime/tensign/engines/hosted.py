@@ -67,7 +67,7 @@ class _Hosted:
 
     def warmup(self, header: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         self._engine.warmup(arrays, header["params"])
-        return {}, {}
+        return {"apart": self._engine.apart}, {}
 
     def run(self, header: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         outputs = self._engine.run(arrays, header["params"])

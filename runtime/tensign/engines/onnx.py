@@ -79,7 +79,9 @@ class OnnxEngine(Engine):
         kind, _, index = self.device.partition(":")
         if kind == "cpu":
             if self._tf32 or self._accelerator:
-                raise ProviderUnavailable(f"{'variant tf32' if self._tf32 else self._accelerator}: runs on CUDA alone")
+                raise ProviderUnavailable(
+                    f"{'variant tf32' if self._tf32 else self._accelerator}: runs on CUDA alone (--device cuda)"
+                )
             self._open_plain = partial(self._open, [_CPU])
             self._session, self.local = self._open_plain(), True
         else:
@@ -94,7 +96,7 @@ class OnnxEngine(Engine):
 
         provider = cuda.TENSORRT if self._accelerator == "tensorrt" else cuda.CUDA
         if provider not in onnxruntime.get_available_providers():
-            raise ProviderUnavailable(explained(self.device, f"{provider} is asked for"))
+            raise ProviderUnavailable(self._lacking(f"{provider} is asked for"))
         onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries that wheels brought
         graphs = self._accelerator == "cuda-graphs"
         kept = tensorrt.folder(self._cache, f"cuda:{index}") if provider == cuda.TENSORRT else ""
@@ -132,11 +134,14 @@ class OnnxEngine(Engine):
             if wanted != _CPU and (found := cuda.told(error, self.device)):
                 raise found from None
             if wanted != _CPU and "CUDA" in str(error):
-                raise ProviderUnavailable(explained(self.device, str(error)[:300])) from None
+                raise ProviderUnavailable(self._lacking(str(error)[:300])) from None
             raise UnsupportedModel(f"{self._file}: ONNX Runtime cannot load it: {str(error)[:300]}") from None
         if session.get_providers()[0] != wanted:
-            raise ProviderUnavailable(explained(self.device, f"ONNX Runtime fell back to {session.get_providers()[0]}"))
+            raise ProviderUnavailable(self._lacking(f"ONNX Runtime fell back to {session.get_providers()[0]}"))
         return session
+
+    def _lacking(self, saw: str) -> str:
+        return explained(self.device, saw, tensorrt=self._accelerator == "tensorrt")
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         return cuda.pinned(self._runtime, shape, dtype) if self._runtime else np.empty(shape, dtype)

@@ -82,6 +82,7 @@ class TorchEngine(Engine):
             with translated(self._place), inference():
                 makers = [partial(self._made, network, batch, params) for network in self._accelerated]
                 self._ways.warm(batch, params, partial(self._plain, self._network, params), makers)
+                self.apart = self._ways.apart
         self.run(batch, params)
 
     def run(self, batch: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def opened(wanted: str, variant: str = "fp32", accelerator: str = "") -> tuple[s
         if accelerator == "cuda-graphs":
             raise ProviderUnavailable("accelerator cuda-graphs: runs on CUDA alone; on a CPU compile does")
         if variant in ("fp16", "tf32"):
-            raise ProviderUnavailable(f"variant {variant}: torch runs it on CUDA alone; on a CPU bf16 does")
+            raise ProviderUnavailable(f"variant {variant}: torch runs it on CUDA alone (--device cuda); on a CPU bf16 does")
         return name, Host()
     if variant in ("bf16", "tf32"):
         capability = torch.cuda.get_device_capability(name)
@@ -154,7 +154,10 @@ def torch_device(wanted: str) -> str:
     if wanted == "cpu":
         return wanted
     if not torch.cuda.is_available():
-        raise ProviderUnavailable(f"{wanted}: the torch {torch.__version__} of the worker's Python sees no GPU")
+        raise ProviderUnavailable(
+            f"{wanted}: the torch {torch.__version__} of the worker's Python sees no GPU; install one that is built for CUDA,"
+            " give --python one that has it, or choose --device cpu"
+        )
     index, there = int(wanted.partition(":")[2] or 0), torch.cuda.device_count()
     if index >= there:
         raise ProviderUnavailable(f"{wanted}: torch sees {there} GPU, the last of which is cuda:{there - 1}")

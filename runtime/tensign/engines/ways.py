@@ -33,6 +33,7 @@ class Ways:
         told = [f"variant {variant}" if variant != "fp32" else "", f"accelerator {accelerator}" if accelerator else ""]
         self._asked = " and ".join(filter(None, told))
         self._found: dict[Any, Run] = {}
+        self.apart: float | None = None  # of what is kept, the farthest from plain fp32
 
     def of(self, batch: Arrays, params: Mapping[str, Any] | None) -> Run | None:
         """None for a kind that nobody warmed."""
@@ -45,21 +46,25 @@ class Ways:
         first is the plain one, and right by that: a network may answer otherwise each time.
         """
         pairs = self._judged(batch, plain) if self._asked or len(makers) > 1 else []
-        tried: list[tuple[float, Run]] = []
+        tried: list[tuple[float, list[float], Run]] = []
         failures: list[Exception] = []
         for number, make in enumerate(makers):
             try:
                 run = make()
-                for given, wanted in pairs if self._asked or number else []:
+                apart = [
                     check_alike(run(given), wanted, self._variant, self._asked or "channels last")
-                tried.append((_timed(run, batch) if len(makers) > 1 else 0.0, run))
+                    for given, wanted in (pairs if self._asked or number else [])
+                ]
+                tried.append((_timed(run, batch) if len(makers) > 1 else 0.0, apart, run))
             except Exception as error:
                 if isinstance(self._place.told(error), DeviceLost) or (not self._asked and not number):
                     raise
                 failures.append(error.with_traceback(None))  # whose frames would hold the device's memory
         if not tried:
             raise self._failure(failures[0]) from failures[0]
-        self._found[_kind(batch, params)] = min(tried, key=lambda one: one[0])[1]
+        _, apart, self._found[_kind(batch, params)] = min(tried, key=lambda one: one[0])
+        if apart:
+            self.apart = max([*apart, self.apart or 0.0])
 
     def _judged(self, batch: Arrays, plain: Run) -> list[tuple[Arrays, Arrays]]:
         """What is tried, and its answers in fp32: the batch, which may be nothing but zeros, and noise where it takes that."""
@@ -85,8 +90,12 @@ class Ways:
         return self._place.told(error) or UnsupportedModel(f"{self._asked}: this network does not run so: {reason}")
 
 
-def check_alike(answers: Arrays, wanted: Arrays, variant: str, what: str) -> None:
-    """what: runs so, in words. Raises ParityFailed, which tells how far the answers are apart and how far they may be."""
+def check_alike(answers: Arrays, wanted: Arrays, variant: str, what: str) -> float:
+    """How far they are apart, relative to the largest value. what: runs so, in words.
+
+    Raises ParityFailed, which tells how far the answers are apart and how far they may be.
+    """
+    farthest = 0.0
     for name, its in wanted.items():
         mine = answers.get(name)
         if mine is None or (mine.dtype, mine.shape) != (its.dtype, its.shape):
@@ -99,6 +108,8 @@ def check_alike(answers: Arrays, wanted: Arrays, variant: str, what: str) -> Non
                 f'{what}: a batch of {len(its)} rows differs from plain fp32 by {apart:.3g} of the largest value of "{name}",'
                 f" and may by {most:g}; without it this model runs"
             )
+        farthest = max(farthest, apart)
+    return farthest
 
 
 def _apart(mine: npt.NDArray[Any], its: npt.NDArray[Any]) -> float:

@@ -123,6 +123,8 @@ class Worker(Engine):
         self._warmed[_rows(batch)] = time.monotonic() - began
         self._learn(process, answer, began)
         self._limit = 2 * answer.resident + self._growth
+        apart = answer.said.get("apart")
+        self.apart = apart if isinstance(apart, float) else None
         if not self._again or self.device != "cpu" or self._settings.get("accelerator"):
             self._again[_rows(batch)] = order, {name: array[:1].copy() for name, array in batch.items()}
 
