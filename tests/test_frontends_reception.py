@@ -137,6 +137,7 @@ def test_an_answer_is_gone_with_who_asked_for_it(served: tuple[Pair, threading.T
         for number in range(5):
             request = batcher.reserve(2)
             if number % 2:
+                batcher.announce(request)
                 assert not batcher.dropped(request)
             batcher.enqueue(request, PIXELS)
             assert np.allclose(request.future.result(SOON)["output-0"], PIXELS["image"].mean((1, 2)))

@@ -97,6 +97,9 @@ class Batcher:
             self._unsettled.add(request)
         return request
 
+    def announce(self, request: Request) -> None:
+        """Tells where batches run of a reserved request whose rows will take a while; here that is known already."""
+
     def enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any] | None = None) -> None:
         """Hands over the rows of a reserved request, checked and preprocessed: from here on it may share a batch.
 

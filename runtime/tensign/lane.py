@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensign.buckets import Buckets
+from tensign.engines import Engine
 from tensign.errors import DeadlineExceeded, DeviceLost, EngineError, ModelNotReady, OutOfMemory, TensignError, WorkerDied
 from tensign.metrics import Statistics
 from tensign.request import Formed, Outputs, Part, Ran, Request
@@ -39,6 +40,11 @@ class Place:
     ready: Callable[[], bool] = lambda: True
     local: bool = False
     share: Share = field(default_factory=Share)
+
+    @classmethod
+    def of(cls, engine: Engine, run: Callable[[Arrays, Mapping[str, Any], float | None], Outputs], even: bool) -> Place:
+        """Where an engine runs. even: whether all batches of so many rows take about as long."""
+        return cls(run, engine.lanes, engine.empty, lambda: engine.ready, engine.local and even, Share(engine.lanes))
 
 
 class Work(Protocol):

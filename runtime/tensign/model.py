@@ -159,7 +159,7 @@ class Model:
     @property
     def ready(self) -> bool:
         """False while the processes that run it are being started again, and for good where that failed too often."""
-        return self._batcher.working and any(map(_ready, self._engines))
+        return self._batcher.working and any(engine.ready for engine in self._engines)
 
     @property
     def lost(self) -> bool:
@@ -208,7 +208,7 @@ class Model:
         request = self._batcher.reserve(enforced.rows, deadline, client)
         try:
             if self._images and self._images.need_work(enforced):
-                self._batcher.dropped(request)  # one in another process learns of it here, before anything is spent
+                self._batcher.announce(request)
                 self._pool.submit(self._preprocess, request, enforced, self._images)
             else:
                 self._enqueue(request, enforced, enforced.params)
@@ -286,17 +286,7 @@ class Model:
             buckets = warm_up(self.name, self.plan, self._engines, self._binding, self.config)
         if self.config.gpu_decoding and self.plan.image:
             self.gpu_decoding = gpu_decoding(self.device, threads=_THREADS, max_pixels=self.config.max_pixels)
-        self._places = [
-            Place(
-                partial(self._binding.run, engine),
-                engine.lanes,
-                engine.empty,
-                partial(_ready, engine),
-                engine.local and self._binding.even,
-                Share(engine.lanes),
-            )
-            for engine in self._engines
-        ]
+        self._places = [Place.of(engine, partial(self._binding.run, engine), self._binding.even) for engine in self._engines]
         rows = self.config.max_queue_rows
         return Batcher(self._places, buckets, max_queue_rows=rows, statistics=self.statistics)
 
@@ -307,7 +297,3 @@ class Model:
             self.plan = replace(self.plan, labels=first.labels, threshold=first.threshold)
         inputs = self._images.becoming(self.signature.inputs) if self._images else self.signature.inputs
         self._binding = Binding.of(self.signature, inputs, first)
-
-
-def _ready(engine: Engine) -> bool:
-    return engine.ready

@@ -19,6 +19,7 @@ __all__ = ["MAX_RANK", "Arrays", "ColumnSpec", "Mode", "ParamSpec", "Signature",
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Mode = Literal["strict", "mlflow-compat"]
+_MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,8 @@ class Signature:
         objects of any kind in a column of text, are the table DIFFERENCES of tests/differential.py, each with its reason.
         Raises SignatureMismatch, and InvalidConfig for another mode.
         """
-        if mode not in get_args(Mode):
-            raise InvalidConfig(f"mode: wanted {' or '.join(get_args(Mode))}, got {str(mode)[:64]}")
+        if mode not in _MODES:
+            raise InvalidConfig(f"mode: wanted {' or '.join(_MODES)}, got {str(mode)[:64]}")
         self.enforce_params(params, mode)
         lossless = mode == "mlflow-compat"
         if self.columnar:

@@ -77,8 +77,7 @@ class RemoteBatcher:
     """The batcher of one model, which is in the server's process. Who is admitted is decided there: QueueFull comes by the
     future.
 
-    Of a request that is decoded first the server learns when it is asked whether it was `dropped`, so that its rows count as
-    waiting from then on.
+    Of a request that is decoded first the server learns when it is announced, so that its rows count as waiting from then on.
     """
 
     working = True
@@ -95,16 +94,18 @@ class RemoteBatcher:
         request.future.add_done_callback(partial(self._cancelled, request.number))  # no circle, which would keep answers
         return request
 
+    def announce(self, request: Request) -> None:
+        assert isinstance(request, _Asked)
+        if self._calls.waits(request.number):
+            request.told = True
+            self._calls.send({"do": "reserve", **self._named(request)})
+
     def dropped(self, request: Request) -> bool:
         assert isinstance(request, _Asked)
         if request.deadline is not None and request.deadline <= time.monotonic():
             waited_ms = (time.perf_counter_ns() - request.reserved_ns) / 1e6
             self.settle(request, DeadlineExceeded(f"the deadline passed after {waited_ms:.0f} ms, before it was decoded"))
-        waits = self._calls.waits(request.number)
-        if waits and not request.told:
-            request.told = True
-            self._calls.send({"do": "reserve", **self._named(request)})
-        return not waits
+        return not self._calls.waits(request.number)
 
     def enqueue(self, request: Request, arrays: Arrays, params: Mapping[str, Any] | None = None) -> None:
         assert isinstance(request, _Asked)
