@@ -164,6 +164,16 @@ def test_pictures_of_the_right_size_need_no_steps() -> None:
     np.testing.assert_array_equal(got, [pixels(40, 30)] * 2)
 
 
+def test_one_picture_is_not_copied_but_a_part_of_it_is() -> None:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels(40, 30)).save(buffer, "JPEG")
+    whole = PreprocessSpec().encoded([buffer.getvalue()], height=30, width=40, max_pixels=LIMIT)
+    assert whole.base is not None and whole.base.nbytes == whole.nbytes
+    part = PreprocessSpec((CropPad(10, 40),)).encoded([buffer.getvalue()], height=10, width=40, max_pixels=LIMIT)
+    assert part.base is None  # else the rest of the picture would wait with it
+    np.testing.assert_array_equal(part[0], whole[0, 10:20])
+
+
 def test_any_size_is_the_first_pictures_size() -> None:
     got = PreprocessSpec().encoded([png(pixels(40, 30))], height=-1, width=-1, max_pixels=LIMIT)
     assert got.shape == (1, 30, 40, 3)

@@ -33,12 +33,10 @@ class Binding:
 
     def to_network(self, arrays: Arrays) -> Outputs:
         """By the network's names; a column as [n,1] where it wants that."""
+        if not self.signature.columnar:
+            return {self.inputs[name].name: array for name, array in arrays.items()}
         specs = {name: self.inputs[name] for name in arrays}
-        columnar = self.signature.columnar
-        return {
-            spec.name: arrays[name][:, None] if columnar and len(spec.shape) == 2 else arrays[name]
-            for name, spec in specs.items()
-        }
+        return {spec.name: arrays[name][:, None] if len(spec.shape) == 2 else arrays[name] for name, spec in specs.items()}
 
     def run(self, engine: Engine, batch: Arrays, params: Mapping[str, Any], deadline: float | None = None) -> Outputs:
         """{network's input: [B,...]} -> {signature's output: [B,...]}, enforced. Raises what the engine raises, EngineError."""
@@ -48,7 +46,10 @@ class Binding:
             return Formed(self.signature.enforce_outputs(answers, rows), engine.form)
         named = {name: answers[spec.name] for name, spec in self.outputs.items()} if self.outputs else answers
         columns = {spec.name for spec in self.signature.outputs if not isinstance(spec, TensorSpec)}
-        named = {name: array[:, 0] if name in columns and array.shape[1:] == (1,) else array for name, array in named.items()}
+        if columns:
+            named = {
+                name: array[:, 0] if name in columns and array.shape[1:] == (1,) else array for name, array in named.items()
+            }
         return Formed(self.signature.enforce_outputs(named, rows), engine.form)
 
 

@@ -12,6 +12,7 @@ import PIL.ImageOps
 import simplejpeg
 
 from tensign.errors import UndecodableImage
+from tensign.jpegheader import jpeg_size
 
 Pixels = npt.NDArray[np.uint8]
 Picture = Pixels | PIL.Image.Image  # whichever there is without a copy
@@ -20,6 +21,7 @@ Pictures = Callable[..., Iterator[Picture]]  # as `pictures` below
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _MAX_SCANS = 100  # of a JPEG, each a pass over all pixels for as little as 17 bytes; what libraries write has 10 or so
+_PLAIN_PIXELS = 1 << 26  # above, Pillow has a limit of its own
 
 
 def decode(encoded: bytes, *, max_pixels: int, apply_exif_orientation: bool = False, mode: str = "RGB") -> PIL.Image.Image:
@@ -46,8 +48,11 @@ def read(
     pixels: what another decoder made of it, RGB, not turned; the file is checked all the same.
     """
     try:
+        plain = None if pixels is not None or mode != "RGB" or apply_exif_orientation else _plain_size(encoded, max_pixels)
+        if plain and (decoded := _fast_rgb(encoded, plain)) is not None:
+            return decoded
         image = opened(encoded, max_pixels)
-        if pixels is None and image.format == "JPEG" and image.mode in ("RGB", "L"):
+        if not plain and pixels is None and image.format == "JPEG" and image.mode in ("RGB", "L"):
             pixels = _fast_rgb(encoded, image.size)
         if pixels is not None and mode == "RGB" and not apply_exif_orientation:
             return pixels
@@ -68,7 +73,7 @@ def opened(encoded: bytes, max_pixels: int) -> PIL.Image.Image:
     image = PIL.Image.open(io.BytesIO(encoded), formats=FORMATS)
     if image.width * image.height > max_pixels:
         raise UndecodableImage(f"{image.width}x{image.height} pixels are more than the limit of {max_pixels}")
-    if image.format in ("JPEG", "MPO") and encoded.count(b"\xff\xda") > _MAX_SCANS:
+    if image.format in ("JPEG", "MPO") and _scans(encoded) > _MAX_SCANS:
         raise UndecodableImage(f"more than {_MAX_SCANS} scans")
     return image
 
@@ -76,6 +81,19 @@ def opened(encoded: bytes, max_pixels: int) -> PIL.Image.Image:
 def as_image(picture: Picture) -> PIL.Image.Image:
     """A picture as Pillow has it."""
     return picture if isinstance(picture, PIL.Image.Image) else PIL.Image.fromarray(picture)
+
+
+def _plain_size(encoded: bytes, max_pixels: int) -> tuple[int, int] | None:
+    """Width and height of a JPEG within the limits that needs no Pillow, or else None."""
+    size = jpeg_size(encoded)
+    within = size and size[0] * size[1] <= min(max_pixels, _PLAIN_PIXELS) and _scans(encoded) <= _MAX_SCANS
+    return size if within else None
+
+
+def _scans(encoded: bytes) -> int:
+    """How often FF DA stands there, at even places and at odd: five times as fast as bytes.count."""
+    halves = (np.frombuffer(encoded, "<u2", (len(encoded) - at) // 2, at) for at in (0, 1))
+    return sum(int(np.count_nonzero(half == 0xDAFF)) for half in halves)
 
 
 def _fast_rgb(encoded: bytes, size: tuple[int, int]) -> Pixels | None:

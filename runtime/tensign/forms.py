@@ -193,10 +193,11 @@ def tensors(data: Any, specs: Sequence[TensorSpec], *, kind: str = "input", loss
 
     lossless: lists too become arrays, and numbers the tensor's dtype where all keep their value.
     """
-    if is_series(data):
-        data = data.to_frame()
-    if is_frame(data):
-        return _of_frame(data, specs)
+    if not isinstance(data, dict):
+        if is_series(data):
+            data = data.to_frame()
+        if is_frame(data):
+            return _of_frame(data, specs)
     if isinstance(data, list) and lossless and data and all(isinstance(row, Mapping) for row in data):
         names = [spec.name for spec in specs if any(spec.name in row for row in data)]
         data = {name: [row.get(name) for row in data] for name in names}

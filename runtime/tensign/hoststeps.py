@@ -10,7 +10,9 @@ import numpy as np
 import PIL.Image
 
 from tensign.config import MAX_PIXELS
+from tensign.decode import Picture, as_image
 from tensign.errors import UndecodableImage, UnsupportedModel
+from tensign.resample import resized
 
 _INTERPOLATION = {each.name.lower(): each for each in PIL.Image.Resampling}  # Pillow 13 knows two more than six
 _PAD_MODE: dict[str, Any] = {"zeros": "constant", "border": "edge", "reflection": "reflect"}
@@ -38,14 +40,14 @@ class Resize:
         """What comes of a picture of that height and width; -1 is any."""
         return self.height, self.width
 
-    def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+    def apply(self, image: Picture, max_pixels: int) -> Picture:
         """The picture, height x width. Raises UndecodableImage where padding would need more than max_pixels."""
-        target = (self.width, self.height)
         if self.method != "squish":
-            across, down = image.width / self.width, image.height / self.height
+            width, height = _size(image)
+            across, down = width / self.width, height / self.height
             scale = max(across, down) if self.method == "pad" else min(across, down)
             image = _centre(image, int(scale * self.width), int(scale * self.height), self.pad_mode, max_pixels, half=0.5)
-        return image if image.size == target else image.resize(target, _INTERPOLATION[self.interpolation])
+        return _resized(image, self.height, self.width, self.interpolation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class CropPad:
         """What comes of a picture of that height and width; -1 is any."""
         return self.height, self.width
 
-    def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+    def apply(self, image: Picture, max_pixels: int) -> Picture:
         """The picture, height x width. Raises UndecodableImage where that is more than max_pixels."""
         return _centre(image, self.width, self.height, self.pad_mode, max_pixels)
 
@@ -93,11 +95,12 @@ class RatioResize:
             return int(height * self.longest / width), self.longest
         return self.longest, int(width * self.longest / height)
 
-    def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+    def apply(self, image: Picture, max_pixels: int) -> Picture:
         """The picture, its longer side `longest`. Raises UndecodableImage where nothing of the other is left."""
-        height, width = self.becomes(image.height, image.width)
+        wide, high = _size(image)
+        height, width = self.becomes(high, wide)
         if not height or not width:
-            raise UndecodableImage(f"{image.width}x{image.height} pixels leave nothing at a longer side of {self.longest}")
+            raise UndecodableImage(f"{wide}x{high} pixels leave nothing at a longer side of {self.longest}")
         return Resize(height, width, interpolation=self.interpolation).apply(image, max_pixels)
 
 
@@ -121,13 +124,13 @@ class ResizeShorter:
             return int(self.size * height / width), self.size
         return self.size, int(self.size * width / height)
 
-    def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+    def apply(self, image: Picture, max_pixels: int) -> Picture:
         """The picture, its shorter side `size`. Raises UndecodableImage where that is more than max_pixels."""
-        height, width = self.becomes(image.height, image.width)
+        wide, high = _size(image)
+        height, width = self.becomes(high, wide)
         if height * width > max_pixels:  # a picture of one row
             raise UndecodableImage(f"resized to {width}x{height} pixels it is more than the limit of {max_pixels}")
-        target = (width, height)
-        return image if image.size == target else image.resize(target, _INTERPOLATION[self.interpolation])
+        return _resized(image, height, width, self.interpolation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +148,18 @@ class CentreCrop:
         """What comes of a picture of that height and width; -1 is any."""
         return self.height, self.width
 
-    def apply(self, image: PIL.Image.Image, max_pixels: int) -> PIL.Image.Image:
+    def apply(self, image: Picture, max_pixels: int) -> Picture:
         """The picture, height x width. Raises UndecodableImage where that is more than max_pixels."""
         if self.height * self.width > max_pixels:
             raise UndecodableImage(f"cropped to {self.width}x{self.height} pixels it is more than the limit of {max_pixels}")
-        left, top = _corner(image.width - self.width), _corner(image.height - self.height)
-        return image.crop((left, top, left + self.width, top + self.height))  # Pillow makes black what lies outside
+        wide, high = _size(image)
+        left, top = _corner(wide - self.width), _corner(high - self.height)
+        if self.width > wide or self.height > high:
+            image = as_image(image)  # Pillow makes black what lies outside
+        return _crop(image, left, top, left + self.width, top + self.height)
 
 
+RESIZING = (Resize, RatioResize, ResizeShorter)
 HostStep = Resize | CropPad | RatioResize | ResizeShorter | CentreCrop
 STEPS: dict[str, type[HostStep]] = {step.op: step for step in (Resize, CropPad, RatioResize, ResizeShorter, CentreCrop)}
 
@@ -171,24 +178,43 @@ def _corner(over: int) -> int:
     return round(over / 2) if over > 0 else -(-over // 2)
 
 
-def _centre(
-    image: PIL.Image.Image, width: int, height: int, pad_mode: str, max_pixels: int, *, half: float | None = None
-) -> PIL.Image.Image:
+def _size(image: Picture) -> tuple[int, int]:
+    """Width and height."""
+    return (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else image.size
+
+
+def _crop(image: Picture, left: int, top: int, right: int, bottom: int) -> Picture:
+    """Of an array it is a view."""
+    return image[top:bottom, left:right] if isinstance(image, np.ndarray) else image.crop((left, top, right, bottom))
+
+
+def _resized(image: Picture, height: int, width: int, interpolation: str) -> Picture:
+    if _size(image) == (width, height):
+        return image
+    filter = _INTERPOLATION[interpolation]
+    if isinstance(image, np.ndarray):
+        return resized(image, height, width, filter)
+    return image.resize((width, height), filter)
+
+
+def _centre(image: Picture, width: int, height: int, pad_mode: str, max_pixels: int, *, half: float | None = None) -> Picture:
     """Crops and pads to width x height around the centre. Raises UndecodableImage beyond max_pixels.
 
     fastai rounds the corner in two ways: Resize truncates half the difference towards zero, CropPad floors it.
     """
     if width * height > max_pixels:  # a picture of one row, padded to a square
         raise UndecodableImage(f"padded to {width}x{height} pixels it is more than the limit of {max_pixels}")
-    over_x, over_y = image.width - width, image.height - height
+    wide, high = _size(image)
+    over_x, over_y = wide - width, high - height
     left, top = (int(half * over_x), int(half * over_y)) if half else (over_x // 2, over_y // 2)
     if over_x > 0 or over_y > 0:
-        image = image.crop((max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height)))
+        image = _crop(image, max(left, 0), max(top, 0), min(left + width, wide), min(top + height, high))
     before_x, before_y = max(-left, 0), max(-top, 0)
     after_x, after_y = max(-over_x - before_x, 0), max(-over_y - before_y, 0)
     if before_x or before_y or after_x or after_y:
-        padding = ((before_y, after_y), (before_x, after_x), (0, 0))[: 2 if image.mode == "L" else 3]
-        image = PIL.Image.fromarray(np.pad(np.asarray(image), padding, mode=_PAD_MODE[pad_mode]))
+        pixels = np.asarray(image)
+        padding = ((before_y, after_y), (before_x, after_x), (0, 0))[: pixels.ndim]
+        image = np.pad(pixels, padding, mode=_PAD_MODE[pad_mode])
     return image
 
 

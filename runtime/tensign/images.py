@@ -24,6 +24,13 @@ class Images:
     preprocess: PreprocessSpec | None
     max_pixels: int
 
+    @classmethod
+    def ready(cls, name: str, preprocess: PreprocessSpec | None, max_pixels: int) -> Images:
+        """With all compiled that the first request would else wait for."""
+        if preprocess is not None:
+            preprocess.prepare()
+        return cls(name, preprocess, max_pixels)
+
     def becoming(self, specs: Sequence[Spec]) -> tuple[Spec, ...]:
         """A signature's inputs as they are once pictures are preprocessed."""
         if self.preprocess is None:

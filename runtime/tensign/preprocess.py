@@ -13,10 +13,21 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tensign import resample
 from tensign.config import MAX_PIXELS
-from tensign.decode import Picture, Pictures, Pixels, as_image, pictures
+from tensign.decode import Picture, Pictures, Pixels, pictures
 from tensign.errors import UndecodableImage, UnsupportedModel
-from tensign.hoststeps import CentreCrop, CropPad, HostStep, RatioResize, Resize, ResizeShorter, check_choice, parse_step
+from tensign.hoststeps import (
+    RESIZING,
+    CentreCrop,
+    CropPad,
+    HostStep,
+    RatioResize,
+    Resize,
+    ResizeShorter,
+    check_choice,
+    parse_step,
+)
 
 __all__ = ["CentreCrop", "CropPad", "HostStep", "PreprocessSpec", "RatioResize", "Resize", "ResizeShorter"]
 
@@ -75,6 +86,11 @@ class PreprocessSpec:
             raise UnsupportedModel(f"preprocess: changed since it was hashed: {document['sha256']} became {digest}")
         return spec
 
+    def prepare(self) -> None:
+        """Compiles, once in a process, what resizes faster than Pillow, if a step resizes: before the first request."""
+        if any(isinstance(step, RESIZING) for step in self.steps):
+            resample.prepare()
+
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of what leaves the last step for a picture of the signature's size; -1 is any."""
         for step in self.steps:
@@ -103,7 +119,8 @@ class PreprocessSpec:
             except UndecodableImage as error:
                 raise UndecodableImage(f"row {row}: {error}") from None
             if prepared is None:
-                prepared = np.empty((len(images), *pixels.shape), np.uint8)
+                alone = len(images) == 1 and pixels.base is None  # nothing else lies in its memory
+                prepared = pixels[None] if alone else np.empty((len(images), *pixels.shape), np.uint8)
             if pixels.shape != prepared.shape[1:] or any(
                 w not in (-1, g) for w, g in zip((height, width), pixels.shape, strict=False)
             ):
@@ -111,7 +128,8 @@ class PreprocessSpec:
                 wanted = f"{high if height == -1 else height}x{wide if width == -1 else width}"
                 said = "the ratio stays, and the model wants" if self.steps else "the model resizes nothing and wants"
                 raise UndecodableImage(f"row {row}: {said} {wanted} pixels, got {got}")
-            prepared[row] = pixels
+            if prepared.base is not pixels:
+                prepared[row] = pixels
         assert prepared is not None  # the signature lets no request of 0 rows through
         return prepared
 
@@ -128,7 +146,6 @@ class PreprocessSpec:
     def _transform(self, picture: Picture, max_pixels: int) -> Pixels:
         if isinstance(picture, np.ndarray) and self.keeps(*picture.shape[:2]):
             return picture
-        image = as_image(picture)
         for step in self.steps:
-            image = step.apply(image, max_pixels)
-        return np.asarray(image)
+            picture = step.apply(picture, max_pixels)
+        return np.asarray(picture)
