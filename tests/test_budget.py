@@ -37,13 +37,11 @@ def test_who_waits_is_served_in_turn_and_what_fits_at_once_is_not_refused_for_th
         await budget.take(60)
         large, small = asyncio.create_task(waiter(90)), asyncio.create_task(waiter(10))
         await asyncio.sleep(0)
-        with budget.holding(40):
-            assert budget.held == 100
-        with (
-            pytest.raises(QueueFull, match="60 bytes of requests are on their way, 100 may be, this one has 41"),
-            budget.holding(41),
-        ):
-            pass
+        budget.grab(40)
+        assert budget.held == 100
+        budget.give_back(40)
+        with pytest.raises(QueueFull, match="60 bytes of requests are on their way, 100 may be, this one has 41"):
+            budget.grab(41)
         budget.give_back(60)
         await asyncio.gather(large, small)
         assert served == [90, 10] and budget.held == 100
@@ -54,10 +52,11 @@ def test_who_waits_is_served_in_turn_and_what_fits_at_once_is_not_refused_for_th
 def test_what_is_larger_than_all_of_it_is_held_alone() -> None:
     async def check() -> None:
         budget = Budget(100)
-        with budget.holding(1000):
-            later = asyncio.create_task(budget.take(1))
-            await asyncio.sleep(0)
-            assert not later.done()
+        budget.grab(1000)
+        later = asyncio.create_task(budget.take(1))
+        await asyncio.sleep(0)
+        assert not later.done()
+        budget.give_back(1000)
         await later
         assert budget.held == 1
 

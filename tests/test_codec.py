@@ -16,14 +16,13 @@ from hypothesis.extra import numpy as hnp
 from tensign._pb import open_inference_pb2 as pb
 from tensign.datatypes import TABLE
 from tensign.errors import EngineError, InvalidInput
+from tensign.rpc.answers import encode_response, requested_outputs
 from tensign.rpc.codec import (
     decode_params,
     decode_request,
     decode_response,
     encode_param,
     encode_request,
-    encode_response,
-    requested_outputs,
 )
 from tensign.signature import Signature
 
@@ -290,8 +289,8 @@ OUTPUTS: dict[str, npt.NDArray[Any]] = {"scores": SCORES, "best": np.array([1, 0
 
 
 def test_answer_is_written_to_the_byte() -> None:
-    request = Request(model_name="m", id="r7")
-    assert encode_response(request, "3", {"scores": SCORES[:1]}) == Response(
+    request = Request(model_name="m")
+    assert encode_response(request, "3", {"scores": SCORES[:1]}, request_id="r7") == Response(
         model_name="m",
         model_version="3",
         id="r7",

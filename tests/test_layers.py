@@ -13,9 +13,9 @@ RUNTIME = Path(__file__).resolve().parents[1] / "runtime" / "tensign"
 CONVERTERS = RUNTIME.parents[1] / "converters" / "tensign_converters"
 
 LAYERS = (
-    {"errors", "version", "document", "form", "turns", "_pb"},
+    {"errors", "version", "document", "form", "turns", "jpegheader", "coefficients", "kernels", "_pb"},
     {"datatypes", "config", "mlmodel", "decode", "buckets", "ceiling", "metrics", "classification", "budget", "doctor"}
-    | {"devicememory"},
+    | {"devicememory", "resample"},
     {"coltypes", "hoststeps", "notation", "admission", "jsontext", "regions", "crossover", "nvimagecodec"},
     {"coltext", "preprocess", "gpudecoding"},
     {"values"},
@@ -57,8 +57,9 @@ HOMES = {
     "skops": {"engines"},
     "pandas": {"engines", "http"},
     "mlflow": {"mlflow"},
-    "PIL": {"client", "crossover", "decode", "hoststeps", "preprocess", "proof"},
+    "PIL": {"client", "coefficients", "crossover", "decode", "hoststeps", "preprocess", "proof", "resample"},
     "simplejpeg": {"decode"},
+    "numba": {"kernels"},
     "nvidia": {"nvimagecodec"},
     "pyarrow": {"results", "http"},
     "yaml": {"document"},
@@ -131,7 +132,7 @@ def test_packages_of_the_converters_import_what_lies_below() -> None:
     "module", ["tensign", "tensign.signature", "tensign.mlmodel", "tensign.mlflow", "tensign_converters.convert"]
 )
 def test_importing_loads_none_of_the_heavy_libraries(module: str) -> None:
-    heavy = {"grpc", "starlette", "uvicorn", "prometheus_client", "torch", "onnxruntime", "fastai", "onnx", "mlflow"}
+    heavy = {"grpc", "starlette", "uvicorn", "prometheus_client", "torch", "onnxruntime", "fastai", "onnx", "mlflow", "numba"}
     program = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -14,7 +14,7 @@ import pytest
 from tensign.batcher import Batcher
 from tensign.binding import Binding
 from tensign.buckets import Buckets
-from tensign.errors import EngineError
+from tensign.errors import EngineError, ModelNotReady, OutOfMemory
 from tensign.lane import Place
 from tensign.metrics import Statistics
 from tensign.request import Outputs
@@ -164,3 +164,63 @@ def test_only_rows_of_one_size_take_what_was_measured(dtype: str, shape: tuple[i
     spec = TensorSpec("x", np.dtype(dtype), shape)
     binding = Binding(Signature((spec,), (), ()), {"x": spec}, {})
     assert binding.even is even
+
+
+def test_what_fails_here_has_failed_once(quick: Batcher, doubler: Doubler) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    doubler._first = broken
+    with pytest.raises(EngineError, match=r"^the engine failed: ZeroDivisionError$"):
+        quick.at_once({"x": np.ones((1, 1), np.float32)})
+    doubler.threads.clear()
+    with pytest.raises(EngineError, match=r"^the engine failed: ZeroDivisionError$"):
+        submitted(quick, 3).result(SOON)
+    assert len(doubler.threads) == 1
+    assert submitted(quick, 3).result(SOON)["y"].tolist() == [[6]]
+    seen = quick.statistics.snapshot()
+    assert (seen.success.count, seen.fail.count) == (1, 2)
+
+
+def test_where_memory_runs_out_the_lane_makes_its_batches_smaller() -> None:
+    def full() -> None:
+        raise OutOfMemory("no room")
+
+    doubler = Doubler(full)
+    batcher = batched(doubler)
+    assert batcher.at_once({"x": np.ones((4, 1), np.float32)}) is None
+    doubler.threads.clear()
+    assert submitted(batcher, 1, 2, 3, 4).result(SOON)["y"].tolist() == [[2], [4], [6], [8]]
+    batcher.close(SOON)
+
+
+def test_rows_between_two_buckets_are_padded(quick: Batcher) -> None:
+    outputs = quick.at_once({"x": np.array([[1], [2], [3]], np.float32)})
+    assert outputs is not None and outputs["y"].tolist() == [[2], [4], [6]]
+    assert quick.statistics.snapshot().padded_rows == 1
+
+
+def test_nobody_passes_those_who_wait_for_room(quick: Batcher) -> None:
+    held = quick.reserve(1000)
+    room = quick.room(1)
+    assert quick.at_once({"x": np.ones((1, 1), np.float32)}) is None
+    quick.settle(held, EngineError("bad picture"))
+    assert room.done() and quick.at_once({"x": np.ones((1, 1), np.float32)}) is not None
+
+
+def test_a_batcher_that_is_closed_runs_nothing_here(doubler: Doubler) -> None:
+    batcher = batched(doubler)
+    batcher.close(SOON)
+    assert batcher.at_once({"x": np.ones((1, 1), np.float32)}) is None
+    with pytest.raises(ModelNotReady):
+        batcher.reserve(1)
+
+
+def test_more_rows_than_the_queue_may_hold_are_not_run_here_either(quick: Batcher) -> None:
+    quick._queue.max_rows = 1
+    assert quick.at_once({"x": np.ones((2, 1), np.float32)}) is None
+    assert quick.at_once({"x": np.ones((1, 1), np.float32)}) is not None
+
+
+def test_a_deadline_that_has_passed_is_left_to_who_refuses_it(quick: Batcher) -> None:
+    assert quick.at_once({"x": np.ones((1, 1), np.float32)}, deadline=1.0) is None

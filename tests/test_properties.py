@@ -19,7 +19,8 @@ from tensign.datatypes import TABLE
 from tensign.errors import InvalidInput, SignatureMismatch, TensignError, UnsupportedModel
 from tensign.inspection import inspected
 from tensign.preprocess import CropPad, PreprocessSpec, Resize
-from tensign.rpc.codec import decode_request, decode_response, encode_request, encode_response
+from tensign.rpc.answers import encode_response
+from tensign.rpc.codec import decode_request, decode_response, encode_request
 from tensign.rpc.wire import received
 from tensign.signature import Signature
 

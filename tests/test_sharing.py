@@ -25,7 +25,8 @@ from tensign.config import ModelConfig, ServerConfig
 from tensign.errors import InvalidInput
 from tensign.model import Model
 from tensign.regions import FOLDER, Regions, SystemRegion
-from tensign.rpc.codec import encode_request, encode_response
+from tensign.rpc.answers import encode_response
+from tensign.rpc.codec import encode_request
 from tensign.rpc.regionfields import shared_bytes, targets
 from tensign.testing import serving
 

@@ -151,7 +151,7 @@ def test_answers_come_in_the_order_that_was_asked_for_and_parts_in_theirs(ordere
         after: dict[str, tuple[str, ...]] = {"a": ("b", "c"), "b": ("",), "c": ("",)}
 
         async def respond(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
-            name = request.request.id
+            name = request.id
             for part, other in enumerate(after[name]):
                 if other:
                     await done[other].wait()

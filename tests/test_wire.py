@@ -42,10 +42,11 @@ def same(content: bytes) -> bool:
             received(content)
         return True
     came = received(content)
-    raw = [bytes(view) for view in came.raw]
-    came.request.ClearField("raw_input_contents")
-    came.request.raw_input_contents.extend(raw)
-    return came.request == wanted and raw == list(wanted.raw_input_contents) and came.size == len(content)
+    whole = pb.ModelInferRequest()
+    whole.CopyFrom(came.request)
+    whole.id = came.id
+    whole.raw_input_contents.extend(map(bytes, came.raw))
+    return whole == wanted and came.size == len(content)
 
 
 def test_a_picture_is_a_view_into_its_message() -> None:
@@ -57,9 +58,31 @@ def test_a_picture_is_a_view_into_its_message() -> None:
     assert 0 < place == content.index(PICTURE)
 
 
-def test_a_small_message_is_protobufs_own() -> None:
-    came = received(request(b"abc").SerializeToString())
-    assert list(came.raw) == [b"abc"] == list(came.request.raw_input_contents)
+def test_requests_that_differ_in_id_and_contents_alone_are_parsed_once() -> None:
+    first, second = request(PICTURE), request(b"abc")
+    second.id = "8"
+    came = [received(each.SerializeToString()) for each in (first, second)]
+    assert came[0].request is came[1].request and came[0].heading == came[1].heading
+    assert [(each.id, list(each.raw)) for each in came] == [("7", [PICTURE]), ("8", [b"abc"])]
+
+
+def test_what_is_long_beside_its_contents_is_shared_with_nobody() -> None:
+    long = request(PICTURE)
+    long.parameters["text"].string_param = "x" * 2000
+    came = [received(long.SerializeToString()) for _ in range(2)]
+    assert came[0].request == came[1].request and came[0].request is not came[1].request
+    assert came[0].heading == came[1].heading == b""
+
+
+def test_a_small_message_of_many_fields_is_protobufs_own() -> None:
+    many = request(*[b"x"] * 100)
+    came = received(many.SerializeToString())
+    assert came.heading == b"" and came.id == "7" and list(came.raw) == [b"x"] * 100 and not came.request.raw_input_contents
+
+
+def test_an_id_that_is_no_text_makes_it_no_request() -> None:
+    content = request(PICTURE).SerializeToString() + b"\x1a\x01\xff"
+    assert same(content)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +99,7 @@ def test_a_small_message_is_protobufs_own() -> None:
         request(PICTURE).SerializeToString() + b"\xba\x80\x80\x80\x80\x00\x01x",  # and in six, which are too many
         request(PICTURE).SerializeToString() + b"\x00\x00",  # field 0
         request(PICTURE).SerializeToString() + b"\x0a\x01n" + request(b"z").SerializeToString(),  # fields again
+        request(PICTURE).SerializeToString() + b"\x1a\x01\xff\x1a\x017",  # two ids, the first of them no text
         bytes([9 << 3 | 1]) + bytes(8) + bytes([9 << 3 | 5]) + bytes(4) + request(PICTURE).SerializeToString(),
     ],
 )

@@ -15,12 +15,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from tensign.buckets import Buckets
-from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, QueueFull, TooLarge
+from tensign.errors import DeadlineExceeded, EngineError, ModelNotReady, OutOfMemory, QueueFull, TooLarge
 from tensign.lane import Lane, Place
 from tensign.metrics import Statistics
 from tensign.pace import Pace
 from tensign.queue import Queue
-from tensign.request import Outputs, Part, Request, joined, kind_of
+from tensign.request import Formed, Outputs, Part, Request, joined, kind_of
 from tensign.room import Room
 from tensign.signature import Arrays
 from tensign.turns import Turn
@@ -105,27 +105,61 @@ class Batcher:
 
         Where that takes less time than handing them over, they are run here, and answered when this returns.
         """
+        request.enqueued_ns = time.perf_counter_ns()
+        if self.dropped(request):
+            return
+        result: Outputs | Exception | None
+        try:
+            result = self._run_here(arrays, params or {}, request.deadline, request.reserved_ns)
+        except Exception as error:
+            result = error
+        except BaseException:  # a Ctrl-C
+            self.settle(request, EngineError("the thread that ran it was interrupted"))
+            raise
+        if result is not None:
+            self.settle(request, result)
+            return
         request.arrays, request.params = arrays, params or {}
         request.kind = kind_of(arrays, params)
-        request.enqueued_ns = time.perf_counter_ns()
         with self._changed:
-            if self._drop(request):
-                return
-            if better_here := self._is_better_here(request):
-                self._idle = False
-                self._queue.pass_by(request)
-                self._made_room()
-            else:
+            if not self._drop(request):
                 self._queue.add(request)
                 self._changed.notify()
-        if better_here:
-            try:
-                self._lanes[0].take([Part(request, 0, request.rows)])
-            finally:  # a Ctrl-C ends this call, not the lane
-                with self._changed:
-                    self._idle = True
-                    if self._queue or self._closing:
-                        self._changed.notify_all()
+
+    def at_once(self, arrays: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> Outputs | None:
+        """The answer to rows that take less time to run, on this thread, than to hand over, while nobody waits for anything.
+
+        None where that is not so: then they are to be reserved and enqueued like any others. Raises what the future of those
+        would.
+        """
+        began = time.perf_counter_ns()
+        if deadline is not None and deadline <= self._clock():
+            return None
+        try:
+            outputs = self._run_here(arrays, params or {}, deadline, began)
+        except Exception:
+            self.statistics.request(time.perf_counter_ns() - began, succeeded=False)
+            raise
+        if outputs is not None:
+            self.statistics.request(time.perf_counter_ns() - began, succeeded=True)
+        return outputs
+
+    def _run_here(self, arrays: Arrays, params: Mapping[str, Any], deadline: float | None, reserved_ns: int) -> Formed | None:
+        """By the lane, lent to this thread; None where it is not to be had, or memory runs out, so that batches get smaller."""
+        rows = len(next(iter(arrays.values())))
+        with self._changed:
+            if not self._is_better_here(rows):
+                return None
+            self._idle = False
+        try:
+            return self._lanes[0].run_here(arrays, rows, params, deadline, reserved_ns)
+        except OutOfMemory:
+            return None
+        finally:  # a Ctrl-C ends this call, not the lane
+            with self._changed:
+                self._idle = True
+                if self._queue or self._closing:
+                    self._changed.notify_all()
 
     def room(self, rows: int, client: str = "") -> Future[None]:
         """Done as soon as that client may have `rows` more: what to wait for after QueueFull, before trying again."""
@@ -275,10 +309,10 @@ class Batcher:
             self._changed.wait()
         self._idle = False
 
-    def _is_better_here(self, request: Request) -> bool:
-        idle = self._idle and not self._queue and not self._calling
-        alone = idle and request.rows <= self.buckets.largest and self._places[0].share.alone
-        return alone and self.buckets.time(request.rows) <= _HANDING_OVER_S
+    def _is_better_here(self, rows: int) -> bool:
+        idle = self._idle and not (self._queue or self._room or self._calling or self._closing)
+        alone = idle and rows <= min(self.buckets.largest, self._queue.max_rows) and self._places[0].share.alone
+        return alone and self.buckets.time(rows) <= _HANDING_OVER_S
 
     def _drop(self, request: Request) -> bool:
         with self._calling_back():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from tensign.errors import QueueFull
 
@@ -48,15 +46,6 @@ class Budget:
         """Ends what `keep` began."""
         self._kept -= size
         self._wake()
-
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """Takes `size` bytes for as long as the block runs. Raises QueueFull at once where they are not to be had."""
-        self.grab(size)
-        try:
-            yield
-        finally:
-            self.give_back(size)
 
     def grab(self, size: int) -> None:
         """Takes `size` bytes, or raises QueueFull at once; whoever took them gives them back."""

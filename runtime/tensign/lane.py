@@ -85,18 +85,38 @@ class Lane(threading.Thread):
             log.error("a device is lost and not used any more: %s", self._lost)
             self._work.lose(self._lost)
 
+    def run_here(
+        self, arrays: Arrays, rows: int, params: Mapping[str, Any], deadline: float | None, reserved_ns: int
+    ) -> Formed:
+        """The answer to rows alone in their batch, on the thread that this lane was lent to. Raises TensignError."""
+        began = time.perf_counter_ns()
+        bucket = self._work.buckets.holding(rows)
+        batch = arrays if rows == bucket else self._slots.gather([Part(Request.of(arrays), 0, rows)], bucket)
+        gathered = time.perf_counter_ns()
+        try:
+            outputs = self._place.run(batch, params, deadline)
+        except Exception as error:
+            raise _told(error, rows) from error.__cause__
+        ran = time.perf_counter_ns()
+        if not isinstance(outputs, Formed) or rows != bucket:
+            form = outputs.form if isinstance(outputs, Formed) else None
+            outputs = Formed({name: array[:rows] for name, array in outputs.items()}, form)
+        self._work.ran(bucket, (ran - gathered) / 1e9)
+        self._work.statistics.batch(
+            rows, bucket, queue_ns=0, begun=1, input_ns=gathered - began, infer_ns=ran - gathered, output_ns=0
+        )
+        outputs.ran = (Ran(rows, bucket, began, gathered, ran, ran),)
+        outputs.reserved_ns, outputs.enqueued_ns = reserved_ns, began
+        return outputs
+
     def take(self, parts: list[Part]) -> None:
-        """Runs a batch and answers its requests, on the thread that calls."""
+        """Runs a batch and answers its requests."""
         try:
             self._run_batch(parts)
         except Exception:  # a bug of ours: these requests fail, the thread and everybody else live on
             log.exception("the batcher failed on %d requests", len(parts))
             for part in parts:
                 self._work.settle(part.request, EngineError("the batcher failed"))
-        except BaseException:  # a Ctrl-C, on a thread that this lane was lent to
-            for part in parts:
-                self._work.settle(part.request, EngineError("the thread that ran it was interrupted"))
-            raise
 
     def _run_batch(self, parts: list[Part]) -> None:
         began = time.perf_counter_ns()
@@ -171,11 +191,7 @@ class Lane(threading.Thread):
                 if not self._work.dropped(part.request):
                     self._run_batch([part])
             return
-        if not isinstance(error, TensignError):
-            log.error("the engine failed on a batch of %d rows", parts[0].rows, exc_info=error)
-            failure = EngineError(f"the engine failed: {type(error).__name__}")
-            failure.__cause__ = error
-            error = failure
+        error = _told(error, parts[0].rows)
         for part in parts:
             self._work.settle(part.request, error)
 
@@ -187,6 +203,16 @@ class Lane(threading.Thread):
             else:
                 part.request.again = True
                 self._work.give_back([part])
+
+
+def _told(error: Exception, rows: int) -> TensignError:
+    """What callers get to know of it; the rest goes to the log."""
+    if isinstance(error, TensignError):
+        return error
+    log.error("the engine failed on a batch of %d rows", rows, exc_info=error)
+    failure = EngineError(f"the engine failed: {type(error).__name__}")
+    failure.__cause__ = error
+    return failure
 
 
 def _divided(parts: list[Part], most: int) -> Iterator[list[Part]]:

@@ -62,7 +62,7 @@ class Model:
         self.name, self.version, self.config = name, version, config
         self.statistics = batcher.statistics if batcher else Statistics()
         self._engines = tuple(engines)
-        self._images = Images(plan.image, plan.preprocess, config.max_pixels) if plan.image else None
+        self._images = Images.ready(plan.image, plan.preprocess, config.max_pixels) if plan.image else None
         self._ledger, self._holding = ledger or Ledger(), Holding(name)
         self._places: list[Place] = []
         self.gpu_decoding: GpuDecoding | None = None
@@ -215,6 +215,14 @@ class Model:
         except RuntimeError as error:  # the pool was shut down meanwhile, or the system has no thread left
             self._batcher.settle(request, ModelNotReady(f"cannot take the request up: {error}"))
         return request.future
+
+    def at_once(self, enforced: Enforced, deadline: float | None = None) -> Outputs | None:
+        """{output: [n,...]}, computed on this thread where that is quicker than handing it over and nobody waits before it;
+        else None, and nothing has happened.
+        """
+        if self._images and self._images.need_work(enforced):
+            return None
+        return self._batcher.at_once(self._binding.to_network(enforced), enforced.params, deadline)
 
     def room(self, rows: int, client: str = "") -> Future[None]:
         """What to wait for after QueueFull, before submitting `rows` rows again."""

@@ -100,11 +100,6 @@ class Queue:
             self._busy += 1
             self._place(line)
 
-    def pass_by(self, request: Request) -> None:
-        """Takes a request whole, where nobody is in line."""
-        request.taken = request.rows
-        self.give_back(request.rows, request.client)
-
     def remove(self, request: Request) -> None:
         """Takes it out of its line, if it is in one; its rows stay reserved."""
         if not request.number:

@@ -13,7 +13,8 @@ from tensign import datatypes
 from tensign._pb import open_inference_pb2 as pb
 from tensign.errors import TensignError
 from tensign.rpc import wire
-from tensign.rpc.codec import decode_request, encode_response, requested_outputs
+from tensign.rpc.answers import encode_response, requested_outputs
+from tensign.rpc.codec import decode_request
 from tensign.signature import Signature, TensorSpec
 
 MAX_LENGTH = 4096

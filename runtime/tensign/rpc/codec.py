@@ -16,14 +16,12 @@ import numpy.typing as npt
 
 from tensign import datatypes
 from tensign._pb import open_inference_pb2 as pb
-from tensign.classification import classified
 from tensign.coltext import read_json, write_datetime, write_json
-from tensign.coltypes import ObjectType, ScalarType
+from tensign.coltypes import ObjectType
 from tensign.devicememory import DeviceArray
-from tensign.errors import InvalidInput, ModelFailed
-from tensign.rpc.regionfields import Target
+from tensign.errors import InvalidInput
 from tensign.signature import MAX_RANK, Arrays
-from tensign.specs import ColumnSpec, ParamSpec, Spec
+from tensign.specs import ParamSpec
 from tensign.values import is_missing
 
 # Parameters of an answer that is one part of several: its first row, and, in Triton's word, whether it is the last part.
@@ -57,8 +55,6 @@ def decode_request(request: pb.ModelInferRequest, raw: Sequence[Any] | None = No
 
     raw: what stands for its raw contents where some of them are elsewhere; a DeviceArray stays one.
     """
-    if len(request.id) > MAX_ID:
-        raise InvalidInput(f"id: expected at most {MAX_ID} letters, got {len(request.id)}")
     return _decode("input", request.inputs, request.raw_input_contents if raw is None else raw)
 
 
@@ -75,7 +71,7 @@ def encode_request(
     for name, array in inputs.items():
         datatype = datatypes.of_numpy(array.dtype)
         request.inputs.add(name=name, datatype=datatype.protocol, shape=array.shape)
-        request.raw_input_contents.append(_to_bytes(array))
+        request.raw_input_contents.append(to_bytes(array))
     for name, count in (classes or {}).items():
         request.outputs.add(name=name).parameters["classification"].int64_param = count
     return request
@@ -124,36 +120,6 @@ def encode_param(value: Any) -> pb.InferParameter:
     raise InvalidInput(f"a param of {type(value).__name__} has no form on the wire")
 
 
-def encode_response(
-    request: pb.ModelInferRequest,
-    version: str,
-    outputs: Arrays,
-    labels: Sequence[str] = (),
-    specs: Iterable[Spec] = (),
-    placed: Mapping[str, Target] | None = None,
-) -> pb.ModelInferResponse:
-    """The answer to `request`: the outputs it asked for (none named: all), as numbers or as its top k classes.
-
-    specs: the signature's outputs, which tell a column of text from one of JSON. A column is [n]: text as UTF-8, datetimes
-    as ISO 8601, compound values as JSON, each BYTES; a missing text or datetime is empty. placed: outputs that go to a region
-    of shared memory, whose raw content is empty. Raises ModelFailed, and InvalidInput where a region is too small.
-    """
-    compound = {spec.name for spec in specs if isinstance(spec, ColumnSpec) and not isinstance(spec.type, ScalarType)}
-    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
-    for name, count in requested_outputs(request, outputs).items():
-        if count:
-            array = classified(outputs[name], count, labels)
-        else:
-            try:
-                array = as_column(outputs[name], compound=name in compound)
-            except InvalidInput as error:
-                raise ModelFailed(f'output "{name}": {error}') from None
-        tensor = response.outputs.add(name=name, datatype=datatypes.of_numpy(array.dtype).protocol, shape=array.shape)
-        content = _to_bytes(array)
-        response.raw_output_contents.append(placed[name].put(tensor, content) if placed and name in placed else content)
-    return response
-
-
 def as_column(array: npt.NDArray[Any], *, compound: bool = False) -> npt.NDArray[Any]:
     """A column as BYTES where the protocol has no datatype of its own for it. Raises InvalidInput for what JSON cannot hold."""
     if array.dtype.kind == "M":
@@ -168,26 +134,6 @@ def as_column(array: npt.NDArray[Any], *, compound: bool = False) -> npt.NDArray
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"a value that JSON cannot hold: {str(error)[:200]}") from None
     return result
-
-
-def requested_outputs(request: pb.ModelInferRequest, known: Iterable[str]) -> dict[str, int]:
-    """{output: classes wanted, 0 for the numbers}. Raises InvalidInput for an output that the model does not have."""
-    names = list(known)
-    if not request.outputs:
-        return dict.fromkeys(names, 0)
-    wanted = {}
-    for output in request.outputs:
-        if output.name not in names:
-            raise InvalidInput(f'output "{output.name[:64]}" is unknown; the model gives {", ".join(names)}')
-        if output.name in wanted:
-            raise InvalidInput(f'output "{output.name}" is asked for twice')
-        wanted[output.name] = 0
-        if "classification" in output.parameters:
-            asked = output.parameters["classification"]
-            if asked.WhichOneof("parameter_choice") != "int64_param" or asked.int64_param < 1:
-                raise InvalidInput(f'output "{output.name}": classification: wanted an int64 of at least 1')
-            wanted[output.name] = asked.int64_param
-    return wanted
 
 
 def _decode(kind: str, tensors: Sequence[Tensor], raw: Sequence[Any]) -> dict[str, npt.NDArray[Any]]:
@@ -285,7 +231,7 @@ def _count(number: int) -> str:
     return str(number) if number.bit_length() <= 128 else "more than 2^128"
 
 
-def _to_bytes(array: npt.NDArray[Any]) -> bytes:
+def to_bytes(array: npt.NDArray[Any]) -> bytes:
     if array.dtype.kind not in "OSU":
         return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
     elements = [value.encode() if isinstance(value, str) else value for value in array.flat]

@@ -14,20 +14,12 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.errors import DeadlineExceeded, InvalidInput, QueueFull
 from tensign.model import Model
 from tensign.regions import Regions
-from tensign.repository import Repository
 from tensign.request import Enforced, Outputs
-from tensign.rpc.codec import (
-    FINAL,
-    FIRST_ROW,
-    SHA256,
-    SHA256_LETTERS,
-    decode_params,
-    decode_request,
-    encode_response,
-    requested_outputs,
-)
+from tensign.rpc.answers import encode_response
+from tensign.rpc.codec import FINAL, FIRST_ROW, MAX_ID, decode_params, decode_request
+from tensign.rpc.heading import Heading, Headings
 from tensign.rpc.regionfields import Target, raw_contents, shared_bytes, targets
-from tensign.rpc.timings import put_timings, wants_timings
+from tensign.rpc.timings import put_timings
 from tensign.rpc.wire import Received
 from tensign.signature import MAX_RANK
 
@@ -36,31 +28,28 @@ _FEW_BYTES, _FEW_INPUTS = 1 << 20, 64  # of shared memory, read as fast as a thr
 _PARTS_AHEAD = 4  # of one request, so that it fills the batches behind the one that runs, and not the queue
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # frozen, it would take three times as long to make
 class Inference:
     """A request that was checked against the signature; its arrays are views into its message where they can be.
 
     placed: outputs that go to shared memory; timeout_s: what is left of its deadline now; deadline: the same on
-    time.monotonic(); client: who the queue is fair to; timed: whether the answers tell their times; receive_ns: what reading
-    and checking took.
+    time.monotonic(); client: who the queue is fair to; receive_ns: what reading and checking took.
     """
 
-    request: pb.ModelInferRequest
-    model: Model
+    heading: Heading
+    id: str
     inputs: Enforced
-    classifies: bool
     placed: dict[str, Target]
     timeout_s: float
     deadline: float
     client: str
-    timed: bool
     receive_ns: int
 
     @classmethod
     async def of(
         cls,
         message: Received,
-        repository: Repository,
+        headings: Headings,
         regions: Regions,
         *,
         limit: int,
@@ -72,23 +61,32 @@ class Inference:
         left of the call's; client: who the queue is fair to. Raises InvalidInput.
         """
         began = time.perf_counter_ns()
-        request = message.request
-        model = repository.get(request.model_name, request.model_version)
-        wanted = requested_outputs(request, (spec.name for spec in model.signature.outputs))
-        asked_s = _timeout_s(request) or (default_s if limit_s is None else limit_s)
+        if len(message.id) > MAX_ID:
+            raise InvalidInput(f"id: expected at most {MAX_ID} letters, got {len(message.id)}")
+        heading = headings.of(message)
+        asked_s = heading.timeout_s or (default_s if limit_s is None else limit_s)
         timeout_s = asked_s if limit_s is None else min(asked_s, limit_s)
         deadline = time.monotonic() + timeout_s
-        timed = wants_timings(request)
-        placed = targets(request, regions)
-        read = partial(_enforced, message, model, regions, limit)
-        inputs = await asyncio.to_thread(read) if model.signature.columnar or _is_slow(message) else read()
+        placed = targets(message.request, regions) if heading.places else {}
+        inputs = None if heading.shares else heading.arranged(message.raw)
+        if inputs is None:
+            read = partial(_enforced, message, heading, regions, limit)
+            slow = heading.model.signature.columnar or _is_slow(message)
+            inputs = await asyncio.to_thread(read) if slow else read()
         received = message.took_ns + time.perf_counter_ns() - began
-        return cls(request, model, inputs, any(wanted.values()), placed, timeout_s, deadline, client, timed, received)
+        return cls(heading, message.id, inputs, placed, timeout_s, deadline, client, received)
+
+    @property
+    def model(self) -> Model:
+        return self.heading.model
 
     async def whole(self) -> pb.ModelInferResponse:
         """The one answer to all rows. Raises QueueFull at once, for the caller can try another server."""
-        future = self.model.submit(self.inputs, deadline=self.deadline, client=self.client)
-        return await self._encoded(future.result() if future.done() else await self._in_time(asyncio.wrap_future(future)))
+        outputs = self.model.at_once(self.inputs, self.deadline)
+        if outputs is None:
+            future = self.model.submit(self.inputs, deadline=self.deadline, client=self.client)
+            outputs = future.result() if future.done() else await self._in_time(asyncio.wrap_future(future))
+        return await self._encoded(outputs)
 
     async def parts(self) -> AsyncGenerator[pb.ModelInferResponse, None]:
         """Answers to as many rows as a batch holds, each as it finishes, in order; waits for room in a full queue.
@@ -125,6 +123,8 @@ class Inference:
             raise DeadlineExceeded(f"no answer within {self.timeout_s:.3g} s") from None
 
     async def _patiently(self, inputs: Enforced) -> Outputs:
+        if (outputs := self.model.at_once(inputs, self.deadline)) is not None:
+            return outputs
         while True:
             try:
                 future = self.model.submit(inputs, deadline=self.deadline, client=self.client)
@@ -134,33 +134,34 @@ class Inference:
 
     async def _encoded(self, outputs: Outputs, *, first: bool = True) -> pb.ModelInferResponse:
         began = time.perf_counter_ns()
-        labels, specs = self.model.plan.labels, self.model.signature.outputs
-        encode = partial(encode_response, self.request, self.model.version, outputs, labels, specs, self.placed)
-        slow = self.classifies or any(array.dtype.kind in "OM" for array in outputs.values())  # written one by one
+        heading, model = self.heading, self.model
+        encode = partial(
+            encode_response,
+            heading.request,
+            model.version,
+            outputs,
+            model.plan.labels,
+            model.signature.outputs,
+            self.placed,
+            request_id=self.id,
+            digest=model.digest,
+        )
+        slow = any(heading.wanted.values()) or any(array.dtype.kind in "OM" for array in outputs.values())  # one by one
         slow = slow or bool(self.placed and sum(array.nbytes for array in outputs.values()) > _FEW_BYTES)
         response = await asyncio.to_thread(encode) if slow else encode()
-        if self.model.digest:
-            response.parameters[SHA256].string_param = self.model.digest[:SHA256_LETTERS]
         took = time.perf_counter_ns() - began
-        self.model.statistics.exchanged(self.receive_ns if first else None, took)
-        if self.timed:
+        model.statistics.exchanged(self.receive_ns if first else None, took)
+        if heading.timed:
             put_timings(response, outputs, self.receive_ns, took)
         return response
 
 
-def _enforced(message: Received, model: Model, regions: Regions, limit: int) -> Enforced:
-    inputs = decode_request(message.request, raw_contents(message, regions, limit))
+def _enforced(message: Received, heading: Heading, regions: Regions, limit: int) -> Enforced:
+    raw, model = raw_contents(message, regions, limit), heading.model
+    if (arranged := heading.arranged(raw)) is not None:
+        return arranged
+    inputs = decode_request(message.request, raw)
     return model.enforced(inputs, decode_params(message.request, model.signature.params))
-
-
-def _timeout_s(request: pb.ModelInferRequest) -> float:
-    """The request's own deadline, 0 where it has none. Raises InvalidInput."""
-    if "timeout" not in request.parameters:
-        return 0.0
-    asked = request.parameters["timeout"]
-    if asked.WhichOneof("parameter_choice") != "int64_param" or asked.int64_param < 0:
-        raise InvalidInput('parameter "timeout": wanted an int64 of microseconds, 0 or more')
-    return asked.int64_param / 1e6
 
 
 def _is_slow(message: Received) -> bool:

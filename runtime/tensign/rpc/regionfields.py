@@ -22,7 +22,7 @@ def raw_contents(message: Received, regions: Regions, limit: int) -> Sequence[An
     Of a region on a device the bytes are a DeviceArray. limit: bytes of one request's regions. Raises InvalidInput.
     """
     request, raw = message.request, message.raw
-    if not _shares(request):
+    if not is_shared(request):
         return raw
     alone = sum(REGION not in tensor.parameters for tensor in request.inputs)
     if len(raw) != alone:
@@ -36,7 +36,7 @@ def raw_contents(message: Received, regions: Regions, limit: int) -> Sequence[An
 
 def shared_bytes(request: pb.ModelInferRequest, limit: int) -> int:
     """What reading its regions will cost, at most `limit`; whether they exist is not asked."""
-    if not _shares(request):
+    if not is_shared(request):
         return 0
     named = (t.parameters for t in request.inputs if REGION in t.parameters and SIZE in t.parameters)
     sizes = (parameters[SIZE].int64_param for parameters in named)
@@ -86,8 +86,14 @@ class Span:
     size: int
 
 
-def _shares(request: pb.ModelInferRequest) -> bool:
+def is_shared(request: pb.ModelInferRequest) -> bool:
+    """Whether any input lies in a region."""
     return any(REGION in tensor.parameters for tensor in request.inputs)
+
+
+def is_placed(request: pb.ModelInferRequest) -> bool:
+    """Whether any output goes to one."""
+    return any(REGION in output.parameters for output in request.outputs)
 
 
 def _span(where: str, parameters: Parameters, regions: Regions) -> Span:

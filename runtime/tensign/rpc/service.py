@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, NoReturn
 
@@ -20,6 +20,7 @@ from tensign.regions import Regions
 from tensign.repository import Repository
 from tensign.rpc.codec import MAX_ID
 from tensign.rpc.description import configuration, metadata, statistics
+from tensign.rpc.heading import Headings
 from tensign.rpc.inference import Inference
 from tensign.rpc.regionfields import shared_bytes
 from tensign.rpc.sharing import Sharing
@@ -47,6 +48,7 @@ class InferenceService:
         devices = {model.rows_on for model in repository if model.rows_on}
         self._regions = Regions(config.shared_memory, cuda.CudaRuntime if config.cuda_shared_memory else None, devices)
         self._sharing = Sharing(self._regions)
+        self._headings = Headings(repository)
 
     def stop_reading(self) -> None:
         """Ends every stream behind the requests that were read."""
@@ -101,7 +103,7 @@ class InferenceService:
 
     async def ModelInfer(self, message: Received, context: Context) -> pb.ModelInferResponse:
         client = context.peer()
-        with self._admission.admitted(), self._admission.budget.holding(message.size + self._shared(message.request)):
+        with self._admission.admitted(message.size + self._shared(message)):
             return await (await self._inference(message, context, client)).whole()
 
     async def ModelStreamInfer(
@@ -152,35 +154,35 @@ class InferenceService:
             async for part in (await self._inference(message, context, client)).parts():
                 yield pb.ModelStreamInferResponse(infer_response=part)
         except Exception as error:
-            request = message.request
             failed = failed_answer(error)
-            failed.infer_response.model_name, failed.infer_response.id = request.model_name[:MAX_ID], request.id[:MAX_ID]
+            failed.infer_response.model_name = message.request.model_name[:MAX_ID]
+            failed.infer_response.id = message.id[:MAX_ID]
             yield failed
 
-    def _expected(self, request: pb.ModelInferRequest) -> int:
+    def _expected(self, message: Received) -> int:
         """Bytes of the answers to a request, 0 where the signature does not tell; never raises."""
+        request = message.request
         try:
             model = self._repository.get(request.model_name, request.model_version)
         except ModelNotFound:
             return 0
         rows = max(request.inputs[0].shape[0], 0) if request.inputs and request.inputs[0].shape else 0
         outputs = [o for o in model.signature.outputs if -1 not in o.shape[1:]]
-        envelopes = math.ceil(rows / model.largest_batch) * (len(request.id) + len(request.model_name) + _ENVELOPE)
+        envelopes = math.ceil(rows / model.largest_batch) * (len(message.id) + len(request.model_name) + _ENVELOPE)
         return envelopes + rows * sum(o.dtype.itemsize * math.prod(o.shape[1:]) for o in outputs) if outputs else 0
 
-    def _shared(self, request: pb.ModelInferRequest) -> int:
+    def _shared(self, message: Received) -> int:
         """Bytes of regions that are read for a request."""
-        return shared_bytes(request, self._config.max_message_bytes)
+        return shared_bytes(message.request, self._config.max_message_bytes)
 
-    async def _inference(self, message: Received, context: Context, client: str) -> Inference:
-        limit, left_s = self._config.max_message_bytes, context.time_remaining()
-        return await Inference.of(
+    def _inference(self, message: Received, context: Context, client: str) -> Awaitable[Inference]:
+        return Inference.of(
             message,
-            self._repository,
+            self._headings,
             self._regions,
-            limit=limit,
+            limit=self._config.max_message_bytes,
             default_s=self._config.timeout_s,
-            limit_s=left_s,
+            limit_s=context.time_remaining(),
             client=client,
         )
 

@@ -23,7 +23,7 @@ WINDOW_BYTES = 64 << 20
 # their requests; the parts of one answer stay in order.
 ORDER = "tensign-order"
 
-Expect = Callable[[pb.ModelInferRequest], int]
+Expect = Callable[[Received], int]
 Respond = Callable[[Received], AsyncGenerator[pb.ModelStreamInferResponse, None]]
 
 
@@ -114,9 +114,9 @@ class Stream:
             except StopAsyncIteration:
                 return
             request = received(message)
-            size = request.size + self._beside(request.request)
+            size = request.size + self._beside(request)
             del message
-            if not (expected := self._expect(request.request)):
+            if not (expected := self._expect(request)):
                 await self._until(lambda: not self._count or self._answer_bytes > 0)  # the first one alone
                 expected = self._answer_bytes
             owed = _Owed(expected=min(expected, WINDOW_BYTES))
