@@ -231,6 +231,29 @@ def test_metrics_count_what_front_ends_do(fronted: Fronted) -> None:
     until(lambda: active() == 0)
 
 
+def test_receiving_and_sending_in_front_ends_is_counted_in_the_server(fronted: Fronted) -> None:
+    before = fronted.echo.statistics.snapshot()
+    with fronted.client("echo") as client:
+        for _ in range(3):
+            client.infer({"input-0": raw(0, 1)})
+
+    def counted() -> tuple[int, int]:
+        after = fronted.echo.statistics.snapshot()
+        return after.receive.count - before.receive.count, after.send.count - before.send.count
+
+    until(lambda: counted() == (3, 3))
+
+
+def test_an_answer_tells_its_times_in_the_models_process_too(fronted: Fronted) -> None:
+    message = encode_request("echo", {"input-0": np.array([jpeg(0)], object)})
+    message.parameters["timings"].bool_param = True
+    with fronted.client("echo") as client:
+        answer = client.send(message.SerializeToString())
+    told = {name: value.int64_param for name, value in answer.parameters.items() if name.endswith("_us")}
+    assert {*told} == {"receive_us", "decode_us", "queue_us", "input_us", "compute_us", "output_us"}
+    assert told["decode_us"] > 0 and told["compute_us"] > 0 and all(0 <= micros < SOON * 1e6 for micros in told.values())
+
+
 def test_what_does_not_lie_there_any_more_is_not_served(mean_model: Path) -> None:
     model = Model.load(mean_model, CPU)
     (mean_model / "MLmodel").write_text((mean_model / "MLmodel").read_text() + "# other\n")

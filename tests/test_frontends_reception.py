@@ -54,7 +54,7 @@ def test_a_request_is_answered_by_its_number(served: tuple[Pair, threading.Threa
     pair.front.send(enqueue(6, reserved=True), PIXELS)
     pair.front.send(enqueue(7), {"image": np.tile(PIXELS["image"], (1000, 1, 1, 1))} | {})
     header, arrays, _ = pair.front.receive()
-    assert header == {"id": 6}
+    assert header["id"] == 6 and [rows for rows, *_ in header["ran"]] == [2]
     assert np.allclose(arrays["output-0"], PIXELS["image"].mean((1, 2)))
 
 
@@ -93,6 +93,8 @@ def test_rows_that_the_engine_cannot_take_fail_alone(served: tuple[Pair, threadi
         ({"do": "preprocess", "model": 0, "ns": -5}, {}),
         ({"do": "preprocess", "model": 0, "ns": 1e300}, {}),
         ({"do": "room", "id": 1, "model": 0, "rows": "2"}, {}),
+        ({"do": "exchanged", "model": 0, "receive": {"count": -1, "ns": 0}, "send": {"count": 0, "ns": 0}}, {}),
+        ({"do": "exchanged", "model": 0, "receive": 5, "send": {}}, {}),
         (enqueue(1), {}),
         (enqueue(1, rows=3), PIXELS),
         (enqueue(1, rows=-2), PIXELS),
@@ -171,6 +173,7 @@ def test_cancelled_twice_settled_twice_or_never_known_is_nothing(served: tuple[P
         pair.front.send(header)
     pair.front.send(enqueue(1, reserved=True), PIXELS)  # answered already
     pair.front.send(enqueue(2), PIXELS)
-    heard = [pair.front.receive()[0] for _ in range(2)]
-    assert heard == [{"id": 1, "error": "UndecodableImage", "text": "row 0"}, {"id": 2}]
+    settled, answered = (pair.front.receive()[0] for _ in range(2))
+    assert settled == {"id": 1, "error": "UndecodableImage", "text": "row 0"}
+    assert answered["id"] == 2 and "error" not in answered
     assert thread.is_alive()

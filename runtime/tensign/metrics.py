@@ -91,6 +91,12 @@ class Statistics:
                 self._seen.receive.add(receive_ns)
             self._seen.send.add(send_ns)
 
+    def exchanged_elsewhere(self, receive: Duration, send: Duration) -> None:
+        """What another process counted."""
+        with self._lock:
+            self._seen.receive.add(receive.ns, receive.count)
+            self._seen.send.add(send.ns, send.count)
+
     def preprocess(self, ns: int) -> None:
         with self._lock:
             self._seen.preprocess.add(ns)

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from tensign.admission import Admission
@@ -19,7 +20,7 @@ from tensign.engines.arena import BrokenFrame
 from tensign.errors import TensignError
 from tensign.frontends.description import described, follow
 from tensign.frontends.link import Link
-from tensign.frontends.remote import Calls
+from tensign.frontends.remote import Calls, RemoteStatistics
 from tensign.repository import Repository
 from tensign.rpc.server import GrpcServer
 from tensign.tuning import tune
@@ -70,19 +71,24 @@ async def _serve(link: Link, said: dict[str, Any]) -> None:
     server = GrpcServer(Repository(models), config, admission, shares_port=True)
     await server.start()
     link.send({"do": "tell", "listening": True})
-    counting = asyncio.create_task(_count(link, admission))
+    counted = [model.statistics for model in models if isinstance(model.statistics, RemoteStatistics)]
+    counting = asyncio.create_task(_count(link, admission, counted))
     await drain.wait()
     counting.cancel()
     admission.close()
     await server.drain()
     await admission.drained(config.drain_s)
     await server.stop()
+    for statistics in counted:
+        statistics.tell()
 
 
-async def _count(link: Link, admission: Admission) -> None:
-    """Tells what is on its way here, for whoever asks the server."""
+async def _count(link: Link, admission: Admission, counted: Sequence[RemoteStatistics]) -> None:
+    """Tells what is on its way here, and what was exchanged, for whoever asks the server."""
     told = (0, 0, 0)
     while True:
+        for statistics in counted:
+            statistics.tell()
         if (counts := admission.counts) != told:
             link.send({"do": "tell", "counts": counts})
             told = counts

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,9 @@ from tensign.engines.arena import BrokenFrame
 from tensign.errors import EngineError, TensignError
 from tensign.frontends.failure import error_of, told
 from tensign.frontends.link import Link, Place
+from tensign.metrics import Duration
 from tensign.model import Model
-from tensign.request import Outputs, Request
+from tensign.request import Formed, Outputs, Request
 from tensign.signature import Arrays
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Reception:
             "cancel": self._cancel,
             "room": self._room,
             "preprocess": lambda said, _, __: self._model(said).statistics.preprocess(_whole(said["ns"])),
+            "exchanged": self._exchanged,
             "statistics": self._statistics,
             "tell": lambda said, _, __: self._heard(said),
         }
@@ -127,7 +129,9 @@ class Reception:
             if error is not None:
                 self._link.send({"id": number, **told(error)}, done=place)
             else:
-                self._link.send({"id": number}, future.result(), done=place)
+                outputs = future.result()
+                ran = [astuple(each) for each in outputs.ran] if isinstance(outputs, Formed) else []
+                self._link.send({"id": number, "ran": ran}, outputs, done=place)
         except (TensignError, TypeError, ValueError, RecursionError, OSError) as failed:
             log.error("an answer cannot cross to its front end: %s", failed)
             self._link.send({"id": number, **told(EngineError(f"the answer cannot cross to its front end: {failed}"))})
@@ -153,6 +157,10 @@ class Reception:
             self._link.send({"id": number})
 
         room.add_done_callback(made)
+
+    def _exchanged(self, said: dict[str, Any], _: Arrays, __: Place | None) -> None:
+        receive, send = ({part: _whole(said[stage][part]) for part in ("count", "ns")} for stage in ("receive", "send"))
+        self._model(said).statistics.exchanged_elsewhere(Duration(**receive), Duration(**send))
 
     def _statistics(self, said: dict[str, Any], _: Arrays, __: Place | None) -> None:
         self._link.send({"id": _whole(said["id"]), "snapshot": asdict(self._model(said).statistics.snapshot())})

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,8 @@ from tensign.engines import Engine
 from tensign.errors import DeadlineExceeded, EngineError, TensignError
 from tensign.frontends.failure import error_of, told
 from tensign.frontends.link import Link
-from tensign.metrics import Snapshot, Statistics
-from tensign.request import Outputs, Request
+from tensign.metrics import Duration, Snapshot, Statistics
+from tensign.request import Formed, Outputs, Ran, Request
 from tensign.signature import Arrays, TensorSpec
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,7 @@ class RemoteBatcher:
         assert isinstance(request, _Asked)
         if not self._calls.waits(request.number):
             return
+        request.enqueued_ns = time.perf_counter_ns()
         header = {"do": "enqueue", "reserved": request.told, "params": dict(params or {}), **self._named(request)}
         request.told = True
         try:
@@ -130,6 +131,10 @@ class RemoteBatcher:
             self._calls.send({"do": "settle", "id": request.number, **told(result)})
         _finish(request.future, result)
 
+    def at_once(self, arrays: Arrays, params: Mapping[str, Any] | None = None, deadline: float | None = None) -> Outputs | None:
+        """None: rows always go to where they can be run."""
+        return None
+
     def room(self, rows: int, client: str = "") -> Future[None]:
         room: Future[None] = Future()
         number = self._calls.expect(lambda header, _: _finish(room, error_of(header)))
@@ -145,7 +150,10 @@ class RemoteBatcher:
         return {"id": request.number, "model": self._model, "rows": request.rows, "left_s": left_s, "client": request.client}
 
     def _answered(self, request: Request, header: dict[str, Any], outputs: Outputs) -> None:
-        _finish(request.future, error_of(header) or outputs)
+        answer = Formed(outputs, None)
+        answer.ran = tuple(Ran(*each) for each in header.get("ran", ()))  # by the clock that all processes of a machine share
+        answer.reserved_ns, answer.enqueued_ns = request.reserved_ns, request.enqueued_ns
+        _finish(request.future, error_of(header) or answer)
 
     def _cancelled(self, number: int, future: Future[Outputs]) -> None:
         if future.cancelled():
@@ -157,7 +165,7 @@ class RemoteBatcher:
 
 
 class RemoteStatistics(Statistics):
-    """Counted in the server's process, where batches run."""
+    """Counted in the server's process, where batches run. What is exchanged here is counted here, until `tell`."""
 
     def __init__(self, calls: Calls, model: int) -> None:
         super().__init__()
@@ -166,8 +174,17 @@ class RemoteStatistics(Statistics):
     def preprocess(self, ns: int) -> None:
         self._calls.send({"do": "preprocess", "model": self._model, "ns": ns})
 
+    def tell(self) -> None:
+        """Has the server count what was exchanged here since."""
+        with self._lock:
+            receive, send = self._seen.receive, self._seen.send
+            self._seen.receive, self._seen.send = Duration(), Duration()
+        if send.count:
+            self._calls.send({"do": "exchanged", "model": self._model, "receive": asdict(receive), "send": asdict(send)})
+
     def snapshot(self) -> Snapshot:
         """Waits for the server's answer. Raises EngineError where it takes too long."""
+        self.tell()
         came = threading.Event()
         said: dict[str, Any] = {}
 
