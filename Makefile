@@ -71,11 +71,16 @@ release-check:  ## build sdist and wheel, use the wheel in a fresh environment a
 	@.ci/environment full
 	@.ci/release-check
 
-bench:  ## every figure of the README: footprint, fidelity, what serving costs, rivals (needs h2load; an hour and a quarter)
+bench:  ## every figure of the README: footprint, fidelity, what serving costs, neighbours, rivals (needs h2load; an hour and a half)
 	@.ci/environment full
-	build/full/bin/python benchmarks/footprint.py
+	@.ci/environment light
+	build/full/bin/python benchmarks/footprint.py build/light/bin/python build/full/bin/python
 	build/full/bin/python benchmarks/fidelity.py
 	build/full/bin/python benchmarks/served.py
+	build/full/bin/python benchmarks/regions.py
+	build/full/bin/python benchmarks/neighbours.py
+	build/full/bin/python benchmarks/resize.py
+	build/full/bin/python benchmarks/fronts.py
 	build/full/bin/python benchmarks/frontends.py
 	build/full/bin/python benchmarks/client.py
 	build/full/bin/python benchmarks/generator.py
@@ -83,7 +88,7 @@ bench:  ## every figure of the README: footprint, fidelity, what serving costs, 
 	build/full/bin/python benchmarks/invocations.py
 	build/full/bin/python benchmarks/rivals.py
 
-soak:  ## a million rows with identities, an hour's mixed requests: every row accounted for, the server flat (three minutes)
+soak:  ## a million rows with identities, an hour's mixed requests: every row accounted for, the server flat (four and a half minutes)
 	@.ci/environment full
 	build/full/bin/python -m tests.soak $(ARGS)
 

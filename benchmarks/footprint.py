@@ -1,9 +1,9 @@
 """How light tensign is: import time, time until the demo model is ready, resident memory of its server.
 
-    python benchmarks/footprint.py            # seconds; medians of five
+    python benchmarks/footprint.py [PYTHON ...]    # seconds; medians of five; of this environment, and others to compare
 
 Ready and memory are of `tensign serve` on CPU with the bundled EfficientNet-Lite0: from exec to its ready line, and VmRSS
-after a hundred pictures over a stream.
+after a hundred pictures over a stream. It resizes pictures: where numba is installed that is compiled before it is ready.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def import_seconds(module: str) -> float:
     return statistics.median(took(f"import {module}") - took("pass") for _ in range(ROUNDS))
 
 
-def ready_and_memory() -> tuple[float, float]:
-    """(seconds until ready, MB resident)."""
+def ready_and_memory(python: str) -> tuple[float, float]:
+    """(seconds until ready, MB resident) in an environment."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "tensign", "serve", str(MODEL), "--grpc-port", "0", "--device", "cpu"]
+    command = [python, "-m", "tensign", "serve", str(MODEL), "--grpc-port", "0", "--device", "cpu"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     address = re.search(r"grpc://(\S+)", server.stdout.readline())
@@ -57,9 +57,9 @@ def ready_and_memory() -> tuple[float, float]:
 def main() -> None:
     for module in ("tensign", "tensign.signature", "tensign.client"):
         print(f"import {module:20} {import_seconds(module):.3f} s")
-    ready, resident = zip(*(ready_and_memory() for _ in range(ROUNDS)), strict=True)
-    print(f"demo model ready      {statistics.median(ready):.2f} s")
-    print(f"resident after load   {statistics.median(resident):.0f} MB")
+    for python in sys.argv[1:] or [sys.executable]:
+        ready, resident = zip(*(ready_and_memory(python) for _ in range(ROUNDS)), strict=True)
+        print(f"{python}: demo model ready in {statistics.median(ready):.2f} s, resident {statistics.median(resident):.0f} MB")
 
 
 if __name__ == "__main__":

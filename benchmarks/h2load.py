@@ -53,20 +53,31 @@ def run(address: str, message: bytes, *, concurrency: int, requests: int, path: 
 
     Raises RuntimeError when h2load is missing, or when any request failed.
     """
-    load = _drive(address, grpc_request(message, path), concurrency, ["-n", str(requests)], limit_s=300)
+    extent = ["-n", str(requests), "-m", "1"]
+    load = _drive(address, grpc_request(message, path), concurrency, extent, limit_s=300)
     if load.requests != requests:
         raise RuntimeError(f"h2load: {load.requests} of {requests} requests succeeded")
     return load
 
 
-def timed(address: str, request: Request, *, concurrency: int, seconds: float, answer_bytes: int, cpus: Sequence[int]) -> Load:
-    """Sends one request for so many seconds over `concurrency` connections, one in flight on each, from those CPUs.
+def timed(
+    address: str,
+    request: Request,
+    *,
+    concurrency: int,
+    seconds: float,
+    answer_bytes: int,
+    cpus: Sequence[int],
+    in_flight: int = 1,
+) -> Load:
+    """Sends one request for so many seconds over `concurrency` connections, `in_flight` at once on each, from those CPUs.
 
     answer_bytes: of one good answer's data. Raises RuntimeError when h2load is missing or hangs, or where an answer was
     of another size.
     """
     prefix = ["taskset", "-c", ",".join(map(str, cpus))]
-    load = _drive(address, request, concurrency, ["-D", f"{seconds * 1000:.0f}ms"], limit_s=seconds + 60, prefix=prefix)
+    extent = ["-D", f"{seconds * 1000:.0f}ms", "-m", str(in_flight)]
+    load = _drive(address, request, concurrency, extent, limit_s=seconds + 60, prefix=prefix)
     if load.answer_bytes < load.requests * answer_bytes:
         raise RuntimeError(f"{load.requests} answers have {load.answer_bytes} bytes of data, not {answer_bytes} each")
     return load
@@ -80,7 +91,7 @@ def _drive(
     with tempfile.TemporaryDirectory() as folder:
         body, log = Path(folder, "body"), Path(folder, "log")
         body.write_bytes(request.body)
-        command = [*prefix, "h2load", *extent, "-c", str(concurrency), "-m", "1", "-d", str(body), f"--log-file={log}"]
+        command = [*prefix, "h2load", *extent, "-c", str(concurrency), "-d", str(body), f"--log-file={log}"]
         command += ["--h1"] if request.http1 else []
         for header in request.headers:
             command += ["-H", header]

@@ -1,13 +1,15 @@
 """The least a Python gRPC server can be: grpcio takes the message, protobuf parses it, a fixed answer goes back.
 
 It is the floor beneath every figure of ours. `python benchmarks/noop_server.py threads|aio [--raw] [--tuned] [--port N]` prints
-its address; `--raw` skips protobuf's parsing, `--tuned` asks of its process what `tensign serve` asks of its own.
+its address; `--raw` skips protobuf's parsing, `--tuned` asks of its process what `tensign serve` asks of its own. `--uvloop`,
+`--large` (frames, windows and reads of 1 MiB) and `--one-cpu` are for benchmarks/fronts.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +20,13 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.tuning import tune
 
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+LARGE = [
+    ("grpc.http2.max_frame_size", 1 << 20),
+    ("grpc.http2.lookahead_bytes", 1 << 20),
+    ("grpc.experimental.tcp_read_chunk_size", 1 << 20),
+    ("grpc.experimental.tcp_min_read_chunk_size", 1 << 18),
+    ("grpc.experimental.tcp_max_read_chunk_size", 1 << 22),
+]
 
 
 def answer() -> pb.ModelInferResponse:
@@ -78,8 +87,19 @@ if __name__ == "__main__":
     parser.add_argument("mode", choices=["threads", "aio"])
     parser.add_argument("--raw", action="store_true")
     parser.add_argument("--tuned", action="store_true")
+    parser.add_argument("--uvloop", action="store_true")
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--one-cpu", action="store_true")
     parser.add_argument("--port", type=int, default=0)
     given = parser.parse_args()
+    if given.uvloop:
+        import uvloop
+
+        uvloop.install()
+    if given.large:
+        OPTIONS += LARGE
+    if given.one_cpu:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if given.tuned:
         tune()
     if given.mode == "aio":

@@ -1,10 +1,11 @@
 """What serving costs: tensign beside a no-op gRPC server, and beside ONNX Runtime called in a loop.
 
-    python benchmarks/served.py [mean|resnet18 ...]       # about two minutes; the part that was run is renewed in
-                                                          # benchmarks/results/served.json
+    python benchmarks/served.py [mean|stream|resnet18 ...]    # about three minutes; the part that was run is renewed in
+                                                              # benchmarks/results/served.json
 
 mean: requests/s and p50 at rising concurrency, ratio to grpcio servers that compute nothing: one that leaves the message's
 bytes alone, and one that has protobuf parse them, as every generated stub does.
+stream: the same of one stream with 32 requests in flight, whose load comes from a grpcio client, which no C program is.
 resnet18: images/s at concurrency 16, ratio to `InferenceSession.run` on the same threads with nothing around it.
 Load comes from h2load; rounds alternate; figures are medians.
 """
@@ -28,7 +29,7 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.child import served
 from tensign.engines.onnx import OnnxEngine
 from tensign.rpc.codec import encode_request
-from transport import noop
+from transport import noop, stream_rate
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 5
@@ -71,6 +72,24 @@ def against_noop() -> dict[str, Any]:
     return {"rounds": ROUNDS, "by_concurrency": table}
 
 
+def streamed() -> dict[str, Any]:
+    path = models.make("mean")
+    message = request("mean")
+    seen: dict[str, list[float]] = {}
+    with noop("aio", "--raw") as bare, noop("aio") as parsing, served(path, "--device", "cpu") as ours:
+        _check_answer(ours, message)
+        for number in range(ROUNDS + 1):
+            for name, address in (("bare", bare), ("parsing", parsing), ("tensign", ours)):
+                rate = stream_rate(address, message, streams=1, requests=3000, window=32)
+                if number:
+                    seen.setdefault(name, []).append(rate)
+    rates = {name: statistics.median(each) for name, each in seen.items()}
+    ratios = {to: rates["tensign"] / rates[to] for to in ("bare", "parsing")}
+    print(f"\nnear-free model, one stream, 32 in flight, requests/s, median of {ROUNDS} alternating rounds")
+    print("   ".join(f"{name} {rate:.0f}" for name, rate in rates.items()), *(f"  {ratio:.2f}" for ratio in ratios.values()))
+    return {"rounds": ROUNDS, "requests_per_s": rates, "ratio": ratios}
+
+
 def against_in_process(requests: int = 120) -> dict[str, Any]:
     path = models.make("resnet18")
     message = request("resnet18")
@@ -107,8 +126,8 @@ def _check_answer(address: str, message: bytes) -> None:
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or ["mean", "resnet18"]
-    runs = {"mean": against_noop, "resnet18": against_in_process}
+    runs = {"mean": against_noop, "stream": streamed, "resnet18": against_in_process}
+    chosen = sys.argv[1:] or list(runs)
     kept = RESULTS / "served.json"
     report: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     report |= {

@@ -230,7 +230,7 @@ def test_rows_are_shared_with_a_server(tmp_path: Path) -> None:
     task = Task("cpu", 0.0, tmp_path)
     served = tmp_path / "resnet18-fp16"
     shutil.copytree(models.make("mean"), served)
-    models.describe(served, 3)
+    models.describe(served, ("float32", (3,)))
     with Generators() as generators:
         cells = sharedmemory.cells(task, generators, "resnet18", "fp16")
         name, measure = next(cells)

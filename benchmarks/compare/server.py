@@ -92,7 +92,7 @@ def running(rival: Rival, load: Load, folder: Path, cpus: Sequence[int]) -> Iter
     python = environment(rival)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    stage = Stage(python, folder, load.path.resolve(), load.encoded, _free_ports(4), len(cpus))
+    stage = Stage(python, folder, load.path.resolve(), load.encoded, free_ports(4), len(cpus))
     try:
         command = ["taskset", "-c", ",".join(map(str, cpus)), *rival.command(stage)]
     except Exception as error:  # whatever is not where it was in the versions that are pinned
@@ -175,7 +175,8 @@ def _members(session: int) -> dict[int, list[str]]:
     return found
 
 
-def _free_ports(count: int) -> tuple[int, ...]:
+def free_ports(count: int) -> tuple[int, ...]:
+    """That many of loopback."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

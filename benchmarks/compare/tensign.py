@@ -22,5 +22,5 @@ TENSIGN = Rival(
     _command,
     _request,
     infer_answer,
-    note="the same MLmodel over gRPC, nothing set; files decoded by the preprocessing that it declares",
+    note="the same MLmodel over gRPC, nothing set; files decoded as it declares, resized with the extra fast-resize",
 )

@@ -107,7 +107,7 @@ def _onnx(task: Task, name: str, precision: str, path: Path) -> None:
     if name == "lite0":
         shutil.copytree(MODEL, path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.onnx"))
     else:
-        models.describe(path, CLASSES, SPEC)
+        models.describe(path, ("float32", (CLASSES,)), SPEC)
 
 
 def _export(network: Any, target: Path) -> None:
