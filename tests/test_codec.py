@@ -288,9 +288,13 @@ SCORES = np.array([[0.25, 0.75], [1.0, 0.0]], np.float32)
 OUTPUTS: dict[str, npt.NDArray[Any]] = {"scores": SCORES, "best": np.array([1, 0])}
 
 
+def answered(*arguments: Any, **others: Any) -> pb.ModelInferResponse:
+    return Response.FromString(encode_response(*arguments, **others).alone())
+
+
 def test_answer_is_written_to_the_byte() -> None:
     request = Request(model_name="m")
-    assert encode_response(request, "3", {"scores": SCORES[:1]}, request_id="r7") == Response(
+    assert answered(request, "3", {"scores": SCORES[:1]}, request_id="r7") == Response(
         model_name="m",
         model_version="3",
         id="r7",
@@ -300,7 +304,7 @@ def test_answer_is_written_to_the_byte() -> None:
 
 
 def test_answer_reads_back() -> None:
-    back = decode_response(encode_response(Request(), "1", OUTPUTS))
+    back = decode_response(answered(Request(), "1", OUTPUTS))
     assert list(back) == ["scores", "best"]
     np.testing.assert_array_equal(back["scores"], SCORES)
     np.testing.assert_array_equal(back["best"], [1, 0])
@@ -313,7 +317,7 @@ def test_typed_answer_reads_back_too() -> None:
 
 
 def test_broken_answer_names_the_output() -> None:
-    response = encode_response(Request(), "1", OUTPUTS)
+    response = answered(Request(), "1", OUTPUTS)
     response.outputs[0].shape[0] = 7
     with pytest.raises(InvalidInput, match=re.escape('output "scores": FP32 [7, 2] takes 56 bytes, got 16')):
         decode_response(response)
@@ -322,9 +326,9 @@ def test_broken_answer_names_the_output() -> None:
 def test_only_the_outputs_asked_for_in_the_order_asked() -> None:
     request = Request(outputs=[Request.InferRequestedOutputTensor(name=name) for name in ("best", "scores")])
     assert requested_outputs(request, OUTPUTS) == {"best": 0, "scores": 0}
-    assert [output.name for output in encode_response(request, "1", OUTPUTS).outputs] == ["best", "scores"]
+    assert [output.name for output in answered(request, "1", OUTPUTS).outputs] == ["best", "scores"]
     del request.outputs[1]
-    assert list(decode_response(encode_response(request, "1", OUTPUTS))) == ["best"]
+    assert list(decode_response(answered(request, "1", OUTPUTS))) == ["best"]
 
 
 def test_unknown_output_is_refused_with_the_known_ones() -> None:
@@ -343,7 +347,7 @@ def test_more_axes_than_a_tensor_may_have_are_refused_at_once() -> None:
 def test_classes_travel_as_text() -> None:
     request = encode_request("m", {}, classes={"scores": 1})
     assert requested_outputs(request, OUTPUTS) == {"scores": 1}
-    response = encode_response(request, "1", OUTPUTS, ("cat", "dog"))
+    response = answered(request, "1", OUTPUTS, ("cat", "dog"))
     assert response == Response(
         model_name="m",
         model_version="1",
@@ -359,7 +363,7 @@ def test_fewer_than_no_classes_are_refused() -> None:
 
 def test_classes_of_what_has_none_are_refused() -> None:
     with pytest.raises(InvalidInput, match="classification needs an output of rank 2"):
-        encode_response(encode_request("m", {}, classes={"best": 1}), "1", OUTPUTS)
+        answered(encode_request("m", {}, classes={"best": 1}), "1", OUTPUTS)
 
 
 # anything at all
@@ -452,7 +456,7 @@ def test_columns_leave_as_text_iso_and_json() -> None:
         "note": column("text", {"at": datetime(2024, 5, 6), "raw": b"\xff"}),
         "thumb": column(b"\xff", b""),
     }
-    answer = encode_response(Request(model_name="m"), "1", outputs, (), COLUMNS.outputs)
+    answer = answered(Request(model_name="m"), "1", outputs, (), COLUMNS.outputs)
     assert {output.datatype for output in answer.outputs} == {"BYTES"}
     assert {name: array.tolist() for name, array in decode_response(answer).items()} == {
         "label": ["é".encode(), b""],
@@ -465,7 +469,7 @@ def test_columns_leave_as_text_iso_and_json() -> None:
 
 def test_what_json_cannot_hold_is_the_models_fault() -> None:
     with pytest.raises(EngineError, match='output "note": a value that JSON cannot hold: set has no JSON'):
-        encode_response(Request(), "1", {"note": column({1})}, (), COLUMNS.outputs)
+        answered(Request(), "1", {"note": column({1})}, (), COLUMNS.outputs)
 
 
 def test_params_travel_as_parameters() -> None:

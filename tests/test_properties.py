@@ -59,7 +59,7 @@ def test_arrays_of_every_datatype_and_shape_travel_unchanged_both_ways(arrays: d
     message = encode_request("m", arrays).SerializeToString()
     came = received(message)
     assert same(decode_request(came.request, came.raw), arrays)
-    answer = encode_response(pb.ModelInferRequest(), "1", arrays).SerializeToString()
+    answer = encode_response(pb.ModelInferRequest(), "1", arrays).alone()
     assert same(decode_response(pb.ModelInferResponse.FromString(answer)), arrays)
 
 

@@ -26,14 +26,20 @@ async def one() -> AsyncIterator[bytes]:
     yield pb.ModelInferRequest(id="x").SerializeToString()
 
 
-def answer(size: int) -> pb.ModelStreamInferResponse:
-    return pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse(raw_output_contents=[bytes(size)]))
+def answer(size: int) -> bytes:
+    return pb.ModelStreamInferResponse(
+        infer_response=pb.ModelInferResponse(raw_output_contents=[bytes(size)])
+    ).SerializeToString()
+
+
+def read(answer: bytes) -> pb.ModelStreamInferResponse:
+    return pb.ModelStreamInferResponse.FromString(answer)
 
 
 def test_parts_that_nobody_reads_are_not_made_and_give_their_request_up_in_the_end() -> None:
     made = 0
 
-    async def parts(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def parts(request: Received) -> AsyncGenerator[bytes, None]:
         nonlocal made
         for _ in range(1000):
             made += 1
@@ -45,7 +51,7 @@ def test_parts_that_nobody_reads_are_not_made_and_give_their_request_up_in_the_e
         await anext(answers)
         await budget.take(4096 * MIB)  # to be had once its patience ends
         assert WINDOW_BYTES / MIB <= made <= WINDOW_BYTES / MIB + 2
-        said = [each.error_message async for each in answers]
+        said = [read(each).error_message async for each in answers]
         assert said[-1] == "the answers were not read within 0.1 s" and not any(said[:-1])
         assert budget.kept == 0
 
@@ -53,13 +59,13 @@ def test_parts_that_nobody_reads_are_not_made_and_give_their_request_up_in_the_e
 
 
 def test_a_reader_that_reads_gets_every_part_of_any_size() -> None:
-    async def parts(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def parts(request: Received) -> AsyncGenerator[bytes, None]:
         for _ in range(200):
             yield answer(MIB)
 
     async def check() -> None:
         said = [each async for each in Stream(parts, Budget(MIB), patience_s=30).answers(one())]
-        assert len(said) == 200 and not any(each.error_message for each in said)
+        assert len(said) == 200 and not any(read(each).error_message for each in said)
 
     asyncio.run(check())
 
@@ -67,7 +73,7 @@ def test_a_reader_that_reads_gets_every_part_of_any_size() -> None:
 def test_a_stream_reads_no_further_than_its_window_and_gives_everything_back() -> None:
     asked = 0
 
-    async def small(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def small(request: Received) -> AsyncGenerator[bytes, None]:
         nonlocal asked
         asked += 1
         yield answer(1)
@@ -95,7 +101,7 @@ def test_many_readers_who_do_not_read_stay_within_the_budget_and_stop_nobody_els
     """Each is answered 40,000 bytes for 7: unread answers of 32 streams fit into half of the budget, but for one each."""
     size, limit, slow = 40_000, 8 * MIB, 32
 
-    async def large(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def large(request: Received) -> AsyncGenerator[bytes, None]:
         yield answer(size)
 
     async def a_few() -> AsyncIterator[bytes]:
@@ -103,7 +109,7 @@ def test_many_readers_who_do_not_read_stay_within_the_budget_and_stop_nobody_els
             yield pb.ModelInferRequest(id="x").SerializeToString()
 
     async def check() -> None:
-        budget, streams = Budget(limit), list[AsyncGenerator[pb.ModelStreamInferResponse, None]]()
+        budget, streams = Budget(limit), list[AsyncGenerator[bytes, None]]()
         for _ in range(slow):
             stream = Stream(large, budget, patience_s=30, expect=lambda _: size if known else 0)
             streams.append(stream.answers(endless()))
@@ -129,7 +135,7 @@ def test_what_a_request_makes_us_hold_beside_its_message_counts() -> None:
     async def check() -> None:
         budget = Budget(4096 * MIB)
 
-        async def small(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        async def small(request: Received) -> AsyncGenerator[bytes, None]:
             held.append(budget.held)
             yield answer(1)
 
@@ -150,12 +156,13 @@ def test_answers_come_in_the_order_that_was_asked_for_and_parts_in_theirs(ordere
         done = {name: asyncio.Event() for name in "abc"}
         after: dict[str, tuple[str, ...]] = {"a": ("b", "c"), "b": ("",), "c": ("",)}
 
-        async def respond(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+        async def respond(request: Received) -> AsyncGenerator[bytes, None]:
             name = request.id
             for part, other in enumerate(after[name]):
                 if other:
                     await done[other].wait()
-                yield pb.ModelStreamInferResponse(infer_response=pb.ModelInferResponse(id=name, model_name=str(part)))
+                one = pb.ModelInferResponse(id=name, model_name=str(part))
+                yield pb.ModelStreamInferResponse(infer_response=one).SerializeToString()
             done[name].set()
 
         async def three() -> AsyncIterator[bytes]:
@@ -164,7 +171,7 @@ def test_answers_come_in_the_order_that_was_asked_for_and_parts_in_theirs(ordere
 
         budget = Budget(MIB)
         stream = Stream(respond, budget, patience_s=30, expect=lambda _: 10, ordered=ordered)
-        got = [answer.infer_response async for answer in stream.answers(three())]
+        got = [read(answer).infer_response async for answer in stream.answers(three())]
         said = [f"{answer.id}{answer.model_name}" for answer in got]
         assert sorted(said) == ["a0", "a1", "b0", "c0"] and said.index("a0") < said.index("a1")
         assert (said == ["a0", "a1", "b0", "c0"]) == ordered and (said[0] == "b0") != ordered
@@ -178,7 +185,7 @@ def test_answers_come_in_the_order_that_was_asked_for_and_parts_in_theirs(ordere
 def test_a_stream_that_is_left_cancels_what_runs(ordered: bool) -> None:
     cancelled = 0
 
-    async def respond(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def respond(request: Received) -> AsyncGenerator[bytes, None]:
         nonlocal cancelled
         yield answer(1)
         try:
@@ -203,7 +210,7 @@ def test_a_stream_that_is_left_cancels_what_runs(ordered: bool) -> None:
 
 
 def test_a_stream_as_completed_that_is_ended_answers_what_was_read() -> None:
-    async def respond(request: Received) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def respond(request: Received) -> AsyncGenerator[bytes, None]:
         for _ in range(20):
             await asyncio.sleep(0)
         yield answer(1)

@@ -15,16 +15,22 @@ from tensign.specs import ColumnSpec, Spec, TensorSpec
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """inputs: the signature's name -> what the network gets; outputs: -> what it gives, {} where it is not told."""
+    """inputs: the signature's name -> what the network gets; outputs: -> what it gives, {} where it is not told; columns: of
+    the outputs.
+    """
 
     signature: Signature
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    columns: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, signature: Signature, inputs: Sequence[Spec], engine: Engine) -> Binding:
         """inputs: the signature's, as they are once pictures are preprocessed; engine: loaded. Raises UnsupportedModel."""
-        return cls(signature, bound("input", inputs, engine.inputs), bound("output", signature.outputs, engine.outputs))
+        columns = frozenset(spec.name for spec in signature.outputs if not isinstance(spec, TensorSpec))
+        return cls(
+            signature, bound("input", inputs, engine.inputs), bound("output", signature.outputs, engine.outputs), columns
+        )
 
     @property
     def even(self) -> bool:
@@ -45,10 +51,10 @@ class Binding:
         if self.outputs and not engine.outputs:  # it answers by the signature's names, as far as it could
             return Formed(self.signature.enforce_outputs(answers, rows), engine.form)
         named = {name: answers[spec.name] for name, spec in self.outputs.items()} if self.outputs else answers
-        columns = {spec.name for spec in self.signature.outputs if not isinstance(spec, TensorSpec)}
-        if columns:
+        if self.columns:
             named = {
-                name: array[:, 0] if name in columns and array.shape[1:] == (1,) else array for name, array in named.items()
+                name: array[:, 0] if name in self.columns and array.shape[1:] == (1,) else array
+                for name, array in named.items()
             }
         return Formed(self.signature.enforce_outputs(named, rows), engine.form)
 

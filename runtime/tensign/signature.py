@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import numpy.typing as npt
 
 from tensign import forms
@@ -142,6 +143,8 @@ class Signature:
     def _outputs(self, data: Any) -> dict[str, npt.NDArray[Any]]:
         if not self.outputs:
             return forms.undeclared(data)
+        if isinstance(data, dict) and all(_is_as_declared(data.get(spec.name), spec) for spec in self.outputs):
+            return {spec.name: data[spec.name] for spec in self.outputs}
         tensors = tensor_specs(self.outputs)
         arrays = forms.tensors(data, tensors, kind="output") if tensors else forms.answered(data, self.outputs)
         found = {}
@@ -196,6 +199,10 @@ class Signature:
 
 def _shown(spec: Spec) -> str:
     return f'"{spec.name}" {spec}' if isinstance(spec, ColumnSpec) and spec.named else str(spec)
+
+
+def _is_as_declared(array: object, spec: Spec) -> bool:
+    return isinstance(array, np.ndarray) and isinstance(spec, TensorSpec) and spec.matches(array)
 
 
 def _described(array: npt.NDArray[Any]) -> str:

@@ -10,16 +10,15 @@ from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from functools import partial
 
-from tensign._pb import open_inference_pb2 as pb
 from tensign.errors import DeadlineExceeded, InvalidInput, QueueFull
 from tensign.model import Model
 from tensign.regions import Regions
 from tensign.request import Enforced, Outputs
-from tensign.rpc.answers import encode_response
+from tensign.rpc.answers import Answer, encode_response
 from tensign.rpc.codec import FINAL, FIRST_ROW, MAX_ID, decode_params, decode_request
 from tensign.rpc.heading import Heading, Headings
 from tensign.rpc.regionfields import Target, raw_contents, shared_bytes, targets
-from tensign.rpc.timings import put_timings
+from tensign.rpc.timings import timings
 from tensign.rpc.wire import Received
 from tensign.signature import MAX_RANK
 
@@ -80,7 +79,7 @@ class Inference:
     def model(self) -> Model:
         return self.heading.model
 
-    async def whole(self) -> pb.ModelInferResponse:
+    async def whole(self) -> Answer:
         """The one answer to all rows. Raises QueueFull at once, for the caller can try another server."""
         outputs = self.model.at_once(self.inputs, self.deadline)
         if outputs is None:
@@ -88,7 +87,7 @@ class Inference:
             outputs = future.result() if future.done() else await self._in_time(asyncio.wrap_future(future))
         return await self._encoded(outputs)
 
-    async def parts(self) -> AsyncGenerator[pb.ModelInferResponse, None]:
+    async def parts(self) -> AsyncGenerator[Answer, None]:
         """Answers to as many rows as a batch holds, each as it finishes, in order; waits for room in a full queue.
 
         Where there are several, each says its first row and whether it is the final one.
@@ -106,11 +105,10 @@ class Inference:
                     piece = inputs.part(first, first + step)
                     running.append((first, asyncio.create_task(self._patiently(piece))))
                 first, task = running[0]
-                response = await self._encoded(await self._in_time(task), first=first == 0)
+                answer = await self._encoded(await self._in_time(task), first=first == 0)
                 running.popleft()
-                response.parameters[FIRST_ROW].int64_param = first
-                response.parameters[FINAL].bool_param = not (starts or running)
-                yield response
+                answer.say({FIRST_ROW: first, FINAL: not (starts or running)})
+                yield answer
         finally:
             for _, task in running:
                 task.cancel()
@@ -132,7 +130,7 @@ class Inference:
             except QueueFull:
                 await asyncio.wrap_future(self.model.room(inputs.rows, self.client))
 
-    async def _encoded(self, outputs: Outputs, *, first: bool = True) -> pb.ModelInferResponse:
+    async def _encoded(self, outputs: Outputs, *, first: bool = True) -> Answer:
         began = time.perf_counter_ns()
         heading, model = self.heading, self.model
         encode = partial(
@@ -148,12 +146,12 @@ class Inference:
         )
         slow = any(heading.wanted.values()) or any(array.dtype.kind in "OM" for array in outputs.values())  # one by one
         slow = slow or bool(self.placed and sum(array.nbytes for array in outputs.values()) > _FEW_BYTES)
-        response = await asyncio.to_thread(encode) if slow else encode()
+        answer = await asyncio.to_thread(encode) if slow else encode()
         took = time.perf_counter_ns() - began
         model.statistics.exchanged(self.receive_ns if first else None, took)
         if heading.timed:
-            put_timings(response, outputs, self.receive_ns, took)
-        return response
+            answer.say(timings(outputs, self.receive_ns, took))
+        return answer
 
 
 def _enforced(message: Received, heading: Heading, regions: Regions, limit: int) -> Enforced:

@@ -64,14 +64,15 @@ class InferenceService:
         methods: dict[str, grpc.RpcMethodHandler[bytes, Any]] = {}
         for method in SERVICE.methods:
             request, response = (getattr(pb, message.name) for message in (method.input_type, method.output_type))
+            written = None if request is pb.ModelInferRequest else response.SerializeToString
             handle: grpc.RpcMethodHandler[bytes, Any]
             owner = self if hasattr(self, method.name) else self._sharing
             behaviour = getattr(owner, method.name)  # gets bytes, for grpc has no say in what status answers unparsable ones
             if method.client_streaming:
-                handle = grpc.stream_stream_rpc_method_handler(behaviour, None, response.SerializeToString)
+                handle = grpc.stream_stream_rpc_method_handler(behaviour, None, written)
             else:
                 read = received if request is pb.ModelInferRequest else partial(parse, request)
-                handle = grpc.unary_unary_rpc_method_handler(_guarded(read, behaviour), None, response.SerializeToString)
+                handle = grpc.unary_unary_rpc_method_handler(_guarded(read, behaviour), None, written)
             methods[method.name] = handle
         return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
@@ -101,14 +102,12 @@ class InferenceService:
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
         return pb.ModelConfigResponse(config=configuration(self._repository.get(request.name, request.version)))
 
-    async def ModelInfer(self, message: Received, context: Context) -> pb.ModelInferResponse:
+    async def ModelInfer(self, message: Received, context: Context) -> bytes:
         client = context.peer()
         with self._admission.admitted(message.size + self._shared(message)):
-            return await (await self._inference(message, context, client)).whole()
+            return (await (await self._inference(message, context, client)).whole()).alone()
 
-    async def ModelStreamInfer(
-        self, messages: AsyncIterator[bytes], context: Context
-    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+    async def ModelStreamInfer(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         # A connection, for behind a proxy many clients share an address. Asked for here: after the call that would crash.
         respond = partial(self._respond, context, context.peer())
         patience_s = self._config.timeout_s
@@ -146,18 +145,16 @@ class InferenceService:
         told = [await asyncio.to_thread(statistics, model) for model in models]  # which may ask another process
         return pb.ModelStatisticsResponse(model_stats=told)
 
-    async def _respond(
-        self, context: Context, client: str, message: Received
-    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def _respond(self, context: Context, client: str, message: Received) -> AsyncGenerator[bytes, None]:
         """The answers to one request of a stream; an error is one of them, so that the stream lives on."""
         try:
             async for part in (await self._inference(message, context, client)).parts():
-                yield pb.ModelStreamInferResponse(infer_response=part)
+                yield part.streamed()
         except Exception as error:
             failed = failed_answer(error)
             failed.infer_response.model_name = message.request.model_name[:MAX_ID]
             failed.infer_response.id = message.id[:MAX_ID]
-            yield failed
+            yield failed.SerializeToString()
 
     def _expected(self, message: Received) -> int:
         """Bytes of the answers to a request, 0 where the signature does not tell; never raises."""

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from tensign._pb import open_inference_pb2 as pb
 from tensign.budget import Budget
 from tensign.errors import DeadlineExceeded, TensignError
 from tensign.rpc.status import failed_answer
@@ -24,14 +23,14 @@ WINDOW_BYTES = 64 << 20
 ORDER = "tensign-order"
 
 Expect = Callable[[Received], int]
-Respond = Callable[[Received], AsyncGenerator[pb.ModelStreamInferResponse, None]]
+Respond = Callable[[Received], AsyncGenerator[bytes, None]]
 
 
 @dataclass(slots=True, eq=False)
 class _Owed:
     """One request that was read. answers: its parts, then None."""
 
-    answers: asyncio.Queue[pb.ModelStreamInferResponse | None] = field(default_factory=asyncio.Queue)
+    answers: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
     expected: int = 0  # bytes of answers still to be made
     task: asyncio.Task[None] | None = None
 
@@ -39,10 +38,10 @@ class _Owed:
 class Stream:
     """Reads ahead of the answers by at most a window, so that requests of one stream share batches.
 
-    respond: gives the answers to one request, errors among them; it never raises. patience_s: how long a request that is
-    answered in parts waits for somebody to read them, holding what it came with. expect: how many bytes the answers to a
-    request will have, 0 where that is not known before: then as many as the largest so far. beside: how many bytes a request
-    makes us hold beside its message. ordered: answers go by the order of the requests.
+    respond: gives the answers to one request, serialised, errors among them; it never raises. patience_s: how long a request
+    that is answered in parts waits for somebody to read them, holding what it came with. expect: how many bytes the answers
+    to a request will have, 0 where that is not known before: then as many as the largest so far. beside: how many bytes a
+    request makes us hold beside its message. ordered: answers go by the order of the requests.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Stream:
         if self._reader is not None:
             self._reader.cancel()
 
-    async def answers(self, messages: AsyncIterator[bytes]) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def answers(self, messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Raises what reading raised, InvalidInput for a message that is none, and the reason given to `end`."""
         self._reader = asyncio.create_task(self._read(messages))
         self._reader.add_done_callback(lambda _: self._owed.put_nowait(None))
@@ -88,7 +87,7 @@ class Stream:
                     continue
                 while (answer := await owed.answers.get()) is not None:
                     yield answer
-                    self._keep(-answer.ByteSize())
+                    self._keep(-len(answer))
                     if not self._ordered:
                         break
                 else:
@@ -150,11 +149,11 @@ class Stream:
     async def _answer(self, request: Received, owed: _Owed) -> None:
         async with contextlib.aclosing(self._respond(request)) as answers:
             async for answer in answers:
-                size = answer.ByteSize()
+                size = len(answer)
                 if not await self._may_wait(owed, size):
                     late = DeadlineExceeded(f"the answers were not read within {self._patience_s:g} s")
-                    answer = failed_answer(late)
-                    self._keep(answer.ByteSize())
+                    answer = failed_answer(late).SerializeToString()
+                    self._keep(len(answer))
                     self._put(owed, answer)
                     break
                 self._answer_bytes = max(self._answer_bytes, size)
@@ -163,7 +162,7 @@ class Stream:
                 self._put(owed, answer)
         self._put(owed, None)
 
-    def _put(self, owed: _Owed, answer: pb.ModelStreamInferResponse | None) -> None:
+    def _put(self, owed: _Owed, answer: bytes | None) -> None:
         owed.answers.put_nowait(answer)
         if not self._ordered:
             self._owed.put_nowait(owed)

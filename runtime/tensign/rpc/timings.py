@@ -18,8 +18,8 @@ def wants_timings(request: pb.ModelInferRequest) -> bool:
     return asked.bool_param
 
 
-def put_timings(response: pb.ModelInferResponse, outputs: Outputs, receive_ns: int, send_ns: int) -> None:
-    """Adds the parameters that `codec.TIMINGS` describes, as far as they are known."""
+def timings(outputs: Outputs, receive_ns: int, send_ns: int) -> dict[str, int]:
+    """The parameters that `codec.TIMINGS` describes, as far as they are known."""
     found = {"receive_us": receive_ns // 1000}
     if isinstance(outputs, Formed) and (batches := outputs.ran):
         largest = max(batches, key=lambda ran: ran.rows)
@@ -32,5 +32,4 @@ def put_timings(response: pb.ModelInferResponse, outputs: Outputs, receive_ns: i
             "batch_rows": largest.rows,
             "batch_bucket": largest.bucket,
         }
-    for name, value in found.items():
-        response.parameters[name].int64_param = value
+    return found
