@@ -25,9 +25,11 @@ from tensign.config import ModelConfig, ServerConfig
 from tensign.errors import InvalidInput
 from tensign.model import Model
 from tensign.regions import FOLDER, Regions, SystemRegion
+from tensign.repository import Repository
 from tensign.rpc.answers import encode_response
 from tensign.rpc.codec import encode_request
-from tensign.rpc.regionfields import shared_bytes, targets
+from tensign.rpc.heading import Heading
+from tensign.rpc.regionfields import Target, output_spans
 from tensign.testing import serving
 
 OURS = f"tensign-test-{os.getpid()}-"
@@ -334,21 +336,29 @@ def test_a_region_that_is_unregistered_takes_the_answers_of_those_who_had_it() -
         regions = Regions((file.name,))
         regions.register("in", file.name, 0, 36)
         request = asking()
-        placed = targets(request, regions)
+        spans = output_spans(request)
+        placed = {name: Target(span, regions) for name, span in spans.items()}
         regions.unregister(SystemRegion)
         encode_response(request, "1", {"output": MEANS}, placed=placed)
         assert file.read_bytes() == MEANS.tobytes()
         with pytest.raises(InvalidInput, match="not registered"):
-            targets(request, regions)
+            Target(spans["output"], regions)
     finally:
         file.unlink()
 
 
-def test_what_a_request_reads_counts_as_held() -> None:
-    assert shared_bytes(named(), 1000) == SIZE
-    assert shared_bytes(named(byte_size=BIG), 1000) == 1000
-    assert shared_bytes(named(byte_size=-5), 1000) == shared_bytes(named(byte_size=None), 1000) == 0
-    assert shared_bytes(encode_request("pixels", {"image": PIXELS}), 1000) == 0
+def test_what_a_request_reads_counts_as_held(tmp_path: Path) -> None:
+    model = Model.load(hostile.written(tmp_path / "pixels", MODELS["pixels"]), CPU, name="pixels")
+    try:
+        repository = Repository([model])
+        assert Heading.of(named(), repository).shared_bytes == SIZE
+        assert Heading.of(named(byte_size=BIG), repository).shared_bytes == BIG
+        assert Heading.of(encode_request("pixels", {"image": PIXELS}), repository).shared_bytes == 0
+        for wrong in (-5, None):
+            with pytest.raises(InvalidInput, match="shared_memory_byte_size"):
+                Heading.of(named(byte_size=wrong), repository)
+    finally:
+        model.close()
 
 
 def test_one_request_does_not_read_without_end(tmp_path: Path) -> None:

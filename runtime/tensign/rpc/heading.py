@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from tensign.model import Model
 from tensign.repository import Repository
 from tensign.request import Enforced
 from tensign.rpc.answers import requested_outputs
-from tensign.rpc.regionfields import is_placed, is_shared
+from tensign.rpc.regionfields import Span, input_spans, output_spans
 from tensign.rpc.timings import wants_timings
 from tensign.rpc.wire import KEPT, Received
 from tensign.signature import MAX_RANK
@@ -36,8 +37,8 @@ class Layout:
 @dataclass(frozen=True, slots=True)
 class Heading:
     """request: never to be changed; wanted: {output: classes, 0 for the numbers}; timeout_s: its own deadline, 0 where it has
-    none; timed: whether it asks for times; shares, places: whether inputs lie in regions of shared memory, or outputs go there;
-    layouts: of its inputs in the signature's order, None where each request is to be enforced by itself.
+    none; timed: whether it asks for times; taken: where in shared memory each input lies, () for none; placed: where outputs go
+    there; layouts: of its inputs in the signature's order, None where each request is to be enforced by itself.
     """
 
     request: pb.ModelInferRequest
@@ -45,20 +46,25 @@ class Heading:
     wanted: Mapping[str, int]
     timeout_s: float
     timed: bool
-    shares: bool
-    places: bool
+    taken: tuple[Span | None, ...]
+    placed: Mapping[str, Span]
     layouts: tuple[Layout, ...] | None
 
     @classmethod
     def of(cls, request: pb.ModelInferRequest, repository: Repository, *, again: bool = True) -> Heading:
         """again: whether other requests will say the same. Raises ModelNotFound, and InvalidInput for parameters and outputs;
-        what is wrong with inputs is left to who reads them.
+        what else is wrong with inputs is left to who reads them.
         """
         model = repository.get(request.model_name, request.model_version)
         wanted = requested_outputs(request, [spec.name for spec in model.signature.outputs])
         timeout_s, timed = _timeout_s(request), wants_timings(request)
         layouts = _layouts(request, model) if again else None
-        return cls(request, model, wanted, timeout_s, timed, is_shared(request), is_placed(request), layouts)
+        return cls(request, model, wanted, timeout_s, timed, input_spans(request), output_spans(request), layouts)
+
+    @property
+    def shared_bytes(self) -> int:
+        """What is read from regions for each request; whether they exist is not asked."""
+        return sum(span.size for span in self.taken if span)
 
     def arranged(self, raw: Sequence[Any]) -> Enforced | None:
         """The inputs as views of their contents; None where they want a closer look."""
@@ -84,7 +90,9 @@ class Headings:
         """Raises what Heading.of raises."""
         heading = self._known.get(message.heading)
         if heading is None:
+            began = time.perf_counter_ns()
             heading = Heading.of(message.request, self._repository, again=bool(message.heading))
+            message.took_ns += time.perf_counter_ns() - began
             if message.heading:
                 if len(self._known) >= KEPT:
                     del self._known[next(iter(self._known))]

@@ -16,8 +16,8 @@ from tensign.regions import Regions
 from tensign.request import Enforced, Outputs
 from tensign.rpc.answers import Answer, encode_response
 from tensign.rpc.codec import FINAL, FIRST_ROW, MAX_ID, decode_params, decode_request
-from tensign.rpc.heading import Heading, Headings
-from tensign.rpc.regionfields import Target, raw_contents, shared_bytes, targets
+from tensign.rpc.heading import Heading
+from tensign.rpc.regionfields import Target, raw_contents
 from tensign.rpc.timings import timings
 from tensign.rpc.wire import Received
 from tensign.signature import MAX_RANK
@@ -48,7 +48,7 @@ class Inference:
     async def of(
         cls,
         message: Received,
-        headings: Headings,
+        heading: Heading,
         regions: Regions,
         *,
         limit: int,
@@ -62,16 +62,14 @@ class Inference:
         began = time.perf_counter_ns()
         if len(message.id) > MAX_ID:
             raise InvalidInput(f"id: expected at most {MAX_ID} letters, got {len(message.id)}")
-        heading = headings.of(message)
         asked_s = heading.timeout_s or (default_s if limit_s is None else limit_s)
         timeout_s = asked_s if limit_s is None else min(asked_s, limit_s)
         deadline = time.monotonic() + timeout_s
-        placed = targets(message.request, regions) if heading.places else {}
-        inputs = None if heading.shares else heading.arranged(message.raw)
+        placed = {name: Target(span, regions) for name, span in heading.placed.items()}
+        inputs = None if heading.taken else heading.arranged(message.raw)
         if inputs is None:
             read = partial(_enforced, message, heading, regions, limit)
-            slow = heading.model.signature.columnar or _is_slow(message)
-            inputs = await asyncio.to_thread(read) if slow else read()
+            inputs = await asyncio.to_thread(read) if _is_slow(message, heading) else read()
         received = message.took_ns + time.perf_counter_ns() - began
         return cls(heading, message.id, inputs, placed, timeout_s, deadline, client, received)
 
@@ -155,17 +153,20 @@ class Inference:
 
 
 def _enforced(message: Received, heading: Heading, regions: Regions, limit: int) -> Enforced:
-    raw, model = raw_contents(message, regions, limit), heading.model
+    raw, model = raw_contents(message.raw, heading.taken, regions, limit), heading.model
     if (arranged := heading.arranged(raw)) is not None:
         return arranged
     inputs = decode_request(message.request, raw)
     return model.enforced(inputs, decode_params(message.request, model.signature.params))
 
 
-def _is_slow(message: Received) -> bool:
+def _is_slow(message: Received, heading: Heading) -> bool:
     """True where decoding goes element by element, which would hold up the event loop; raw tensors are views."""
-    shared = shared_bytes(message.request, 2 * _FEW_BYTES)
-    inputs = message.request.inputs
-    if shared > _FEW_BYTES or (shared and len(inputs) > _FEW_INPUTS) or not (shared or message.raw):
+    inputs, shared = message.request.inputs, heading.shared_bytes
+    if heading.model.signature.columnar or shared > _FEW_BYTES or (shared and len(inputs) > _FEW_INPUTS):
+        return True
+    if heading.layouts is not None:
+        return False
+    if not (heading.taken or message.raw):
         return True
     return any(tensor.datatype == "BYTES" and math.prod(tensor.shape[:MAX_RANK]) > _FEW_ELEMENTS for tensor in inputs)

@@ -15,14 +15,13 @@ from tensign._pb import open_inference_pb2 as pb
 from tensign.admission import Admission
 from tensign.config import ServerConfig
 from tensign.engines import cuda
-from tensign.errors import InvalidInput, ModelNotFound, ModelNotReady
+from tensign.errors import InvalidInput, ModelNotFound, ModelNotReady, TensignError
 from tensign.regions import Regions
 from tensign.repository import Repository
 from tensign.rpc.codec import MAX_ID
 from tensign.rpc.description import configuration, metadata, statistics
-from tensign.rpc.heading import Headings
+from tensign.rpc.heading import Heading, Headings
 from tensign.rpc.inference import Inference
-from tensign.rpc.regionfields import shared_bytes
 from tensign.rpc.sharing import Sharing
 from tensign.rpc.status import failed_answer, status_of, trailer_of
 from tensign.rpc.stream import ORDER, Stream
@@ -104,8 +103,9 @@ class InferenceService:
 
     async def ModelInfer(self, message: Received, context: Context) -> bytes:
         client = context.peer()
-        with self._admission.admitted(message.size + self._shared(message)):
-            return (await (await self._inference(message, context, client)).whole()).alone()
+        heading = self._headings.of(message)
+        with self._admission.admitted(message.size + self._most_shared(heading)):
+            return (await (await self._inference(message, heading, context, client)).whole()).alone()
 
     async def ModelStreamInfer(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         # A connection, for behind a proxy many clients share an address. Asked for here: after the call that would crash.
@@ -148,7 +148,8 @@ class InferenceService:
     async def _respond(self, context: Context, client: str, message: Received) -> AsyncGenerator[bytes, None]:
         """The answers to one request of a stream; an error is one of them, so that the stream lives on."""
         try:
-            async for part in (await self._inference(message, context, client)).parts():
+            inference = await self._inference(message, self._headings.of(message), context, client)
+            async for part in inference.parts():
                 yield part.streamed()
         except Exception as error:
             failed = failed_answer(error)
@@ -169,13 +170,19 @@ class InferenceService:
         return envelopes + rows * sum(o.dtype.itemsize * math.prod(o.shape[1:]) for o in outputs) if outputs else 0
 
     def _shared(self, message: Received) -> int:
-        """Bytes of regions that are read for a request."""
-        return shared_bytes(message.request, self._config.max_message_bytes)
+        """Bytes of regions that will be read for a request; never raises."""
+        try:
+            return self._most_shared(self._headings.of(message))
+        except TensignError:  # which `_respond` tells
+            return 0
 
-    def _inference(self, message: Received, context: Context, client: str) -> Awaitable[Inference]:
+    def _most_shared(self, heading: Heading) -> int:
+        return min(heading.shared_bytes, self._config.max_message_bytes)
+
+    def _inference(self, message: Received, heading: Heading, context: Context, client: str) -> Awaitable[Inference]:
         return Inference.of(
             message,
-            self._headings,
+            heading,
             self._regions,
             limit=self._config.max_message_bytes,
             default_s=self._config.timeout_s,
